@@ -1,0 +1,336 @@
+//! Plain calls that set things up: listeners, socket options, files by path. None of them is on a
+//! hot path except `sendfile`, `cached_bytes` and `read_now`, which do not wait.
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{BorrowedFd, IntoRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use view::Instant;
+
+use super::uring::{self, Ring};
+use super::{Errno, Fd};
+use crate::error::Error;
+
+/// How to listen.
+#[derive(Clone, Debug)]
+pub struct ListenOptions {
+    /// Pending connections the kernel keeps.
+    pub backlog: i32,
+    /// Let several shards listen on one address (SO_REUSEPORT).
+    pub shared: bool,
+    /// Options of accepted sockets, which inherit them.
+    pub tcp: TcpInfo,
+}
+
+impl Default for ListenOptions {
+    fn default() -> Self {
+        Self { backlog: 4096, shared: false, tcp: TcpInfo::default() }
+    }
+}
+
+/// Options of a TCP connection.
+#[derive(Clone, Debug)]
+pub struct TcpInfo {
+    /// Send at once (TCP_NODELAY).
+    pub no_delay: bool,
+    /// Probe idle peers after this many seconds (SO_KEEPALIVE); zero for never.
+    pub keepalive_s: u32,
+    /// Congestion control by name; the system's default when `None`.
+    pub congestion: Option<String>,
+}
+
+impl Default for TcpInfo {
+    fn default() -> Self {
+        Self { no_delay: true, keepalive_s: 300, congestion: None }
+    }
+}
+
+/// How to open a file.
+#[derive(Clone, Debug, Default)]
+pub struct OpenOptions {
+    /// Writable; read-only otherwise.
+    pub write: bool,
+    /// Make it when missing.
+    pub create: bool,
+    /// Bypass the page cache (O_DIRECT); buffers and offsets are then multiples of 4 KiB.
+    pub direct: bool,
+    /// A directory, to be made durable with an fsync.
+    pub directory: bool,
+}
+
+/// One end of a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PeerName {
+    /// Address and port.
+    Tcp(SocketAddr),
+    /// A Unix socket's path, empty for the connecting side.
+    Unix(PathBuf),
+    /// The kernel would not say; the connection is gone.
+    Unknown,
+}
+
+impl fmt::Display for PeerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(addr) => addr.fmt(f),
+            Self::Unix(path) => write!(f, "{}:0", path.display()),
+            Self::Unknown => f.write_str("?:0"),
+        }
+    }
+}
+
+const fn errno(errno: rustix::io::Errno) -> Errno {
+    Errno(errno.raw_os_error())
+}
+
+/// The kernel's side of a descriptor the engine owns.
+fn borrow<'a>(fd: Fd) -> BorrowedFd<'a> {
+    // SAFETY: an `Fd` of this driver is open until `close_now` or a Close operation consumes it,
+    // and every borrow here ends with the call it is made for.
+    unsafe { BorrowedFd::borrow_raw(fd.0) }
+}
+
+fn keep(fd: OwnedFd) -> Fd {
+    Fd(fd.into_raw_fd())
+}
+
+fn failed(op: &'static str, errno: rustix::io::Errno, context: impl fmt::Display) -> Error {
+    Error::io(op, errno.into(), context.to_string())
+}
+
+fn set_tcp_options(fd: BorrowedFd<'_>, info: &TcpInfo) -> rustix::io::Result<()> {
+    sockopt::set_tcp_nodelay(fd, info.no_delay)?;
+    if info.keepalive_s > 0 {
+        sockopt::set_socket_keepalive(fd, true)?;
+        sockopt::set_tcp_keepidle(fd, Duration::from_secs(u64::from(info.keepalive_s)))?;
+    }
+    if let Some(name) = &info.congestion {
+        sockopt::set_tcp_congestion(fd, name)?;
+    }
+    Ok(())
+}
+
+fn tcp_socket(addr: SocketAddr) -> rustix::io::Result<OwnedFd> {
+    let family = match addr.ip() {
+        IpAddr::V4(_) => AddressFamily::INET,
+        IpAddr::V6(_) => AddressFamily::INET6,
+    };
+    rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+}
+
+fn name_of(addr: Option<rustix::net::SocketAddrAny>) -> PeerName {
+    let Some(addr) = addr else { return PeerName::Unknown };
+    if let Ok(tcp) = SocketAddr::try_from(addr.clone()) {
+        return PeerName::Tcp(tcp);
+    }
+    let unix = rustix::net::SocketAddrUnix::try_from(addr).ok();
+    let path = unix.and_then(|unix| {
+        let path = unix.path()?;
+        path.to_str().ok().map(PathBuf::from)
+    });
+    PeerName::Unix(path.unwrap_or_default())
+}
+
+/// See [`super::Driver`] for what each call means.
+impl Ring {
+    pub(super) fn now(&self) -> Instant {
+        let mono = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        let wall = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+        let ns = |time: rustix::time::Timespec| (time.tv_sec.cast_unsigned(), time.tv_nsec.cast_unsigned());
+        let ((mono_s, mono_ns), (wall_s, wall_ns)) = (ns(mono), ns(wall));
+        Instant {
+            mono_ns: mono_s * 1_000_000_000 + mono_ns,
+            unix_us: wall_s * 1_000_000 + wall_ns / 1_000,
+        }
+    }
+
+    pub(super) fn listen(&mut self, addr: SocketAddr, options: &ListenOptions) -> Result<Fd, Error> {
+        let open = || {
+            let socket = tcp_socket(addr)?;
+            sockopt::set_socket_reuseaddr(&socket, true)?;
+            if options.shared {
+                sockopt::set_socket_reuseport(&socket, true)?;
+            }
+            set_tcp_options(std::os::fd::AsFd::as_fd(&socket), &options.tcp)?;
+            rustix::net::bind(&socket, &addr)?;
+            rustix::net::listen(&socket, options.backlog)?;
+            Ok(keep(socket))
+        };
+        open().map_err(|errno| failed("bind", errno, addr))
+    }
+
+    pub(super) fn listen_unix(
+        &mut self,
+        path: &Path,
+        options: &ListenOptions,
+    ) -> Result<Fd, Error> {
+        let name = rustix::net::SocketAddrUnix::new(path)
+            .map_err(|errno| failed("bind", errno, path.display()))?;
+        let open = || {
+            let family = AddressFamily::UNIX;
+            let flags = SocketFlags::CLOEXEC;
+            let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+            match rustix::net::bind(&socket, &name) {
+                Err(rustix::io::Errno::ADDRINUSE) => {
+                    // Nobody answers behind a stale socket file.
+                    let probe = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+                    if rustix::net::connect(&probe, &name).is_ok() {
+                        return Err(rustix::io::Errno::ADDRINUSE);
+                    }
+                    rustix::fs::unlink(path)?;
+                    rustix::net::bind(&socket, &name)?;
+                }
+                bound => bound?,
+            }
+            rustix::net::listen(&socket, options.backlog)?;
+            Ok(keep(socket))
+        };
+        open().map_err(|errno| failed("bind", errno, path.display()))
+    }
+
+    pub(super) fn socket(&mut self, peer: SocketAddr) -> Result<Fd, Error> {
+        tcp_socket(peer).map(keep).map_err(|errno| failed("socket", errno, peer))
+    }
+
+    pub(super) fn set_tcp(&mut self, fd: Fd, info: &TcpInfo) {
+        // A peer that is gone already is found out by the next operation.
+        let _ = set_tcp_options(borrow(fd), info);
+    }
+
+    pub(super) fn names(&mut self, fd: Fd) -> (PeerName, PeerName) {
+        self.count_calls(2);
+        let local = rustix::net::getsockname(borrow(fd)).ok();
+        let peer = rustix::net::getpeername(borrow(fd)).ok().flatten();
+        (name_of(local), name_of(peer))
+    }
+
+    pub(super) fn sendfile(
+        &mut self,
+        to: Fd,
+        file: Fd,
+        offset: u64,
+        len: usize,
+    ) -> Result<usize, Errno> {
+        self.count_calls(1);
+        let mut offset = offset;
+        rustix::fs::sendfile(borrow(to), borrow(file), Some(&mut offset), len).map_err(errno)
+    }
+
+    pub(super) fn cached_bytes(&mut self, file: Fd, offset: u64, len: u64) -> Option<u64> {
+        self.count_calls(1);
+        cachestat(file, offset, len)
+    }
+
+    pub(super) fn read_now(
+        &mut self,
+        file: Fd,
+        buf: &mut [u8],
+        offset: u64,
+    ) -> Result<usize, Errno> {
+        self.count_calls(1);
+        let mut parts = [io::IoSliceMut::new(buf)];
+        let flags = rustix::io::ReadWriteFlags::NOWAIT;
+        rustix::io::preadv2(borrow(file), &mut parts, offset, flags).map_err(errno)
+    }
+
+    pub(super) fn open(&mut self, path: &Path, options: &OpenOptions) -> Result<Fd, Error> {
+        let mut flags = OFlags::CLOEXEC;
+        flags |= if options.write { OFlags::RDWR } else { OFlags::RDONLY };
+        for (wanted, flag) in [
+            (options.create, OFlags::CREATE),
+            (options.direct, OFlags::DIRECT),
+            (options.directory, OFlags::DIRECTORY),
+        ] {
+            if wanted {
+                flags |= flag;
+            }
+        }
+        rustix::fs::open(path, flags, Mode::from_raw_mode(0o640))
+            .map(keep)
+            .map_err(|errno| failed("open", errno, path.display()))
+    }
+
+    pub(super) fn file_len(&mut self, file: Fd) -> Result<u64, Error> {
+        rustix::fs::fstat(borrow(file))
+            .map(|stat| stat.st_size.cast_unsigned())
+            .map_err(|errno| failed("fstat", errno, format!("{file:?}")))
+    }
+
+    pub(super) fn truncate(&mut self, file: Fd, len: u64) -> Result<(), Error> {
+        rustix::fs::ftruncate(borrow(file), len)
+            .map_err(|errno| failed("ftruncate", errno, format!("{file:?} to {len} bytes")))
+    }
+
+    pub(super) fn rename(&mut self, from: &Path, to: &Path) -> Result<(), Error> {
+        rustix::fs::rename(from, to).map_err(|errno| {
+            failed("rename", errno, format!("{} to {}", from.display(), to.display()))
+        })
+    }
+
+    pub(super) fn unlink(&mut self, path: &Path) -> Result<(), Error> {
+        rustix::fs::unlinkat(rustix::fs::CWD, path, AtFlags::empty())
+            .map_err(|errno| failed("unlink", errno, path.display()))
+    }
+
+    pub(super) fn make_dir(&mut self, path: &Path) -> Result<(), Error> {
+        std::fs::create_dir_all(path)
+            .map_err(|source| Error::io("mkdir", source, path.display().to_string()))
+    }
+
+    pub(super) fn list_dir(&mut self, path: &Path) -> Result<Vec<String>, Error> {
+        let list = || -> io::Result<Vec<String>> {
+            let mut names = Vec::new();
+            for entry in std::fs::read_dir(path)? {
+                names.push(entry?.file_name().to_string_lossy().into_owned());
+            }
+            names.sort();
+            Ok(names)
+        };
+        list().map_err(|source| Error::io("opendir", source, path.display().to_string()))
+    }
+
+    pub(super) fn adopt(&mut self, fd: OwnedFd) -> Result<Fd, Error> {
+
+        Ok(keep(fd))
+    }
+
+    pub(super) fn close_now(&mut self, fd: Fd) {
+        self.count_calls(1);
+        uring::close(fd);
+    }
+
+    fn count_calls(&mut self, calls: u64) {
+        self.stats_mut().calls += calls;
+    }
+}
+
+/// cachestat(2): how many bytes of the range are in the page cache.
+fn cachestat(file: Fd, offset: u64, len: u64) -> Option<u64> {
+    #[repr(C)]
+    struct Range {
+        offset: u64,
+        len: u64,
+    }
+    #[repr(C)]
+    #[derive(Default)]
+    struct Stat {
+        cached: u64,
+        dirty: u64,
+        writeback: u64,
+        evicted: u64,
+        recently_evicted: u64,
+    }
+    const SYS_CACHESTAT: libc::c_long = 451;
+    let range = Range { offset, len };
+    let mut stat = Stat::default();
+    // SAFETY: cachestat reads one cachestat_range and writes one cachestat; both are mirrored
+    // above and live for the call.
+    let failed =
+        unsafe { libc::syscall(SYS_CACHESTAT, file.0, &raw const range, &raw mut stat, 0) };
+    (failed == 0).then(|| (stat.cached * 4096).min(len))
+}

@@ -1,0 +1,546 @@
+//! The driver without a kernel: a seeded model of network, disk and clock.
+//!
+//! A [`World`] is shared by all shards of a simulated run, on one thread; each shard has a
+//! [`SimDriver`] on it. Nothing here waits: the runner advances the world between turns. Equal
+//! seeds give equal runs, told by [`World::trace_hash`].
+//!
+//! Invariants: buffers of an operation stay in the driver's slot until its last completion, as on
+//! the ring, and the model touches them through raw pointers only, so AddressSanitizer sees what
+//! it would see of a kernel. Everything random is drawn from the world's seed.
+//!
+//! Next: `kernel` for events and operations, `net`, `transfer` and `files` for what they do,
+//! `disk` for what a crash leaves, `faults` for what may go wrong.
+
+mod client;
+mod disk;
+mod faults;
+mod files;
+mod kernel;
+mod memory;
+mod net;
+mod slots;
+mod streams;
+#[cfg(test)]
+mod tests;
+mod transfer;
+mod world;
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::rc::Rc;
+
+use bytes::BytesMut;
+use view::{Instant, Output};
+
+use super::{
+    Completion, DriverStats, Errno, Fd, ListenOptions, Op, OpId, OpenOptions, Payload, PeerName,
+    Setup, TcpInfo, Token,
+};
+use crate::buf::{DirectBuf, Lease, Pool};
+use crate::error::Error;
+
+pub use client::{ClientEnd, RecvState};
+pub use faults::{Faults, Limits};
+pub use kernel::WorldStats;
+pub use world::{Leak, World};
+
+use kernel::{Cqe, Kernel, Kind, OpKey, Request, Target};
+use memory::{Memory, Region};
+use slots::{Held, Slots};
+
+/// Longest gathered send, as on the ring (UIO_MAXIOV).
+const VECTOR_MAX: usize = 1024;
+
+/// What is handed over with the next turn.
+#[derive(Debug)]
+enum Entry {
+    Op(Request),
+    Bell(usize),
+}
+
+/// A shard's driver in a simulated [`World`].
+pub struct SimDriver {
+    world: World,
+    shard: usize,
+    sq_entries: usize,
+    slots: Slots,
+    pending: Vec<Entry>,
+    collected: VecDeque<Cqe>,
+    pool: Rc<Pool>,
+    stats: DriverStats,
+    rung: bool,
+}
+
+impl SimDriver {
+    /// Connects shard `shard` to the world; its number is free or its last driver was dropped.
+    ///
+    /// # Panics
+    /// When the shard has a driver.
+    #[must_use]
+    pub fn new(world: &World, shard: usize, setup: &Setup) -> Self {
+        let pool = Pool::for_model(setup.pool);
+        pool.offer_all();
+        world.kernel.borrow_mut().attach(shard, Rc::clone(&pool));
+        Self {
+            world: world.clone(),
+            shard,
+            sq_entries: setup.sq_entries.max(1) as usize,
+            slots: Slots::default(),
+            pending: Vec::new(),
+            collected: VecDeque::new(),
+            pool,
+            stats: DriverStats::default(),
+            rung: false,
+        }
+    }
+
+    /// The world this driver belongs to.
+    #[must_use]
+    pub const fn world(&self) -> &World {
+        &self.world
+    }
+
+    const fn kernel(&self) -> &Rc<RefCell<Kernel>> {
+        &self.world.kernel
+    }
+
+    const fn key(&self, id: OpId) -> OpKey {
+        OpKey { shard: self.shard, id }
+    }
+
+    /// See [`super::Driver::submit`].
+    pub fn submit(&mut self, token: Token, op: Op) -> OpId {
+        self.make_room();
+        self.stats.submitted += 1;
+        let Prepared { kind, fd, held, memory } = prepare(op);
+        let id = self.slots.insert(token, held);
+        self.kernel().borrow_mut().register(self.key(id), &memory);
+        self.pending.push(Entry::Op(Request { id, token, kind, fd, memory }));
+        id
+    }
+
+    fn make_room(&mut self) {
+        if self.pending.len() >= self.sq_entries {
+            self.hand_over();
+        }
+    }
+
+    fn hand_over(&mut self) {
+        self.stats.enters += 1;
+        let mut kernel = self.world.kernel.borrow_mut();
+        for entry in self.pending.drain(..) {
+            match entry {
+                Entry::Op(request) => kernel.start(self.shard, request),
+                Entry::Bell(shard) => kernel.ring_bell(shard),
+            }
+        }
+    }
+
+    /// See [`super::Driver::turn`]; does not wait. When nothing is ready and `wait` is set, the
+    /// shard becomes ready ([`World::is_ready`]) at the latest after `timeout_ns`.
+    pub fn turn(&mut self, wait: bool, timeout_ns: Option<u64>) {
+        if !self.collected.is_empty() {
+            return;
+        }
+        self.hand_over();
+        let mut kernel = self.world.kernel.borrow_mut();
+        self.collected = kernel.collect(self.shard);
+        if self.collected.is_empty() && wait && timeout_ns != Some(0) {
+            self.stats.waits += 1;
+            kernel.wait(self.shard, timeout_ns);
+        }
+        self.stats.completions += self.collected.len() as u64;
+        self.stats.overflows = kernel.shards[self.shard].overflows;
+    }
+
+    /// See [`super::Driver::next_completion`].
+    pub fn next_completion(&mut self) -> Option<Completion> {
+        loop {
+            match self.collected.pop_front()? {
+                Cqe::Bell => self.rung = true,
+                Cqe::Done { id, result, more, lease } => {
+                    return Some(self.completion(id, result, more, lease));
+                }
+            }
+        }
+    }
+
+    fn completion(
+        &mut self,
+        op: OpId,
+        result: i32,
+        more: bool,
+        lease: Option<Lease>,
+    ) -> Completion {
+        let token = self.slots.token(op).expect("the model completes operations in flight");
+        let mut payload = lease.map_or(Payload::Empty, Payload::Lease);
+        if !more {
+            match self.free(op) {
+                Held::Nothing => {}
+                Held::Output(out) => payload = Payload::Output(out),
+                Held::Direct(buf) => payload = Payload::Direct(buf),
+                Held::Bytes(buf) => payload = Payload::Bytes(received(buf, result)),
+            }
+        }
+        let result = match u32::try_from(result) {
+            Ok(value) => Ok(value),
+            Err(_) => Err(Errno(-result)),
+        };
+        Completion { token, op, result, more, payload }
+    }
+
+    /// Frees a slot, which the model must not be using.
+    fn free(&mut self, op: OpId) -> Held {
+        let key = self.key(op);
+        let kernel = self.kernel().borrow();
+        let in_use = kernel.op_ref(key).is_some();
+        assert!(!in_use, "the slot of {} was freed while in use", kernel.describe(key));
+        drop(kernel);
+        self.slots.remove(op)
+    }
+
+    /// See [`super::Driver::has_pending_events`].
+    pub fn has_pending_events(&mut self) -> bool {
+        !self.kernel().borrow().shards[self.shard].queue.is_empty()
+    }
+
+    /// The receive pool.
+    pub const fn pool(&self) -> &Rc<Pool> {
+        &self.pool
+    }
+
+    /// See [`super::Driver::ring_bell`]; rings with the next turn, as on the ring.
+    pub fn ring_bell(&mut self, shard: usize) {
+        self.make_room();
+        self.stats.bells += 1;
+        self.pending.push(Entry::Bell(shard));
+    }
+
+    /// See [`super::Driver::take_rung`].
+    pub const fn take_rung(&mut self) -> bool {
+        std::mem::replace(&mut self.rung, false)
+    }
+
+    /// The world's clocks.
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        self.world.now()
+    }
+
+    /// Counters since the start.
+    pub const fn stats(&self) -> &DriverStats {
+        &self.stats
+    }
+
+    /// Operations in flight.
+    pub const fn in_flight(&self) -> usize {
+        self.slots.len()
+    }
+
+    fn call<T>(
+        &mut self,
+        call: Call,
+        context: impl FnOnce() -> String,
+        perform: impl FnOnce(&mut Kernel) -> Result<T, i32>,
+    ) -> Result<T, Error> {
+        self.stats.calls += 1;
+        let (name, errno) = call.name();
+        let mut kernel = self.world.kernel.borrow_mut();
+        let result = kernel.call(call as u64, errno, perform);
+        result.map_err(|errno| Error::io(name, io::Error::from_raw_os_error(errno), context()))
+    }
+
+    /// See [`super::Driver::listen`].
+    ///
+    /// # Errors
+    /// EADDRINUSE.
+    pub fn listen(&mut self, addr: SocketAddr, options: &ListenOptions) -> Result<Fd, Error> {
+        let shard = self.shard;
+        let listen = |kernel: &mut Kernel| kernel.listen(shard, addr, options);
+        self.call(Call::Listen, || addr.to_string(), listen)
+    }
+
+    /// See [`super::Driver::listen_unix`].
+    ///
+    /// # Errors
+    /// EADDRINUSE.
+    pub fn listen_unix(&mut self, path: &Path, options: &ListenOptions) -> Result<Fd, Error> {
+        let shard = self.shard;
+        let listen = |kernel: &mut Kernel| kernel.listen_unix(shard, path, options);
+        self.call(Call::Listen, || path.display().to_string(), listen)
+    }
+
+    /// See [`super::Driver::socket`].
+    ///
+    /// # Errors
+    /// EMFILE.
+    pub fn socket(&mut self, peer: SocketAddr) -> Result<Fd, Error> {
+        let shard = self.shard;
+        let socket = |kernel: &mut Kernel| {
+            let id = kernel.socket(peer.is_ipv4());
+            let opened = kernel.new_fd(shard, Target::Sock(id));
+            if opened.is_err() {
+                kernel.socks.remove(&id);
+            }
+            opened
+        };
+        self.call(Call::Socket, || peer.to_string(), socket)
+    }
+
+    /// See [`super::Driver::set_tcp`]; options change nothing here.
+    pub const fn set_tcp(&mut self, _fd: Fd, _info: &TcpInfo) {
+        self.stats.calls += 1;
+    }
+
+    /// See [`super::Driver::names`].
+    #[must_use]
+    pub fn names(&mut self, fd: Fd) -> (PeerName, PeerName) {
+        self.stats.calls += 2;
+        self.kernel().borrow().names(fd)
+    }
+
+    /// See [`super::Driver::sendfile`].
+    ///
+    /// # Errors
+    /// EAGAIN when the socket is full; EPIPE and ECONNRESET.
+    pub fn sendfile(
+        &mut self,
+        to: Fd,
+        file: Fd,
+        offset: u64,
+        len: usize,
+    ) -> Result<usize, Errno> {
+        self.stats.calls += 1;
+        self.kernel().borrow_mut().sendfile(to, file, offset, len)
+    }
+
+    /// See [`super::Driver::cached_bytes`].
+    #[must_use]
+    pub fn cached_bytes(&mut self, file: Fd, offset: u64, len: u64) -> Option<u64> {
+        self.stats.calls += 1;
+        self.kernel().borrow_mut().cached_bytes(file, offset, len)
+    }
+
+    /// See [`super::Driver::read_now`].
+    ///
+    /// # Errors
+    /// EAGAIN when not cached.
+    pub fn read_now(&mut self, file: Fd, buf: &mut [u8], offset: u64) -> Result<usize, Errno> {
+        self.stats.calls += 1;
+        self.kernel().borrow_mut().read_now(file, buf, offset)
+    }
+
+    /// See [`super::Driver::open`].
+    ///
+    /// # Errors
+    /// ENOENT, EISDIR, ENOTDIR, EMFILE.
+    pub fn open(&mut self, path: &Path, options: &OpenOptions) -> Result<Fd, Error> {
+        let shard = self.shard;
+        let open = |kernel: &mut Kernel| kernel.open(shard, path, options);
+        self.call(Call::Open, || path.display().to_string(), open)
+    }
+
+    /// See [`super::Driver::file_len`].
+    ///
+    /// # Errors
+    /// EBADF.
+    pub fn file_len(&mut self, file: Fd) -> Result<u64, Error> {
+        self.call(Call::Stat, || format!("{file:?}"), |kernel| kernel.file_len(file))
+    }
+
+    /// See [`super::Driver::truncate`].
+    ///
+    /// # Errors
+    /// EBADF, EINVAL.
+    pub fn truncate(&mut self, file: Fd, len: u64) -> Result<(), Error> {
+        let context = || format!("{file:?} to {len} bytes");
+        self.call(Call::Truncate, context, |kernel| kernel.truncate(file, len))
+    }
+
+    /// See [`super::Driver::rename`].
+    ///
+    /// # Errors
+    /// ENOENT, EISDIR, ENOTDIR, ENOTEMPTY.
+    pub fn rename(&mut self, from: &Path, to: &Path) -> Result<(), Error> {
+        let context = || format!("{} to {}", from.display(), to.display());
+        self.call(Call::Rename, context, |kernel| kernel.disk.rename(from, to))
+    }
+
+    /// See [`super::Driver::unlink`].
+    ///
+    /// # Errors
+    /// ENOENT, EISDIR.
+    pub fn unlink(&mut self, path: &Path) -> Result<(), Error> {
+        self.call(Call::Unlink, || path.display().to_string(), |kernel| kernel.unlink(path))
+    }
+
+    /// See [`super::Driver::make_dir`].
+    ///
+    /// # Errors
+    /// EEXIST, ENOTDIR.
+    pub fn make_dir(&mut self, path: &Path) -> Result<(), Error> {
+        let context = || path.display().to_string();
+        self.call(Call::MakeDir, context, |kernel| kernel.disk.make_dir(path))
+    }
+
+    /// See [`super::Driver::list_dir`].
+    ///
+    /// # Errors
+    /// ENOENT, ENOTDIR.
+    pub fn list_dir(&mut self, path: &Path) -> Result<Vec<String>, Error> {
+        let context = || path.display().to_string();
+        self.call(Call::ListDir, context, |kernel| kernel.disk.list(path))
+    }
+
+    /// See [`super::Driver::register`]; there is nothing to register with.
+    pub const fn register(&mut self, buf: DirectBuf) -> DirectBuf {
+        buf
+    }
+
+    /// See [`super::Driver::unregister`].
+    pub const fn unregister(&mut self, buf: DirectBuf) -> DirectBuf {
+        buf
+    }
+
+    /// See [`super::Driver::adopt`].
+    ///
+    /// # Errors
+    /// Always: a real descriptor means nothing here.
+    pub fn adopt(&mut self, fd: OwnedFd) -> Result<Fd, Error> {
+        Err(Error::new("adopt", crate::error::Kind::Unsupported, format!("{fd:?}")))
+    }
+
+    /// See [`super::Driver::close_now`].
+    pub fn close_now(&mut self, fd: Fd) {
+        self.stats.calls += 1;
+        // Like close(2), which has nothing useful to say either.
+        let _ = self.kernel().borrow_mut().close(fd);
+    }
+}
+
+impl Drop for SimDriver {
+    fn drop(&mut self) {
+        let Ok(mut kernel) = self.world.kernel.try_borrow_mut() else {
+            // The model itself panicked: what it names must outlive it.
+            std::mem::forget(std::mem::take(&mut self.slots));
+            return;
+        };
+        for entry in self.pending.drain(..) {
+            if let Entry::Op(request) = entry {
+                let key = OpKey { shard: self.shard, id: request.id };
+                kernel.forget(key, &request.memory);
+            }
+        }
+        kernel.detach(self.shard);
+    }
+}
+
+impl fmt::Debug for SimDriver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SimDriver(shard {}, {} in flight)", self.shard, self.in_flight())
+    }
+}
+
+/// Plain calls that can be made to fail.
+#[derive(Clone, Copy, Debug)]
+enum Call {
+    Listen = 1,
+    Socket,
+    Open,
+    Stat,
+    Truncate,
+    Rename,
+    Unlink,
+    MakeDir,
+    ListDir,
+}
+
+impl Call {
+    /// Its name, and how it fails when ordered to.
+    const fn name(self) -> (&'static str, i32) {
+        match self {
+            Self::Listen => ("bind", libc::EADDRINUSE),
+            Self::Socket => ("socket", libc::EMFILE),
+            Self::Open => ("open", libc::EMFILE),
+            Self::Stat => ("fstat", libc::EIO),
+            Self::Truncate => ("ftruncate", libc::EIO),
+            Self::Rename => ("rename", libc::EIO),
+            Self::Unlink => ("unlink", libc::EIO),
+            Self::MakeDir => ("mkdir", libc::ENOSPC),
+            Self::ListDir => ("opendir", libc::EIO),
+        }
+    }
+}
+
+struct Prepared {
+    kind: Kind,
+    fd: Option<Fd>,
+    held: Held,
+    memory: Memory,
+}
+
+/// Splits an operation into what it does, what it owns, and where that lies. The memory named is
+/// on the heap, so it stays where it is when its owner moves into the slot.
+fn prepare(op: Op) -> Prepared {
+    let plain = |kind, fd| Prepared { kind, fd: Some(fd), held: Held::Nothing, memory: Memory::None };
+    match op {
+        Op::AcceptMulti { listener } => plain(Kind::AcceptMulti, listener),
+        Op::Connect { fd, addr } => plain(Kind::Connect { addr }, fd),
+        Op::RecvMulti { fd } => plain(Kind::RecvMulti, fd),
+        Op::RecvSelect { fd, len } => plain(Kind::RecvSelect { len }, fd),
+        Op::RecvInto { fd, buf, len } => receive_into(fd, buf, len),
+        Op::Send { fd, out, skip, zero_copy } => send(fd, out, skip, zero_copy),
+        Op::PollOut { fd } => plain(Kind::PollOut, fd),
+        Op::PollIn { fd } => plain(Kind::PollIn, fd),
+        Op::Shutdown { fd, write_only } => plain(Kind::Shutdown { write_only }, fd),
+        Op::Close { fd } => plain(Kind::Close, fd),
+        Op::Read { fd, buf, len, offset, uncached: _ } => {
+            let memory = Memory::into(Region::new(buf.start(), len.min(buf.len())));
+            Prepared { kind: Kind::Read { offset }, fd: Some(fd), held: Held::Direct(buf), memory }
+        }
+        Op::Write { fd, buf, len, offset, durable } => write(fd, buf, len, offset, durable),
+        Op::ReadAhead { fd, offset, len } => plain(Kind::ReadAhead { offset, len }, fd),
+        Op::Fsync { fd, data_only: _ } => plain(Kind::Fsync, fd),
+        Op::Splice { from, .. } => plain(Kind::Splice, from),
+        Op::Cancel { target } => Prepared {
+            kind: Kind::Cancel { target },
+            fd: None,
+            held: Held::Nothing,
+            memory: Memory::None,
+        },
+    }
+}
+
+fn receive_into(fd: Fd, mut buf: BytesMut, len: usize) -> Prepared {
+    let spare = buf.spare_capacity_mut();
+    let region = Region::new(spare.as_mut_ptr().cast(), len.min(spare.len()));
+    let memory = Memory::into(region);
+    Prepared { kind: Kind::RecvInto, fd: Some(fd), held: Held::Bytes(buf), memory }
+}
+
+fn send(fd: Fd, out: Output, skip: usize, zero_copy: bool) -> Prepared {
+    let runs = out.pieces(skip).take(VECTOR_MAX);
+    let runs = runs.map(|run| Region::new(run.as_ptr().cast_mut(), run.len())).collect();
+    let memory = Memory::from(runs);
+    Prepared { kind: Kind::Send { zero_copy }, fd: Some(fd), held: Held::Output(out), memory }
+}
+
+fn write(fd: Fd, buf: DirectBuf, len: usize, offset: u64, durable: bool) -> Prepared {
+    let memory = Memory::from(vec![Region::new(buf.start(), len.min(buf.len()))]);
+    let kind = Kind::Write { offset, durable };
+    Prepared { kind, fd: Some(fd), held: Held::Direct(buf), memory }
+}
+
+/// Accounts for what a receive appended to `buf`.
+fn received(mut buf: BytesMut, result: i32) -> BytesMut {
+    let len = usize::try_from(result).unwrap_or(0).min(buf.capacity() - buf.len());
+    // SAFETY: the model wrote `len` bytes to the spare capacity handed to it by `receive_into`;
+    // the buffer was owned by its slot since.
+    unsafe { buf.set_len(buf.len() + len) };
+    buf
+}

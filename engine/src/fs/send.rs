@@ -1,0 +1,129 @@
+//! File to socket, without the bytes passing through user memory and without the shard waiting for
+//! the disk.
+//!
+//! The range is looked at in windows: cachestat(2) says whether a window is in the page cache; what
+//! is not is read ahead by a kernel worker, one window before it is needed. Cached bytes go out
+//! by non-blocking sendfile(2), a chunk a turn. Invariants: sendfile touches only what was cached
+//! or read ahead a moment ago; other tasks run between two chunks. Next: `driver::Driver::sendfile`.
+
+use std::future::poll_fn;
+use std::task::Poll;
+
+use crate::driver::{Errno, Fd, Op};
+use crate::shard::{Pending, ShardCx};
+
+/// Looked at and read ahead at once.
+const WINDOW_BYTES: u64 = 512 * 1024;
+const PAGE_BYTES: u64 = 4096;
+/// Less per call is dominated by the call; more keeps other connections waiting.
+const CHUNK_MIN_BYTES: usize = 64 * 1024;
+const CHUNK_MAX_BYTES: usize = 256 * 1024;
+
+/// Sends `len` bytes of `file` from `offset` to the socket `to`, at most `chunk` a turn; how many,
+/// fewer at the file's end.
+pub(crate) async fn send_range(
+    cx: &ShardCx,
+    to: Fd,
+    file: Fd,
+    offset: u64,
+    len: u64,
+    chunk: usize,
+) -> Result<u64, Errno> {
+    let file_len = cx.driver().file_len(file).map_err(|error| error.errno().unwrap_or(Errno(libc::EBADF)))?;
+    let end = offset.saturating_add(len).min(file_len);
+    let chunk = chunk.clamp(CHUNK_MIN_BYTES, CHUNK_MAX_BYTES);
+    let mut windows = Windows { cx, file, end, warm_to: offset, ahead: None };
+    let mut at = offset;
+    while at < end {
+        if at >= windows.warm_to {
+            windows.warm(at).await?;
+        }
+        let part = usize::try_from(windows.warm_to - at).unwrap_or(usize::MAX).min(chunk);
+        let moved = cx.driver().sendfile(to, file, at, part);
+        match moved {
+            // The file was cut meanwhile.
+            Ok(0) => break,
+            Ok(moved) => {
+                at += moved as u64;
+                if at < end {
+                    yield_now().await;
+                }
+            }
+            Err(Errno(libc::EAGAIN)) => {
+                cx.perform(Op::PollOut { fd: to }).await.result?;
+            }
+            Err(Errno(libc::EINTR)) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(at - offset)
+}
+
+/// Lets the shard's other work go first.
+async fn yield_now() {
+    let mut yielded = false;
+    poll_fn(|task| {
+        if yielded {
+            return Poll::Ready(());
+        }
+        yielded = true;
+        task.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+struct Windows<'a> {
+    cx: &'a ShardCx,
+    file: Fd,
+    end: u64,
+    /// Up to here the file may be sent.
+    warm_to: u64,
+    /// The read-ahead of the window after that, and its end.
+    ahead: Option<(u64, Pending)>,
+}
+
+impl Windows<'_> {
+    /// Makes at least the byte at `at` warm, and starts reading what comes after.
+    async fn warm(&mut self, at: u64) -> Result<(), Errno> {
+        let window_end = match self.ahead.take() {
+            Some((end, pending)) => {
+                pending.await.result?;
+                end
+            }
+            None => {
+                let end = self.window_end(at);
+                if !self.is_cached(at, end) {
+                    self.read_ahead(at, end).await.result?;
+                }
+                end
+            }
+        };
+        // Also when the read came back short: then the file was cut, or sendfile waits a moment.
+        self.warm_to = window_end.max(at + 1);
+        let next_end = self.window_end(window_end);
+        if window_end < self.end && !self.is_cached(window_end, next_end) {
+            self.ahead = Some((next_end, self.read_ahead(window_end, next_end)));
+        }
+        Ok(())
+    }
+
+    /// Windows lie at multiples of their size, so that the next one's read-ahead fits.
+    fn window_end(&self, at: u64) -> u64 {
+        (at / WINDOW_BYTES + 1).saturating_mul(WINDOW_BYTES).min(self.end)
+    }
+
+    /// Whether all pages of the range are in the cache, by the kernel's word.
+    fn is_cached(&self, at: u64, end: u64) -> bool {
+        let start = at - at % PAGE_BYTES;
+        let len = end.next_multiple_of(PAGE_BYTES) - start;
+        // In a file of this length the last page may be counted only as far as it goes.
+        let there = self.cx.driver().cached_bytes(self.file, start, len);
+        there.is_some_and(|there| there >= end - start)
+    }
+
+    fn read_ahead(&self, at: u64, end: u64) -> Pending {
+        let len = usize::try_from(end - at).unwrap_or(usize::MAX);
+        self.cx.perform(Op::ReadAhead { fd: self.file, offset: at, len })
+    }
+}

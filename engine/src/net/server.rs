@@ -1,0 +1,478 @@
+//! The host of sessions: accepts connections and runs each one's [`Session`] inline, from the
+//! completion that brought its bytes to the send that takes its replies.
+//!
+//! A task exists only while a connection awaits work ([`Flow::Await`]); an idle connection holds
+//! no buffer. Invariants: at most one send and one receive of a connection are in flight; bytes
+//! are handed to a session in order, and not while it awaits; a connection whose peer does not
+//! read stops being read; everything per turn is bounded. Next: `receive` for bytes in, `send` for
+//! bytes out and the end of a connection, `conn` for the states.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::rc::{Rc, Weak};
+
+use view::{Output, Session};
+
+pub use super::conn::ConnId;
+use super::conn::{Closing, Conn, Conns};
+use crate::driver::{Completion, Fd, ListenOptions, Op, OpId, PeerName};
+use crate::error::Error;
+use crate::shard::{Handler, HandlerId, ShardCx};
+
+/// Through which door a connection came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Via {
+    /// The service's address, which all shards share.
+    Shared,
+    /// This shard's own port.
+    Shard,
+    /// A Unix socket.
+    Unix,
+}
+
+/// What is known of a new connection.
+#[derive(Clone, Debug)]
+pub struct ConnInfo {
+    /// The connection, for [`Server::push`] and [`Server::close`].
+    pub conn: ConnId,
+    /// Unique in this process: shard number in the low byte.
+    pub id: u64,
+    /// Descriptor number.
+    pub fd: i32,
+    /// Our end.
+    pub local: PeerName,
+    /// The peer.
+    pub peer: PeerName,
+    /// The door.
+    pub via: Via,
+}
+
+/// What a service gives the server.
+pub trait Service: Sized + 'static {
+    /// Protocol state of a connection.
+    type Session: Session<Shard = Self::Shard, Work = Self::Work, Done = Self::Done> + 'static;
+    /// This core's state of the service.
+    type Shard: 'static;
+    /// Work a session can ask for.
+    type Work: 'static;
+    /// What it gets back.
+    type Done: 'static;
+
+    /// Starts a connection's session; `Err` is sent and the connection closed.
+    ///
+    /// # Errors
+    /// The bytes that tell the peer why it is refused.
+    fn open(&self, info: ConnInfo, shard: &mut Self::Shard) -> Result<Self::Session, Vec<u8>>;
+
+    /// Performs a session's work.
+    fn perform(
+        &self,
+        server: &Rc<Server<Self>>,
+        conn: ConnId,
+        work: Self::Work,
+    ) -> impl Future<Output = Self::Done> + 'static;
+
+    /// End of a turn: send what was collected for other shards, take what they sent. Returns
+    /// whether work was left.
+    fn on_turn(&self, server: &Rc<Server<Self>>) -> bool;
+
+    /// As [`Handler::park`].
+    fn park(&self) -> bool {
+        true
+    }
+
+    /// As [`Handler::unpark`].
+    fn unpark(&self) {}
+
+    /// As [`Handler::has_messages`].
+    fn has_messages(&self) -> bool {
+        false
+    }
+}
+
+/// Bounds of a server.
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    /// Connections at a time; one more is refused by the service's words.
+    pub clients_max: usize,
+    /// Replies kept for a peer that does not read before its input is left alone.
+    pub output_max_bytes: usize,
+    /// Input kept for a connection that cannot take it before it is no longer received.
+    pub input_max_bytes: usize,
+    /// Close connections that were silent for so long; zero for never.
+    pub idle_timeout_s: u32,
+    /// How long a connection we closed may keep talking.
+    pub linger_ns: u64,
+    /// How long a connection to be closed may take to read its last replies.
+    pub flush_ns: u64,
+    /// Send values of this size and above by zero-copy; `None` for never. Worth it only on routes
+    /// that do not copy anyway, which loopback does.
+    pub zero_copy_min_bytes: Option<usize>,
+    /// Listening sockets.
+    pub listen: ListenOptions,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            clients_max: 10_000,
+            output_max_bytes: 1 << 20,
+            input_max_bytes: 256 << 10,
+            idle_timeout_s: 0,
+            linger_ns: 300_000_000,
+            flush_ns: 5_000_000_000,
+            zero_copy_min_bytes: None,
+            listen: ListenOptions::default(),
+        }
+    }
+}
+
+/// Counters of a server since its start.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ServerStats {
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Connections refused at the limit.
+    pub refused: u64,
+    /// Connections now.
+    pub live: u64,
+    /// Bytes received.
+    pub received_bytes: u64,
+    /// Bytes sent.
+    pub sent_bytes: u64,
+    /// Receives that found the pool empty.
+    pub starved: u64,
+    /// Times a connection's input was left alone because it did not read its output.
+    pub paused: u64,
+    /// Accepts that failed.
+    pub accept_errors: u64,
+}
+
+struct Listening {
+    fd: Fd,
+    via: Via,
+    accept: Option<OpId>,
+    path: Option<PathBuf>,
+}
+
+/// A service on one shard.
+pub struct Server<S: Service> {
+    pub(super) cx: ShardCx,
+    pub(super) service: S,
+    pub(super) config: ServerConfig,
+    pub(super) shard: Rc<RefCell<S::Shard>>,
+    pub(super) conns: RefCell<Conns<S::Session>>,
+    pub(super) handler: Cell<HandlerId>,
+    listening: RefCell<Vec<Listening>>,
+    pub(super) starved: RefCell<Vec<ConnId>>,
+    pub(super) again: RefCell<Vec<ConnId>>,
+    pub(super) spare: RefCell<Vec<Vec<u8>>>,
+    pub(super) stats: Cell<ServerStats>,
+    next_id: Cell<u64>,
+    pub(super) stopping: Cell<bool>,
+    me: Weak<Self>,
+}
+
+/// What a completion or timer belongs to: the top four bits of a token's local part.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    Accept,
+    Receive,
+    Send,
+    Shutdown,
+    Cancel,
+    /// Timers.
+    Linger,
+    Idle,
+    Retry,
+}
+
+const ROLE_SHIFT: u32 = 52;
+
+impl Role {
+    const ALL: [Self; 8] = [
+        Self::Accept,
+        Self::Receive,
+        Self::Send,
+        Self::Shutdown,
+        Self::Cancel,
+        Self::Linger,
+        Self::Idle,
+        Self::Retry,
+    ];
+
+    const fn local(self, id: u64) -> u64 {
+        (self as u64) << ROLE_SHIFT | id
+    }
+
+    fn of(local: u64) -> (Option<Self>, u64) {
+        let role = Self::ALL.get((local >> ROLE_SHIFT) as usize).copied();
+        (role, local & ((1 << ROLE_SHIFT) - 1))
+    }
+}
+
+impl<S: Service> Server<S> {
+    /// A server on this shard, listening nowhere yet.
+    pub fn new(
+        cx: &ShardCx,
+        service: S,
+        shard: Rc<RefCell<S::Shard>>,
+        config: ServerConfig,
+    ) -> Rc<Self> {
+        let server = Rc::new_cyclic(|me| Self {
+            cx: cx.clone(),
+            service,
+            config,
+            shard,
+            conns: RefCell::default(),
+            handler: Cell::new(HandlerId::unset()),
+            listening: RefCell::default(),
+            starved: RefCell::default(),
+            again: RefCell::default(),
+            spare: RefCell::default(),
+            stats: Cell::default(),
+            next_id: Cell::new(1),
+            stopping: Cell::new(false),
+            me: me.clone(),
+        });
+        let handler: Rc<dyn Handler> = Rc::<Self>::clone(&server);
+        server.handler.set(cx.add_handler(handler));
+        if server.config.idle_timeout_s > 0 {
+            server.set_timer(Role::Idle, 0, 1_000_000_000);
+        }
+        server
+    }
+
+    pub(super) fn me(&self) -> Rc<Self> {
+        self.me.upgrade().expect("a server outlives its own calls")
+    }
+
+    /// The shard it runs on.
+    #[must_use]
+    pub const fn cx(&self) -> &ShardCx {
+        &self.cx
+    }
+
+    /// The service.
+    #[must_use]
+    pub const fn service(&self) -> &S {
+        &self.service
+    }
+
+    /// This core's state of the service.
+    #[must_use]
+    pub const fn shard(&self) -> &Rc<RefCell<S::Shard>> {
+        &self.shard
+    }
+
+    /// Counters.
+    #[must_use]
+    pub fn stats(&self) -> ServerStats {
+        let mut stats = self.stats.get();
+        stats.live = self.conns.borrow().len() as u64;
+        stats
+    }
+
+    pub(super) fn count(&self, change: impl FnOnce(&mut ServerStats)) {
+        let mut stats = self.stats.get();
+        change(&mut stats);
+        self.stats.set(stats);
+    }
+
+    pub(super) fn submit(&self, role: Role, id: u64, op: Op) -> OpId {
+        self.cx.submit(self.handler.get().token(role.local(id)), op)
+    }
+
+    pub(super) fn set_timer(&self, role: Role, id: u64, after_ns: u64) {
+        let deadline_ns = self.cx.now().mono_ns.saturating_add(after_ns);
+        self.cx.set_timer(self.handler.get(), deadline_ns, role.local(id));
+    }
+
+    /// Accepts connections on a TCP address.
+    ///
+    /// # Errors
+    /// The address is taken, or not this host's.
+    pub fn listen(&self, addr: SocketAddr, via: Via) -> Result<(), Error> {
+        let mut options = self.config.listen.clone();
+        options.shared = via == Via::Shared && self.cx.count() > 1;
+        let fd = self.cx.driver().listen(addr, &options)?;
+        self.start_listening(Listening { fd, via, accept: None, path: None });
+        Ok(())
+    }
+
+    /// Accepts connections on a Unix socket.
+    ///
+    /// # Errors
+    /// The path is in use or not writable.
+    pub fn listen_unix(&self, path: PathBuf) -> Result<(), Error> {
+        let fd = self.cx.driver().listen_unix(&path, &self.config.listen)?;
+        self.start_listening(Listening { fd, via: Via::Unix, accept: None, path: Some(path) });
+        Ok(())
+    }
+
+    fn start_listening(&self, listening: Listening) {
+        let index = self.listening.borrow().len();
+        self.listening.borrow_mut().push(listening);
+        self.accept(index);
+    }
+
+    fn accept(&self, index: usize) {
+        if self.stopping.get() {
+            return;
+        }
+        let fd = self.listening.borrow()[index].fd;
+        let op = self.submit(Role::Accept, index as u64, Op::AcceptMulti { listener: fd });
+        self.listening.borrow_mut()[index].accept = Some(op);
+    }
+
+    fn on_accept(&self, index: usize, completion: &Completion) {
+        if !completion.more {
+            self.listening.borrow_mut()[index].accept = None;
+        }
+        match completion.accepted() {
+            Some(fd) if self.stopping.get() => self.cx.driver().close_now(fd),
+            Some(fd) => self.open(index, fd),
+            None => self.count(|stats| stats.accept_errors += 1),
+        }
+        if !completion.more && !self.stopping.get() {
+            if completion.result.is_ok() {
+                self.accept(index);
+            } else {
+                // Out of descriptors or memory: try again when some may be free.
+                self.set_timer(Role::Retry, index as u64, 50_000_000);
+            }
+        }
+    }
+
+    fn open(&self, index: usize, fd: Fd) {
+        self.count(|stats| stats.accepted += 1);
+        let via = self.listening.borrow()[index].via;
+        let (local, peer) = self.cx.driver().names(fd);
+        let conn = self.conns.borrow_mut().reserve_id();
+        let id = self.next_id.get() << 8 | self.cx.index() as u64;
+        self.next_id.set(self.next_id.get() + 1);
+        let info = ConnInfo { conn, id, fd: fd.0, local, peer, via };
+        let session = self.service.open(info, &mut self.shard.borrow_mut());
+        match session {
+            Ok(session) => {
+                let active_s = self.now_s();
+                self.conns.borrow_mut().put(conn, Conn::new(fd, session, active_s));
+                self.receive(conn);
+            }
+            Err(refusal) => {
+                self.conns.borrow_mut().release_id(conn);
+                self.count(|stats| stats.refused += 1);
+                let out = Output::with_text(&refusal);
+                self.cx.submit_ignored(Op::Send { fd, out, skip: 0, zero_copy: false });
+                self.cx.submit_ignored(Op::Shutdown { fd, write_only: false });
+                self.cx.submit_ignored(Op::Close { fd });
+            }
+        }
+    }
+
+    pub(super) fn now_s(&self) -> u32 {
+        u32::try_from(self.cx.now().mono_ns / 1_000_000_000).unwrap_or(u32::MAX)
+    }
+
+    /// Connections now.
+    #[must_use]
+    pub fn live(&self) -> usize {
+        self.conns.borrow().len()
+    }
+
+    fn close_listeners(&self) {
+        for listening in self.listening.borrow_mut().drain(..) {
+            if let Some(target) = listening.accept {
+                self.cx.submit_ignored(Op::Cancel { target });
+            }
+            self.cx.submit_ignored(Op::Shutdown { fd: listening.fd, write_only: false });
+            self.cx.submit_ignored(Op::Close { fd: listening.fd });
+            if let Some(path) = listening.path {
+                // A stale socket file only costs the next start a connect.
+                let _ = self.cx.driver().unlink(&path);
+            }
+        }
+    }
+
+    fn sweep_idle(&self, from: usize) {
+        const PAGE: usize = 1024;
+        let (ids, next) = self.conns.borrow().page(from, PAGE);
+        let oldest_s = self.now_s().saturating_sub(self.config.idle_timeout_s);
+        for id in ids {
+            let silent = self.conns.borrow_mut().get_mut(id).is_some_and(|conn| {
+                conn.active_s < oldest_s && !conn.awaiting && conn.closing == Closing::Open
+            });
+            if silent {
+                self.close(id);
+            }
+        }
+        let (from, after_ns) = next.map_or((0, 1_000_000_000), |next| (next, 1_000_000));
+        self.set_timer(Role::Idle, from as u64, after_ns);
+    }
+}
+
+impl<S: Service> Handler for Server<S> {
+    fn on_completion(&self, local: u64, completion: Completion) {
+        let (role, id) = Role::of(local);
+        match role {
+            Some(Role::Accept) => self.on_accept(id as usize, &completion),
+            Some(Role::Receive) => self.on_received(ConnId::from_bits(id), completion),
+            Some(Role::Send) => self.on_sent(ConnId::from_bits(id), completion),
+            _ => self.on_op_ended(ConnId::from_bits(id)),
+        }
+    }
+
+    fn on_timer(&self, local: u64) {
+        let (role, id) = Role::of(local);
+        match role {
+            Some(Role::Idle) => self.sweep_idle(id as usize),
+            Some(Role::Retry) => self.accept(id as usize),
+            Some(Role::Linger) => self.close(ConnId::from_bits(id)),
+            _ => {}
+        }
+    }
+
+    fn on_turn(&self) -> bool {
+        let more = self.service.on_turn(&self.me());
+        self.feed_starved();
+        let again = std::mem::take(&mut *self.again.borrow_mut());
+        for &id in &again {
+            self.resume(id);
+        }
+        let mut list = self.again.borrow_mut();
+        if list.is_empty() {
+            let mut again = again;
+            again.clear();
+            *list = again;
+            return more;
+        }
+        true
+    }
+
+    fn park(&self) -> bool {
+        self.service.park()
+    }
+
+    fn unpark(&self) {
+        self.service.unpark();
+    }
+
+    fn has_messages(&self) -> bool {
+        self.service.has_messages()
+    }
+
+    fn stop(&self) {
+        self.stopping.set(true);
+        self.close_listeners();
+        let (ids, _) = self.conns.borrow().page(0, usize::MAX / 2);
+        for id in ids {
+            self.finish(id);
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.conns.borrow().len() == 0
+    }
+}
