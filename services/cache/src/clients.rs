@@ -1,0 +1,237 @@
+//! The connections of one shard, as CLIENT LIST and CLIENT KILL see them.
+//!
+//! Invariant: a record exists exactly from `Session::new` to `Session::on_close`. Killing marks a
+//! record and names its connection in [`Clients::take_kills`]; the host closes it.
+
+use std::{fmt::Write as _, rc::Rc};
+
+use wire::resp::Version;
+
+/// What the host knows about a new connection.
+#[derive(Clone, Copy, Debug)]
+pub struct ConnInfo<'a> {
+    /// Unique over all shards and for the life of the process; never 0.
+    pub id: u64,
+    /// The peer, `ip:port` or a path.
+    pub peer: &'a str,
+    /// Our end, `ip:port` or a path.
+    pub local: &'a str,
+    /// The descriptor's number, for CLIENT LIST; -1 when there is none.
+    pub fd: i32,
+    /// Whether it came in on the shard's own port rather than on the shared one.
+    pub shard_port: bool,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(crate) struct Record {
+    pub(crate) id: u64,
+    peer: Box<str>,
+    pub(crate) local: Rc<str>,
+    pub(crate) name: Option<Box<[u8]>>,
+    pub(crate) lib: Option<Box<Lib>>,
+    fd: i32,
+    created_ms: u64,
+    pub(crate) last_ms: u64,
+    pub(crate) last_command: u16,
+    pub(crate) db: u16,
+    pub(crate) version: Version,
+    pub(crate) no_evict: bool,
+    pub(crate) no_touch: bool,
+    killed: bool,
+}
+
+/// What CLIENT SETINFO told.
+#[derive(Debug, Default)]
+pub(crate) struct Lib {
+    pub(crate) name: String,
+    pub(crate) version: String,
+}
+
+/// Which connections CLIENT LIST shows and CLIENT KILL closes.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    pub(crate) ids: Vec<u64>,
+    pub(crate) peer: Option<Vec<u8>>,
+    pub(crate) local: Option<Vec<u8>>,
+    pub(crate) user: Option<Vec<u8>>,
+    /// `TYPE` of something we have none of (master, replica, pubsub).
+    pub(crate) other_type: bool,
+    /// Leave this connection alone.
+    pub(crate) skip: Option<u64>,
+    /// Whether any id at all was given: an empty list then matches nothing.
+    pub(crate) by_id: bool,
+}
+
+impl Filter {
+    fn matches(&self, record: &Record) -> bool {
+        let differs = |wanted: &Option<Vec<u8>>, text: &[u8]| {
+            wanted.as_deref().is_some_and(|wanted| wanted != text)
+        };
+        !(self.other_type
+            || self.skip == Some(record.id)
+            || (self.by_id && !self.ids.contains(&record.id))
+            || differs(&self.peer, record.peer.as_bytes())
+            || differs(&self.local, record.local.as_bytes())
+            || differs(&self.user, b"default"))
+    }
+}
+
+/// The connections of a shard.
+#[derive(Debug, Default)]
+pub(crate) struct Clients {
+    slots: Vec<Option<Record>>,
+    free: Vec<u32>,
+    locals: Vec<Rc<str>>,
+    kills: Vec<u64>,
+    open: u64,
+}
+
+impl Clients {
+    pub(crate) fn open(&mut self, info: ConnInfo<'_>, now_ms: u64) -> u32 {
+        let local = self.local(info.local);
+        let record = Record {
+            id: info.id,
+            peer: info.peer.into(),
+            local,
+            name: None,
+            lib: None,
+            fd: info.fd,
+            created_ms: now_ms,
+            last_ms: now_ms,
+            last_command: u16::MAX,
+            db: 0,
+            version: Version::Resp2,
+            no_evict: false,
+            no_touch: false,
+            killed: false,
+        };
+        self.open += 1;
+        match self.free.pop() {
+            Some(slot) => {
+                if let Some(place) = self.slots.get_mut(slot as usize) {
+                    *place = Some(record);
+                }
+                slot
+            }
+            None => {
+                self.slots.push(Some(record));
+                u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
+            }
+        }
+    }
+
+    pub(crate) fn close(&mut self, slot: u32) {
+        if let Some(place) = self.slots.get_mut(slot as usize)
+            && place.take().is_some()
+        {
+            self.open -= 1;
+            self.free.push(slot);
+        }
+    }
+
+    pub(crate) fn get(&self, slot: u32) -> Option<&Record> {
+        self.slots.get(slot as usize)?.as_ref()
+    }
+
+    pub(crate) fn get_mut(&mut self, slot: u32) -> Option<&mut Record> {
+        self.slots.get_mut(slot as usize)?.as_mut()
+    }
+
+    pub(crate) const fn len(&self) -> u64 {
+        self.open
+    }
+
+    /// Connections to close, each named once.
+    pub(crate) fn take_kills(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.kills)
+    }
+
+    /// Whether this connection is among those to close; it is taken off the list then.
+    pub(crate) fn take_own_kill(&mut self, id: u64) -> bool {
+        let before = self.kills.len();
+        self.kills.retain(|&kill| kill != id);
+        self.kills.len() != before
+    }
+
+    pub(crate) fn has_kills(&self) -> bool {
+        !self.kills.is_empty()
+    }
+
+    /// Marks the connections a filter names; how many.
+    pub(crate) fn kill(&mut self, filter: &Filter) -> u64 {
+        let mut count = 0;
+        for record in self.slots.iter_mut().flatten() {
+            if !record.killed && filter.matches(record) {
+                record.killed = true;
+                self.kills.push(record.id);
+                count += 1;
+            }
+        }
+        count
+    }
+
+    /// One line per connection a filter names, oldest first.
+    pub(crate) fn list(
+        &self,
+        filter: &Filter,
+        now_ms: u64,
+        command: impl Fn(u16) -> Option<&'static str>,
+    ) -> String {
+        let mut records: Vec<&Record> =
+            self.slots.iter().flatten().filter(|record| filter.matches(record)).collect();
+        records.sort_unstable_by_key(|record| record.id);
+        let mut text = String::new();
+        for record in records {
+            line(record, now_ms, command(record.last_command), &mut text);
+        }
+        text
+    }
+
+    fn local(&mut self, text: &str) -> Rc<str> {
+        if let Some(known) = self.locals.iter().find(|known| &***known == text) {
+            return known.clone();
+        }
+        let new: Rc<str> = text.into();
+        if self.locals.len() < 16 {
+            self.locals.push(new.clone());
+        }
+        new
+    }
+}
+
+/// One line of CLIENT LIST, in the format of 7.0. Buffers belong to the host and show as zero.
+pub(crate) fn line(
+    record: &Record,
+    now_ms: u64,
+    command: Option<&'static str>,
+    text: &mut String,
+) {
+    let name = record.name.as_deref().unwrap_or_default();
+    let unix = !record.local.contains(':');
+    let mut flags = String::new();
+    for (set, letter) in [(unix, 'U'), (record.no_evict, 'e'), (record.no_touch, 'T')] {
+        if set {
+            flags.push(letter);
+        }
+    }
+    if flags.is_empty() {
+        flags.push('N');
+    }
+    let _ = writeln!(
+        text,
+        "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={flags} db={} sub=0 psub=0 \
+         ssub=0 multi=-1 qbuf=0 qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem=0 \
+         tot-mem=0 events=r cmd={} user=default redir=-1 resp={}",
+        record.id,
+        record.peer,
+        record.local,
+        record.fd,
+        String::from_utf8_lossy(name),
+        now_ms.saturating_sub(record.created_ms) / 1000,
+        now_ms.saturating_sub(record.last_ms) / 1000,
+        record.db,
+        command.unwrap_or("NULL"),
+        if record.version == Version::Resp3 { 3 } else { 2 },
+    );
+}

@@ -1,0 +1,175 @@
+//! Connection commands: PING, ECHO, HELLO, AUTH, SELECT, QUIT, RESET, READONLY, READWRITE.
+
+use wire::resp::{Version, reply};
+
+use super::{Cx, Fault, Outcome, client};
+use crate::shard::Shard;
+
+/// The Redis version whose behaviour this server follows.
+pub(crate) const REDIS_VERSION: &str = "7.0.15";
+
+type Result = std::result::Result<Outcome, Fault>;
+
+pub(super) fn ping(cx: &mut Cx<'_>) -> Result {
+    match cx.argc() {
+        1 => {
+            cx.inline().extend_from_slice(b"+PONG\r\n");
+            Ok(Outcome::Done)
+        }
+        2 => cx.bulk(cx.arg(1)),
+        _ => Err(Fault::arity("ping")),
+    }
+}
+
+pub(super) fn echo(cx: &mut Cx<'_>) -> Result {
+    cx.bulk(cx.arg(1))
+}
+
+/// The password of the user, in constant time for equal lengths.
+fn authenticate(shard: &Shard, user: &[u8], password: &[u8]) -> std::result::Result<(), Fault> {
+    let expected = shard.settings.requirepass.as_bytes();
+    let differences = expected.iter().zip(password).fold(0, |sum, (a, b)| sum | (a ^ b));
+    let matches = expected.is_empty() || (expected.len() == password.len() && differences == 0);
+    if user == b"default" && matches {
+        return Ok(());
+    }
+    Err(Fault::text("WRONGPASS invalid username-password pair or user is disabled."))
+}
+
+pub(super) fn auth(cx: &mut Cx<'_>) -> Result {
+    let (user, password) = match cx.argc() {
+        2 if !cx.shard.needs_password() => {
+            return Err(Fault::text(
+                "ERR AUTH <password> called without any password configured for the default \
+                 user. Are you sure your configuration is correct?",
+            ));
+        }
+        2 => (&b"default"[..], cx.arg(1)),
+        3 => (cx.arg(1), cx.arg(2)),
+        _ => return Err(Fault::SYNTAX),
+    };
+    authenticate(cx.shard, user, password)?;
+    cx.conn.authenticated = true;
+    cx.ok()
+}
+
+pub(super) fn hello(cx: &mut Cx<'_>) -> Result {
+    let version = match cx.argc() {
+        1 => None,
+        _ => Some(match cx.integer(1) {
+            Ok(2) => Version::Resp2,
+            Ok(3) => Version::Resp3,
+            Ok(_) => return Err(Fault::text("NOPROTO unsupported protocol version")),
+            Err(_) => {
+                return Err(Fault::text(
+                    "ERR Protocol version is not an integer or out of range",
+                ));
+            }
+        }),
+    };
+    let (mut login, mut name) = (None, None);
+    let mut at = 2;
+    while at < cx.argc() {
+        let more = cx.argc() - 1 - at;
+        if cx.is(at, "AUTH") && more >= 2 {
+            login = Some((cx.arg(at + 1), cx.arg(at + 2)));
+            at += 3;
+        } else if cx.is(at, "SETNAME") && more >= 1 {
+            name = Some(client::valid_name(cx.arg(at + 1))?);
+            at += 2;
+        } else {
+            let mut text = b"ERR Syntax error in HELLO option '".to_vec();
+            text.extend_from_slice(cx.arg(at));
+            text.push(b'\'');
+            return Err(Fault::owned(text));
+        }
+    }
+    if let Some((user, password)) = login {
+        authenticate(cx.shard, user, password)?;
+        cx.conn.authenticated = true;
+    }
+    if !cx.conn.authenticated && cx.shard.needs_password() {
+        return Err(Fault::text(
+            "NOAUTH HELLO must be called with the client already authenticated, otherwise the \
+             HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and \
+             select the RESP protocol version at the same time",
+        ));
+    }
+    if let Some(name) = name {
+        client::set_name(cx, name);
+    }
+    if let Some(version) = version {
+        set_version(cx, version);
+    }
+    greet(cx)
+}
+
+fn greet(cx: &mut Cx<'_>) -> Result {
+    let version = cx.conn.version;
+    let id = i64::try_from(cx.conn.id).unwrap_or(i64::MAX);
+    let mode = if cx.is_cluster_node() { "cluster" } else { "standalone" };
+    let out = cx.inline();
+    reply::map(out, version, 7);
+    for (field, value) in [("server", "redis"), ("version", REDIS_VERSION)] {
+        reply::bulk(out, field.as_bytes());
+        reply::bulk(out, value.as_bytes());
+    }
+    reply::bulk(out, b"proto");
+    reply::integer(out, if version == Version::Resp3 { 3 } else { 2 });
+    reply::bulk(out, b"id");
+    reply::integer(out, id);
+    for (field, value) in [("mode", mode), ("role", "master")] {
+        reply::bulk(out, field.as_bytes());
+        reply::bulk(out, value.as_bytes());
+    }
+    reply::bulk(out, b"modules");
+    reply::array(out, 0);
+    Ok(Outcome::Done)
+}
+
+fn set_version(cx: &mut Cx<'_>, version: Version) {
+    cx.conn.version = version;
+    if let Some(record) = cx.shard.clients.get_mut(cx.conn.slot) {
+        record.version = version;
+    }
+}
+
+fn set_db(cx: &mut Cx<'_>, db: u16) {
+    cx.conn.db = db;
+    if let Some(record) = cx.shard.clients.get_mut(cx.conn.slot) {
+        record.db = db;
+    }
+}
+
+pub(super) fn select(cx: &mut Cx<'_>) -> Result {
+    let db = cx.database(1)?;
+    set_db(cx, db);
+    cx.ok()
+}
+
+pub(super) fn quit(cx: &mut Cx<'_>) -> Result {
+    reply::ok(cx.inline());
+    Ok(Outcome::Close)
+}
+
+pub(super) fn reset(cx: &mut Cx<'_>) -> Result {
+    set_db(cx, 0);
+    set_version(cx, Version::Resp2);
+    client::set_name(cx, b"");
+    cx.conn.authenticated = !cx.shard.needs_password();
+    cx.conn.no_touch = false;
+    cx.conn.knows_topology = false;
+    if let Some(record) = cx.shard.clients.get_mut(cx.conn.slot) {
+        record.no_touch = false;
+        record.no_evict = false;
+    }
+    cx.simple("RESET")
+}
+
+pub(super) fn readonly(cx: &mut Cx<'_>) -> Result {
+    cx.ok()
+}
+
+pub(super) fn readwrite(cx: &mut Cx<'_>) -> Result {
+    cx.ok()
+}

@@ -1,0 +1,170 @@
+//! From a parsed command to its function: lookup, the checks before it, and error replies.
+
+use logic::{slot::key_slot, store::KeyHash};
+use view::{Input, Instant, Output};
+use wire::resp::{Args, reply};
+
+use super::{Conn, Cx, Fault, Outcome, row, table::Index};
+use crate::{
+    multi::{self, Multi},
+    shard::Shard,
+};
+
+/// One command, parsed and looked up.
+#[derive(Clone, Copy)]
+pub(crate) struct Call<'a> {
+    pub(crate) args: &'a Args,
+    pub(crate) frame: &'a [u8],
+    pub(crate) input: &'a Input<'a>,
+    pub(crate) id: Option<u16>,
+    pub(crate) hash: Option<KeyHash>,
+}
+
+/// The command's id; that of the subcommand for a container. `None`: unknown.
+#[inline]
+pub(crate) fn find(commands: &Index, args: &Args, frame: &[u8]) -> Option<u16> {
+    if args.is_empty() {
+        return None;
+    }
+    let id = commands.find(args.get(0, frame))?;
+    if commands.row(id).subs.is_empty() || args.len() < 2 {
+        return Some(id);
+    }
+    commands.find_sub(id, args.get(1, frame))
+}
+
+/// Runs a command here and writes its reply or its error.
+#[inline]
+pub(crate) fn run(
+    call: Call<'_>,
+    out: &mut Output,
+    shard: &mut Shard,
+    conn: &mut Conn,
+    now: Instant,
+) -> Outcome {
+    let Some(id) = call.id else { return unknown(call, out, shard) };
+    if let Some(fault) = check(shard, conn, id, call.args.len(), now) {
+        return refuse(fault, out, shard, id);
+    }
+    let row = shard.commands.row(id);
+    shard.stats.call(id);
+    conn.last_command = id;
+    let Call { args, frame, input, hash, .. } = call;
+    let mut cx = Cx { args, frame, input, row, id, hash, out, shard, conn, now };
+    match (row.exec)(&mut cx) {
+        Ok(outcome) => outcome,
+        Err(fault) => fail(fault, out, shard, id),
+    }
+}
+
+/// Plans a command whose keys live on several shards; `None` when it was refused, with a reply.
+pub(crate) fn spread(
+    call: Call<'_>,
+    out: &mut Output,
+    shard: &mut Shard,
+    conn: &mut Conn,
+    now: Instant,
+) -> Option<Multi> {
+    let id = call.id?;
+    if let Some(fault) = check(shard, conn, id, call.args.len(), now) {
+        refuse(fault, out, shard, id);
+        return None;
+    }
+    let row = shard.commands.row(id);
+    shard.stats.call(id);
+    let Call { args, frame, input, hash, .. } = call;
+    let mut cx = Cx { args, frame, input, row, id, hash, out, shard, conn, now };
+    match multi::plan(&mut cx) {
+        Ok(multi) => Some(multi),
+        Err(fault) => {
+            fail(fault, out, shard, id);
+            None
+        }
+    }
+}
+
+/// What stands against running the command now, in Redis' order.
+#[inline]
+fn check(shard: &mut Shard, conn: &Conn, id: u16, argc: usize, now: Instant) -> Option<Fault> {
+    let row = shard.commands.row(id);
+    if !row.accepts(argc) {
+        return Some(Fault::arity(row.name));
+    }
+    if !conn.authenticated && row.flags & row::NO_AUTH == 0 && shard.needs_password() {
+        return Some(Fault::text("NOAUTH Authentication required."));
+    }
+    if row.flags & row::DENYOOM != 0 && !shard.make_room(now) {
+        return Some(Fault::OOM);
+    }
+    None
+}
+
+#[cold]
+fn refuse(fault: Fault, out: &mut Output, shard: &mut Shard, id: u16) -> Outcome {
+    shard.stats.reject(id, fault.code());
+    reply::error(out.inline_mut(), &fault.0);
+    Outcome::Done
+}
+
+#[cold]
+fn fail(fault: Fault, out: &mut Output, shard: &mut Shard, id: u16) -> Outcome {
+    shard.stats.fail(id, fault.code());
+    reply::error(out.inline_mut(), &fault.0);
+    Outcome::Done
+}
+
+/// The reply to an unknown command or subcommand.
+#[cold]
+fn unknown(call: Call<'_>, out: &mut Output, shard: &mut Shard) -> Outcome {
+    let arg = |index| call.args.get(index, call.frame);
+    let name = arg(0);
+    // Somebody speaks HTTP to us: Redis closes without a word.
+    if name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:") {
+        return Outcome::Close;
+    }
+    let mut text = Vec::new();
+    if let Some(id) = shard.commands.find(name) {
+        text.extend_from_slice(b"ERR unknown subcommand '");
+        text.extend_from_slice(c_string(arg(1), 128));
+        let container = shard.commands.row(id).name.to_uppercase();
+        text.extend_from_slice(format!("'. Try {container} HELP.").as_bytes());
+    } else {
+        text.extend_from_slice(b"ERR unknown command '");
+        text.extend_from_slice(c_string(name, 128));
+        text.extend_from_slice(b"', with args beginning with: ");
+        let head = text.len();
+        for index in 1..call.args.len() {
+            let used = text.len() - head;
+            if used >= 128 {
+                break;
+            }
+            text.push(b'\'');
+            text.extend_from_slice(c_string(arg(index), 128 - used));
+            text.extend_from_slice(b"' ");
+        }
+    }
+    shard.stats.error("ERR");
+    reply::error(out.inline_mut(), &text);
+    Outcome::Done
+}
+
+/// At most `most` bytes, and nothing from a NUL on: what C's `%.*s` prints.
+fn c_string(bytes: &[u8], most: usize) -> &[u8] {
+    let bytes = bytes.get(..most).unwrap_or(bytes);
+    let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
+    bytes.get(..end).unwrap_or_default()
+}
+
+/// Points a connection that knows the topology to the slot's owner.
+pub(crate) fn moved(out: &mut Output, shard: &mut Shard, conn: &Conn, slot: u16, owner: u16) {
+    shard.stats.moved += 1;
+    shard.stats.error("MOVED");
+    let host = super::cluster::host(shard, conn);
+    let text = format!("MOVED {slot} {host}:{}", shard.topology.port(owner));
+    reply::error(out.inline_mut(), text.as_bytes());
+}
+
+/// The slot of a command's first key.
+pub(crate) fn first_slot(first_key: u8, args: &Args, frame: &[u8]) -> u16 {
+    key_slot(args.get(usize::from(first_key), frame))
+}

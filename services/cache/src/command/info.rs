@@ -1,0 +1,286 @@
+//! INFO: what clients, dashboards and frameworks read, in Redis' layout.
+
+use std::fmt::Write as _;
+
+use view::{Instant, Output};
+use wire::resp::reply;
+
+use super::{Conn, connection::REDIS_VERSION};
+use crate::{
+    settings::policy_name,
+    shard::Shard,
+    stats::Report,
+    work::Response,
+};
+
+/// Sections in Redis' order, and whether plain INFO shows them.
+const SECTIONS: [(&str, bool); 12] = [
+    ("server", true),
+    ("clients", true),
+    ("memory", true),
+    ("persistence", true),
+    ("stats", true),
+    ("replication", true),
+    ("cpu", true),
+    ("modules", true),
+    ("commandstats", false),
+    ("errorstats", true),
+    ("cluster", true),
+    ("keyspace", true),
+];
+
+/// Writes the sections asked for (in lower case; none: the usual ones) from the shards' reports.
+pub(crate) fn reply(
+    out: &mut Output,
+    shard: &Shard,
+    conn: &Conn,
+    asked: &[Vec<u8>],
+    responses: &[Response],
+    now: Instant,
+) {
+    let mut report: Option<Report> = None;
+    for response in responses {
+        if let Response::Report(part) = response {
+            match &mut report {
+                Some(sum) => sum.merge(part),
+                None => report = Some((**part).clone()),
+            }
+        }
+    }
+    let report = report.unwrap_or_default();
+    let has = |word: &[u8]| asked.iter().any(|section| section == word);
+    let all = has(b"all") || has(b"everything");
+    let usual = asked.is_empty() || has(b"default");
+    let mut text = String::new();
+    for (section, is_usual) in SECTIONS {
+        if !(all || (usual && is_usual) || has(section.as_bytes())) {
+            continue;
+        }
+        if !text.is_empty() {
+            text.push_str("\r\n");
+        }
+        let context = Context { shard, conn, report: &report, now };
+        context.write(section, &mut text);
+    }
+    reply::verbatim(out.inline_mut(), conn.version, *b"txt", text.as_bytes());
+}
+
+struct Context<'a> {
+    shard: &'a Shard,
+    conn: &'a Conn,
+    report: &'a Report,
+    now: Instant,
+}
+
+fn lines(text: &mut String, title: &str, fields: &[(&str, String)]) {
+    let _ = write!(text, "# {title}\r\n");
+    for (name, value) in fields {
+        let _ = write!(text, "{name}:{value}\r\n");
+    }
+}
+
+/// Bytes as Redis shows them to people.
+fn human(bytes: u64) -> String {
+    let value = bytes as f64;
+    match bytes {
+        0..1024 => format!("{bytes}B"),
+        1024..1_048_576 => format!("{:.2}K", value / 1024.0),
+        1_048_576..1_073_741_824 => format!("{:.2}M", value / 1_048_576.0),
+        _ => format!("{:.2}G", value / 1_073_741_824.0),
+    }
+}
+
+impl Context<'_> {
+    fn write(&self, section: &str, text: &mut String) {
+        match section {
+            "server" => self.server(text),
+            "clients" => lines(
+                text,
+                "Clients",
+                &[
+                    ("connected_clients", self.report.clients.to_string()),
+                    ("cluster_connections", "0".into()),
+                    ("maxclients", self.shard.settings.get("maxclients").into()),
+                    ("client_recent_max_input_buffer", "0".into()),
+                    ("client_recent_max_output_buffer", "0".into()),
+                    ("blocked_clients", self.report.blocked.to_string()),
+                    ("tracking_clients", "0".into()),
+                    ("clients_in_timeout_table", "0".into()),
+                ],
+            ),
+            "memory" => self.memory(text),
+            "persistence" => lines(
+                text,
+                "Persistence",
+                &[
+                    ("loading", "0".into()),
+                    ("async_loading", "0".into()),
+                    ("rdb_changes_since_last_save", "0".into()),
+                    ("rdb_bgsave_in_progress", "0".into()),
+                    ("rdb_last_save_time", self.shard.started.unix_s().to_string()),
+                    ("rdb_last_bgsave_status", "ok".into()),
+                    ("aof_enabled", "0".into()),
+                    ("aof_rewrite_in_progress", "0".into()),
+                    ("aof_last_bgrewrite_status", "ok".into()),
+                    ("aof_last_write_status", "ok".into()),
+                ],
+            ),
+            "stats" => self.stats(text),
+            "replication" => lines(
+                text,
+                "Replication",
+                &[
+                    ("role", "master".into()),
+                    ("connected_slaves", "0".into()),
+                    ("master_failover_state", "no-failover".into()),
+                    ("master_replid", self.shard.topology.id(0).into()),
+                    ("master_replid2", "0".repeat(40)),
+                    ("master_repl_offset", "0".into()),
+                    ("second_repl_offset", "-1".into()),
+                    ("repl_backlog_active", "0".into()),
+                    ("repl_backlog_size", "1048576".into()),
+                    ("repl_backlog_first_byte_offset", "0".into()),
+                    ("repl_backlog_histlen", "0".into()),
+                ],
+            ),
+            // Processor time is the host's to measure; metrics have it.
+            "cpu" => lines(text, "CPU", &[]),
+            "modules" => lines(text, "Modules", &[]),
+            "commandstats" => self.commands(text),
+            "errorstats" => {
+                lines(text, "Errorstats", &[]);
+                for (code, count) in &self.report.stats.errors {
+                    let _ = write!(text, "errorstat_{code}:count={count}\r\n");
+                }
+            }
+            "cluster" => {
+                let enabled = self.shard.count > 1 && self.conn.shard_port;
+                let enabled = u8::from(enabled).to_string();
+                lines(text, "Cluster", &[("cluster_enabled", enabled)]);
+            }
+            _ => self.keyspace(text),
+        }
+    }
+
+    fn server(&self, text: &mut String) {
+        let shard = self.shard;
+        let node = shard.count > 1 && self.conn.shard_port;
+        let uptime_s = self.now.mono_ns.saturating_sub(shard.started.mono_ns) / 1_000_000_000;
+        lines(
+            text,
+            "Server",
+            &[
+                ("redis_version", REDIS_VERSION.into()),
+                ("redis_git_sha1", "00000000".into()),
+                ("redis_git_dirty", "0".into()),
+                ("redis_build_id", "0".into()),
+                ("server_name", "rapidcache".into()),
+                ("rapidcache_version", env!("CARGO_PKG_VERSION").into()),
+                ("rapidcache_shards", shard.count.to_string()),
+                ("redis_mode", if node { "cluster" } else { "standalone" }.into()),
+                ("os", "Linux".into()),
+                ("arch_bits", "64".into()),
+                ("multiplexing_api", "io_uring".into()),
+                ("process_id", shard.config.process_id.to_string()),
+                ("run_id", shard.topology.id(0).into()),
+                ("tcp_port", shard.config.tcp_port.to_string()),
+                ("server_time_usec", self.now.unix_us.to_string()),
+                ("uptime_in_seconds", uptime_s.to_string()),
+                ("uptime_in_days", (uptime_s / 86_400).to_string()),
+                ("hz", shard.settings.get("hz").into()),
+                ("configured_hz", shard.settings.get("hz").into()),
+                ("lru_clock", (self.now.unix_s() & 0x00ff_ffff).to_string()),
+                ("executable", String::new()),
+                ("config_file", String::new()),
+                ("io_threads_active", "0".into()),
+            ],
+        );
+    }
+
+    fn memory(&self, text: &mut String) {
+        let report = self.report;
+        let limit = self.shard.settings.maxmemory_bytes;
+        let peak = report.peak_bytes.max(report.used_bytes);
+        let share = if peak == 0 { 0.0 } else { report.used_bytes as f64 / peak as f64 * 100.0 };
+        lines(
+            text,
+            "Memory",
+            &[
+                ("used_memory", report.used_bytes.to_string()),
+                ("used_memory_human", human(report.used_bytes)),
+                ("used_memory_peak", peak.to_string()),
+                ("used_memory_peak_human", human(peak)),
+                ("used_memory_peak_perc", format!("{share:.2}%")),
+                ("used_memory_dataset", report.used_bytes.to_string()),
+                ("used_memory_lua", "0".into()),
+                ("used_memory_lua_human", "0B".into()),
+                ("maxmemory", limit.to_string()),
+                ("maxmemory_human", human(limit)),
+                ("maxmemory_policy", policy_name(self.shard.settings.policy).into()),
+                ("mem_fragmentation_ratio", "1.00".into()),
+                ("mem_allocator", "slab".into()),
+                ("active_defrag_running", "0".into()),
+                ("lazyfree_pending_objects", "0".into()),
+                ("lazyfreed_objects", "0".into()),
+            ],
+        );
+    }
+
+    fn stats(&self, text: &mut String) {
+        let (report, stats) = (self.report, &self.report.stats);
+        lines(
+            text,
+            "Stats",
+            &[
+                ("total_connections_received", stats.connections.to_string()),
+                ("total_commands_processed", stats.total_calls().to_string()),
+                ("instantaneous_ops_per_sec", report.ops_per_s.to_string()),
+                ("rejected_connections", "0".into()),
+                ("sync_full", "0".into()),
+                ("sync_partial_ok", "0".into()),
+                ("sync_partial_err", "0".into()),
+                ("expired_keys", report.store.expired.to_string()),
+                ("evicted_keys", report.store.evicted.to_string()),
+                ("keyspace_hits", report.store.hits.to_string()),
+                ("keyspace_misses", report.store.misses.to_string()),
+                ("pubsub_channels", "0".into()),
+                ("pubsub_patterns", "0".into()),
+                ("latest_fork_usec", "0".into()),
+                ("total_forks", "0".into()),
+                ("total_error_replies", stats.total_errors().to_string()),
+                ("cross_shard_commands", stats.hopped_commands.to_string()),
+                ("cross_shard_requests", stats.hop_requests.to_string()),
+                ("moved_replies", stats.moved.to_string()),
+                ("lock_waits", stats.lock_waits.to_string()),
+            ],
+        );
+    }
+
+    /// Calls are counted; time is not measured per command, the batch has one clock reading.
+    fn commands(&self, text: &mut String) {
+        lines(text, "Commandstats", &[]);
+        let stats = &self.report.stats;
+        let of = |counts: &[u64], id: u16| counts.get(usize::from(id)).copied().unwrap_or(0);
+        for (id, row) in self.shard.commands.all() {
+            let calls = of(&stats.calls, id);
+            let (rejected, failed) = (of(&stats.rejected, id), of(&stats.failed, id));
+            if calls + rejected + failed > 0 {
+                let _ = write!(
+                    text,
+                    "cmdstat_{}:calls={calls},usec=0,usec_per_call=0.00,rejected_calls={rejected},\
+                     failed_calls={failed}\r\n",
+                    row.name,
+                );
+            }
+        }
+    }
+
+    fn keyspace(&self, text: &mut String) {
+        lines(text, "Keyspace", &[]);
+        for (db, (keys, expires, ttl)) in self.report.databases.iter().enumerate() {
+            if *keys > 0 {
+                let _ = write!(text, "db{db}:keys={keys},expires={expires},avg_ttl={ttl}\r\n");
+            }
+        }
+    }
+}

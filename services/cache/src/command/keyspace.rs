@@ -1,0 +1,234 @@
+//! Commands on keys of any type.
+
+use logic::store::Expire;
+use view::{Instant, Output};
+use wire::resp::{Version, reply};
+
+use super::{Cx, Fault, Outcome};
+use crate::{
+    multi::Plan,
+    ops::to_record,
+    work::{Response, Scan},
+};
+
+type Result = std::result::Result<Outcome, Fault>;
+
+/// Counts the keys from argument 1 on for which `each` holds.
+fn count(cx: &mut Cx<'_>, each: impl Fn(&mut Cx<'_>, usize) -> bool) -> Result {
+    let mut count = 0;
+    for index in 1..cx.argc() {
+        count += u64::from(each(cx, index));
+    }
+    cx.count(count)
+}
+
+pub(super) fn del(cx: &mut Cx<'_>) -> Result {
+    count(cx, |cx, index| {
+        let (hash, key, now) = (cx.hash_of(index), cx.arg(index), cx.now_ms());
+        cx.shard.store.remove(cx.conn.db, hash, key, now)
+    })
+}
+
+pub(super) fn unlink(cx: &mut Cx<'_>) -> Result {
+    del(cx)
+}
+
+pub(super) fn exists(cx: &mut Cx<'_>) -> Result {
+    count(cx, |cx, index| {
+        let (hash, key, now) = (cx.hash_of(index), cx.arg(index), cx.now_ms());
+        cx.shard.store.get_no_touch(cx.conn.db, hash, key, now).is_some()
+    })
+}
+
+pub(super) fn touch(cx: &mut Cx<'_>) -> Result {
+    count(cx, |cx, index| {
+        let (hash, key, now) = (cx.hash_of(index), cx.arg(index), cx.now_ms());
+        cx.shard.store.get(cx.conn.db, hash, key, now).is_some()
+    })
+}
+
+pub(super) fn type_of(cx: &mut Cx<'_>) -> Result {
+    let (hash, key, now) = (cx.hash_of(1), cx.arg(1), cx.now_ms());
+    let found = cx.shard.store.get_no_touch(cx.conn.db, hash, key, now).is_some();
+    cx.simple(if found { "string" } else { "none" })
+}
+
+/// Moves argument 1's key to argument 2; `nx`: only when nothing is there. `None`: nothing done.
+fn move_key(cx: &mut Cx<'_>, nx: bool) -> std::result::Result<Option<()>, Fault> {
+    let (from, to, now, db) = (cx.arg(1), cx.arg(2), cx.now_ms(), cx.conn.db);
+    let (from_hash, to_hash) = (cx.hash_of(1), cx.hash_of(2));
+    let store = &mut cx.shard.store;
+    let Some(record) = store.peek(db, from_hash, from, now).map(|entry| to_record(&entry)) else {
+        return Err(Fault::NO_KEY);
+    };
+    if from == to {
+        return Ok((!nx).then_some(()));
+    }
+    if nx && store.peek(db, to_hash, to, now).is_some() {
+        return Ok(None);
+    }
+    let (expire, raw) = (record.expire(), record.raw);
+    let value = logic::store::NewValue::Shared(record.value);
+    store.set(db, to_hash, to, value, expire, raw, now)?;
+    store.remove(db, from_hash, from, now);
+    Ok(Some(()))
+}
+
+pub(super) fn rename(cx: &mut Cx<'_>) -> Result {
+    move_key(cx, false)?;
+    cx.ok()
+}
+
+pub(super) fn renamenx(cx: &mut Cx<'_>) -> Result {
+    let moved = move_key(cx, true)?.is_some();
+    cx.int(moved.into())
+}
+
+/// What COPY's options say.
+pub(crate) struct CopyOptions {
+    pub(crate) db: u16,
+    pub(crate) replace: bool,
+}
+
+pub(crate) fn copy_options(cx: &Cx<'_>) -> std::result::Result<CopyOptions, Fault> {
+    let mut options = CopyOptions { db: cx.conn.db, replace: false };
+    let mut at = 3;
+    while at < cx.argc() {
+        if cx.is(at, "REPLACE") {
+            options.replace = true;
+        } else if cx.is(at, "DB") && at + 1 < cx.argc() {
+            at += 1;
+            options.db = cx.database(at)?;
+        } else {
+            return Err(Fault::SYNTAX);
+        }
+        at += 1;
+    }
+    Ok(options)
+}
+
+pub(super) fn copy(cx: &mut Cx<'_>) -> Result {
+    let options = copy_options(cx)?;
+    let (from, to, now, db) = (cx.arg(1), cx.arg(2), cx.now_ms(), cx.conn.db);
+    if options.db == db && from == to {
+        return Err(Fault::text("ERR source and destination objects are the same"));
+    }
+    let (from_hash, to_hash) = (cx.hash_of(1), cx.hash_of(2));
+    let store = &mut cx.shard.store;
+    let Some(record) = store.get(db, from_hash, from, now).map(|entry| to_record(&entry)) else {
+        return cx.int(0);
+    };
+    if !options.replace && store.peek(options.db, to_hash, to, now).is_some() {
+        return cx.int(0);
+    }
+    let expire = record.expire_at_ms.map_or(Expire::Clear, Expire::At);
+    let value = logic::store::NewValue::Shared(record.value);
+    store.set(options.db, to_hash, to, value, expire, record.raw, now)?;
+    cx.int(1)
+}
+
+pub(super) fn randomkey(cx: &mut Cx<'_>) -> Result {
+    cx.gather(Plan::Random(cx.conn.db))
+}
+
+/// Chooses among the shards' candidates by how many keys each stands for.
+pub(crate) fn reply_random(
+    out: &mut Output,
+    version: Version,
+    now: Instant,
+    responses: Vec<Response>,
+) {
+    let candidates: Vec<(u64, Box<[u8]>)> = responses
+        .into_iter()
+        .filter_map(|response| match response {
+            Response::Random { len, key: Some(key) } => Some((len.max(1), key)),
+            _ => None,
+        })
+        .collect();
+    let total: u64 = candidates.iter().map(|(len, _)| len).sum();
+    // The clock's low bits are random enough to choose a shard; the store chose the key.
+    let mut pick = now.mono_ns.wrapping_mul(0x9e37_79b9_7f4a_7c15) % total.max(1);
+    for (len, key) in candidates {
+        if pick < len {
+            return reply::bulk(out.inline_mut(), &key);
+        }
+        pick -= len;
+    }
+    reply::null(out.inline_mut(), version);
+}
+
+pub(super) fn keys(cx: &mut Cx<'_>) -> Result {
+    cx.gather(Plan::Keys(cx.conn.db, cx.arg(1).into()))
+}
+
+/// An array of keys.
+pub(crate) fn reply_keys(out: &mut Output, keys: Vec<Box<[u8]>>) {
+    let out = out.inline_mut();
+    reply::array(out, keys.len());
+    for key in keys {
+        reply::bulk(out, &key);
+    }
+}
+
+/// Work done per SCAN unless COUNT says otherwise.
+const SCAN_COUNT: i64 = 10;
+/// Most work one SCAN may ask for in one turn.
+const SCAN_COUNT_MAX: usize = 10_000;
+
+pub(super) fn scan(cx: &mut Cx<'_>) -> Result {
+    let cursor = cursor(cx.arg(1)).ok_or(Fault::text("ERR invalid cursor"))?;
+    let (mut count, mut pattern, mut kind) = (SCAN_COUNT, None, None);
+    let mut at = 2;
+    while at < cx.argc() {
+        if at + 1 >= cx.argc() {
+            return Err(Fault::SYNTAX);
+        }
+        if cx.is(at, "COUNT") {
+            count = cx.integer(at + 1)?;
+            if count < 1 {
+                return Err(Fault::SYNTAX);
+            }
+        } else if cx.is(at, "MATCH") {
+            pattern = Some(cx.arg(at + 1)).filter(|pattern| *pattern != b"*").map(Into::into);
+        } else if cx.is(at, "TYPE") {
+            kind = Some(cx.arg(at + 1).to_ascii_lowercase().into_boxed_slice());
+        } else {
+            return Err(Fault::SYNTAX);
+        }
+        at += 2;
+    }
+    let shards = u64::from(cx.shard.count);
+    let target = u16::try_from(cursor % shards).unwrap_or(0);
+    let count = usize::try_from(count).unwrap_or(SCAN_COUNT_MAX).min(SCAN_COUNT_MAX);
+    let scan = Scan { db: cx.conn.db, cursor: cursor / shards, count, pattern, kind };
+    cx.gather(Plan::Scan(target, scan))
+}
+
+/// A cursor is what C's `strtoul` reads whole.
+fn cursor(text: &[u8]) -> Option<u64> {
+    let digits = text.strip_prefix(b"+").unwrap_or(text);
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// The cursor for the client, and the keys. The client's cursor is the shard's own, times the
+/// number of shards, plus the shard; after one shard's end comes the next one's start.
+pub(crate) fn reply_scan(
+    out: &mut Output,
+    shard: u16,
+    shards: u16,
+    responses: Vec<Response>,
+) {
+    let Some(Response::Keys { cursor, keys }) = responses.into_iter().next() else { return };
+    let next = match cursor {
+        0 if shard + 1 < shards => u64::from(shard) + 1,
+        0 => 0,
+        cursor => cursor.saturating_mul(shards.into()).saturating_add(shard.into()),
+    };
+    let inline = out.inline_mut();
+    reply::array(inline, 2);
+    reply::bulk(inline, next.to_string().as_bytes());
+    reply_keys(out, keys);
+}

@@ -1,0 +1,324 @@
+//! Commands: what a function that runs one gets ([`Cx`]) and gives ([`Outcome`], [`Fault`]).
+//!
+//! Invariant: a command checks everything before it writes its reply or changes the store, so a
+//! [`Fault`] never follows half a reply. Next: [`table`] lists them; one file per group runs them.
+
+pub(crate) mod client;
+pub(crate) mod cluster;
+pub(crate) mod config;
+mod connection;
+pub(crate) mod dispatch;
+mod expire;
+pub(crate) mod info;
+mod introspect;
+pub(crate) mod keyspace;
+pub(crate) mod lcs;
+mod ldouble;
+mod number;
+mod object;
+pub mod row;
+mod server;
+mod string;
+pub mod table;
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use logic::store::{KeyHash, NewValue};
+use view::{Input, Instant, Output};
+use wire::resp::{Args, Version, parse_i64, reply};
+
+use crate::{
+    multi::{Multi, Plan},
+    shard::Shard,
+};
+use row::Row;
+
+/// Runs one command.
+pub type Exec = fn(&mut Cx<'_>) -> Result<Outcome, Fault>;
+
+/// What follows a command.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Its reply is written.
+    Done,
+    /// Its reply is written; close the connection.
+    Close,
+    /// The reply comes after this.
+    Wait(Box<Waiting>),
+}
+
+/// What a reply waits for.
+#[derive(Debug)]
+pub enum Waiting {
+    /// Time.
+    Sleep {
+        /// Microseconds.
+        us: u64,
+    },
+    /// Other shards.
+    Multi(Multi),
+}
+
+/// An error reply, with its code, without the dash.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Fault(pub(crate) Cow<'static, [u8]>);
+
+impl Fault {
+    pub(crate) const SYNTAX: Self = Self::text("ERR syntax error");
+    pub(crate) const NOT_INTEGER: Self = Self::text("ERR value is not an integer or out of range");
+    pub(crate) const NOT_FLOAT: Self = Self::text("ERR value is not a valid float");
+    pub(crate) const NO_KEY: Self = Self::text("ERR no such key");
+    pub(crate) const OOM: Self =
+        Self::text("OOM command not allowed when used memory > 'maxmemory'.");
+    pub(crate) const FULL: Self = Self::text("OOM the shard's record space is full");
+    pub(crate) const TOO_LONG: Self =
+        Self::text("ERR string exceeds maximum allowed size (proto-max-bulk-len)");
+
+    pub(crate) const fn text(text: &'static str) -> Self {
+        Self(Cow::Borrowed(text.as_bytes()))
+    }
+
+    pub(crate) fn owned(text: impl Into<Vec<u8>>) -> Self {
+        Self(Cow::Owned(text.into()))
+    }
+
+    /// `ERR wrong number of arguments for '…' command`.
+    pub(crate) fn arity(name: &str) -> Self {
+        Self::owned(format!("ERR wrong number of arguments for '{name}' command"))
+    }
+
+    /// The code, for `INFO errorstats`.
+    pub(crate) fn code(&self) -> &str {
+        let end = self.0.iter().position(|&byte| byte == b' ').unwrap_or(self.0.len());
+        std::str::from_utf8(self.0.get(..end).unwrap_or_default()).unwrap_or("ERR")
+    }
+}
+
+impl From<logic::store::Full> for Fault {
+    fn from(_: logic::store::Full) -> Self {
+        Self::FULL
+    }
+}
+
+/// Per-connection state commands use; small, since idle connections keep it.
+#[derive(Debug)]
+pub struct Conn {
+    pub(crate) id: u64,
+    /// Its place in the shard's list of connections.
+    pub(crate) slot: u32,
+    pub(crate) db: u16,
+    pub(crate) version: Version,
+    /// It may run commands.
+    pub(crate) authenticated: bool,
+    /// Its reads leave the access info alone.
+    pub(crate) no_touch: bool,
+    /// It came in on a shard's own port.
+    pub(crate) shard_port: bool,
+    /// It has asked for the topology, so it understands MOVED.
+    pub(crate) knows_topology: bool,
+    /// It stands for a connection of another shard.
+    pub(crate) remote: bool,
+    /// The last command's id.
+    pub(crate) last_command: u16,
+}
+
+impl Conn {
+    /// A connection of another shard, for one batch.
+    pub(crate) const fn remote(db: u16, version: Version, no_touch: bool) -> Self {
+        Self {
+            id: 0,
+            slot: u32::MAX,
+            db,
+            version,
+            authenticated: true,
+            no_touch,
+            shard_port: false,
+            knows_topology: false,
+            remote: true,
+            last_command: u16::MAX,
+        }
+    }
+}
+
+/// What a running command sees.
+pub struct Cx<'a> {
+    pub(crate) args: &'a Args,
+    pub(crate) frame: &'a [u8],
+    pub(crate) input: &'a Input<'a>,
+    pub(crate) row: &'static Row,
+    /// The row's id.
+    pub(crate) id: u16,
+    /// Hash of the key at `row.first_key`, computed for the prefetch.
+    pub(crate) hash: Option<KeyHash>,
+    pub(crate) out: &'a mut Output,
+    pub(crate) shard: &'a mut Shard,
+    pub(crate) conn: &'a mut Conn,
+    pub(crate) now: Instant,
+}
+
+impl<'a> Cx<'a> {
+    /// How many arguments, the name included.
+    #[inline]
+    pub(crate) const fn argc(&self) -> usize {
+        self.args.len()
+    }
+
+    /// Argument `index`; empty when there is none.
+    #[inline]
+    pub(crate) fn arg(&self, index: usize) -> &'a [u8] {
+        self.args.get(index, self.frame)
+    }
+
+    /// Whether argument `index` is this word, in any case.
+    #[inline]
+    pub(crate) fn is(&self, index: usize, word: &str) -> bool {
+        self.arg(index).eq_ignore_ascii_case(word.as_bytes())
+    }
+
+    /// Argument `index` as an integer.
+    pub(crate) fn integer(&self, index: usize) -> Result<i64, Fault> {
+        parse_i64(self.arg(index)).ok_or(Fault::NOT_INTEGER)
+    }
+
+    /// Argument `index` as a 32-bit integer, with Redis' two ways to refuse.
+    pub(crate) fn int32(&self, index: usize) -> Result<i32, Fault> {
+        i32::try_from(self.integer(index)?).map_err(|_| {
+            Fault::text("ERR value is out of range, value must between -2147483648 and 2147483647")
+        })
+    }
+
+    /// Argument `index` as the number of a database.
+    pub(crate) fn database(&self, index: usize) -> Result<u16, Fault> {
+        let db = u16::try_from(self.int32(index)?).ok();
+        db.filter(|&db| db < self.shard.store.config().databases)
+            .ok_or(Fault::text("ERR DB index is out of range"))
+    }
+
+    /// Whether this connection sees a cluster: several shards, reached by a shard's own port.
+    pub(crate) const fn is_cluster_node(&self) -> bool {
+        self.shard.count > 1 && self.conn.shard_port
+    }
+
+    /// Argument `index` as a value to store: shared with the input when that owns its bytes.
+    #[inline]
+    pub(crate) fn value(&self, index: usize) -> NewValue<'a> {
+        let part = self.arg(index);
+        if part.len() >= logic::store::SHARED_MIN_BYTES
+            && self.input.is_owned()
+            && let Some(part) = self.args.in_frame(index, self.frame)
+        {
+            return NewValue::Shared(self.input.slice(part));
+        }
+        NewValue::Copy(part)
+    }
+
+    /// The hash of the key at argument `index`.
+    #[inline]
+    pub(crate) fn hash_of(&self, index: usize) -> KeyHash {
+        match self.hash {
+            Some(hash) if index == usize::from(self.row.first_key) => hash,
+            _ => self.shard.store.hash(self.arg(index)),
+        }
+    }
+
+    /// The wall clock, milliseconds.
+    #[inline]
+    pub(crate) const fn now_ms(&self) -> u64 {
+        self.now.unix_ms()
+    }
+
+    /// The key at argument `index` as a reading command sees it.
+    #[inline]
+    pub(crate) fn lookup(&mut self, index: usize) -> Option<logic::store::Entry<'_>> {
+        let (hash, key, now) = (self.hash_of(index), self.arg(index), self.now_ms());
+        if self.conn.no_touch {
+            self.shard.store.get_no_touch(self.conn.db, hash, key, now)
+        } else {
+            self.shard.store.get(self.conn.db, hash, key, now)
+        }
+    }
+
+    /// Replies with a string, by reference when it is large and shared.
+    pub(crate) fn reply_value(out: &mut Output, value: logic::store::Value<'_>) {
+        match value {
+            logic::store::Value::Inline(bytes) => reply::bulk(out.inline_mut(), bytes),
+            logic::store::Value::Shared(bytes) => Self::reply_shared(out, bytes.clone()),
+        }
+    }
+
+    /// Replies with a string by reference.
+    pub(crate) fn reply_shared(out: &mut Output, bytes: Bytes) {
+        reply::bulk_header(out.inline_mut(), bytes.len());
+        out.push(bytes);
+        reply::end(out.inline_mut());
+    }
+
+    #[inline]
+    pub(crate) const fn inline(&mut self) -> &mut Vec<u8> {
+        self.out.inline_mut()
+    }
+
+    /// `+OK`.
+    #[inline]
+    pub(crate) fn ok(&mut self) -> Result<Outcome, Fault> {
+        reply::ok(self.inline());
+        Ok(Outcome::Done)
+    }
+
+    /// An integer.
+    #[inline]
+    pub(crate) fn int(&mut self, value: i64) -> Result<Outcome, Fault> {
+        reply::integer(self.inline(), value);
+        Ok(Outcome::Done)
+    }
+
+    /// A count.
+    pub(crate) fn count(&mut self, value: u64) -> Result<Outcome, Fault> {
+        self.int(i64::try_from(value).unwrap_or(i64::MAX))
+    }
+
+    /// A missing value.
+    #[inline]
+    pub(crate) fn null(&mut self) -> Result<Outcome, Fault> {
+        let version = self.conn.version;
+        reply::null(self.inline(), version);
+        Ok(Outcome::Done)
+    }
+
+    /// A string.
+    pub(crate) fn bulk(&mut self, bytes: &[u8]) -> Result<Outcome, Fault> {
+        reply::bulk(self.inline(), bytes);
+        Ok(Outcome::Done)
+    }
+
+    /// A simple string.
+    pub(crate) fn simple(&mut self, text: &str) -> Result<Outcome, Fault> {
+        reply::simple(self.inline(), text);
+        Ok(Outcome::Done)
+    }
+
+    /// Runs a command that concerns several shards: at once when there is only this one.
+    pub(crate) fn gather(&mut self, plan: Plan) -> Result<Outcome, Fault> {
+        let mut multi = Multi::new(plan, self.shard, self.conn);
+        if self.shard.count > 1 {
+            return Ok(Outcome::Wait(Box::new(Waiting::Multi(multi))));
+        }
+        multi.run_alone(self.out, self.shard, self.conn, self.now);
+        Ok(Outcome::Done)
+    }
+
+    /// The lines of a HELP subcommand, framed as Redis does.
+    pub(crate) fn help(&mut self, container: &str, lines: &[&str]) -> Result<Outcome, Fault> {
+        let head = format!("{container} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:");
+        let out = self.inline();
+        reply::array(out, lines.len() + 3);
+        reply::simple(out, &head);
+        for line in lines {
+            reply::simple(out, line);
+        }
+        reply::simple(out, "HELP");
+        reply::simple(out, "    Prints this help.");
+        Ok(Outcome::Done)
+    }
+}

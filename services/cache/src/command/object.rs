@@ -1,0 +1,134 @@
+//! Introspection of one key: OBJECT and MEMORY USAGE.
+
+use logic::store::{Entry, Policy};
+use wire::resp::parse_i64;
+
+use super::{Cx, Fault, Outcome};
+
+type Result = std::result::Result<Outcome, Fault>;
+
+/// Containers run through their subcommands only.
+pub(super) fn container(_cx: &mut Cx<'_>) -> Result {
+    Err(Fault::SYNTAX)
+}
+
+/// The longest string Redis keeps inside its object header.
+const EMBSTR_MAX_BYTES: usize = 44;
+/// Integers below this share one object in Redis.
+const SHARED_INTEGERS: i64 = 10_000;
+
+fn peek<'c>(cx: &'c mut Cx<'_>) -> Option<Entry<'c>> {
+    let (hash, key, now) = (cx.hash_of(2), cx.arg(2), cx.now_ms());
+    cx.shard.store.peek(cx.conn.db, hash, key, now)
+}
+
+/// The integer Redis would keep instead of the text.
+fn as_integer(entry: &Entry<'_>) -> Option<i64> {
+    let value = entry.value.as_slice();
+    if entry.raw || value.len() > 20 { None } else { parse_i64(value) }
+}
+
+pub(super) fn encoding(cx: &mut Cx<'_>) -> Result {
+    let name = peek(cx).map(|entry| match as_integer(&entry) {
+        Some(_) => "int",
+        None if !entry.raw && entry.value.len() <= EMBSTR_MAX_BYTES => "embstr",
+        None => "raw",
+    });
+    match name {
+        Some(name) => cx.bulk(name.as_bytes()),
+        None => cx.null(),
+    }
+}
+
+pub(super) fn refcount(cx: &mut Cx<'_>) -> Result {
+    let policy = cx.shard.settings.policy;
+    let bounded = cx.shard.settings.maxmemory_bytes > 0;
+    let keeps_age = bounded
+        && matches!(
+            policy,
+            Policy::AllKeysLru | Policy::VolatileLru | Policy::AllKeysLfu | Policy::VolatileLfu
+        );
+    let count = peek(cx).map(|entry| match as_integer(&entry) {
+        Some(value) if (0..SHARED_INTEGERS).contains(&value) && !keeps_age => i32::MAX.into(),
+        _ => 1,
+    });
+    match count {
+        Some(count) => cx.int(count),
+        None => cx.null(),
+    }
+}
+
+pub(super) fn idletime(cx: &mut Cx<'_>) -> Result {
+    let (hash, key, now) = (cx.hash_of(2), cx.arg(2), cx.now_ms());
+    let Some(idle) = cx.shard.store.idle_s(cx.conn.db, hash, key, now) else { return cx.null() };
+    if cx.shard.settings.policy.is_lfu() {
+        return Err(Fault::text(
+            "ERR An LFU maxmemory policy is selected, idle time not tracked. Please note that \
+             when switching between policies at runtime LRU and LFU data will take some time to \
+             adjust.",
+        ));
+    }
+    cx.count(idle)
+}
+
+pub(super) fn freq(cx: &mut Cx<'_>) -> Result {
+    let (hash, key, now) = (cx.hash_of(2), cx.arg(2), cx.now_ms());
+    let Some(freq) = cx.shard.store.freq(cx.conn.db, hash, key, now) else { return cx.null() };
+    if !cx.shard.settings.policy.is_lfu() {
+        return Err(Fault::text(
+            "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please \
+             note that when switching between policies at runtime LRU and LFU data will take some \
+             time to adjust.",
+        ));
+    }
+    cx.int(freq.into())
+}
+
+pub(super) fn help(cx: &mut Cx<'_>) -> Result {
+    cx.help(
+        "OBJECT",
+        &[
+            "ENCODING <key>",
+            "    Return the kind of internal representation used in order to store the value",
+            "    associated with a <key>.",
+            "FREQ <key>",
+            "    Return the access frequency index of the <key>. The returned integer is",
+            "    proportional to the logarithm of the recent access frequency of the key.",
+            "IDLETIME <key>",
+            "    Return the idle time of the <key>, that is the approximated number of",
+            "    seconds elapsed since the last access to the key.",
+            "REFCOUNT <key>",
+            "    Return the number of references of the value associated with the specified",
+            "    <key>.",
+        ],
+    )
+}
+
+pub(super) fn memory_usage(cx: &mut Cx<'_>) -> Result {
+    match cx.argc() {
+        3 => {}
+        // Strings have nothing to sample; the number is checked all the same.
+        5 if cx.is(3, "SAMPLES") => {
+            if cx.integer(4)? < 0 {
+                return Err(Fault::SYNTAX);
+            }
+        }
+        _ => return Err(Fault::SYNTAX),
+    }
+    let (hash, key, now) = (cx.hash_of(2), cx.arg(2), cx.now_ms());
+    match cx.shard.store.memory_usage(cx.conn.db, hash, key, now) {
+        Some(bytes) => cx.count(bytes),
+        None => cx.null(),
+    }
+}
+
+pub(super) fn memory_help(cx: &mut Cx<'_>) -> Result {
+    cx.help(
+        "MEMORY",
+        &[
+            "USAGE <key> [SAMPLES <count>]",
+            "    Return memory in bytes used by <key> and its value. Nested values are",
+            "    sampled up to <count> times (default: 5, 0 means sample all).",
+        ],
+    )
+}

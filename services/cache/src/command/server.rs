@@ -1,0 +1,63 @@
+//! Server commands: TIME, DBSIZE, FLUSHDB, FLUSHALL, INFO, DEBUG.
+
+use wire::resp::reply;
+
+use super::{Cx, Fault, Outcome, Waiting};
+use crate::multi::Plan;
+
+type Result = std::result::Result<Outcome, Fault>;
+
+pub(super) fn time(cx: &mut Cx<'_>) -> Result {
+    let us = cx.now.unix_us;
+    let out = cx.inline();
+    reply::array(out, 2);
+    reply::bulk(out, (us / 1_000_000).to_string().as_bytes());
+    reply::bulk(out, (us % 1_000_000).to_string().as_bytes());
+    Ok(Outcome::Done)
+}
+
+pub(super) fn dbsize(cx: &mut Cx<'_>) -> Result {
+    cx.gather(Plan::Len(cx.conn.db))
+}
+
+/// SYNC and ASYNC are the same here: memory is given back in the background either way.
+fn flush_mode(cx: &Cx<'_>) -> std::result::Result<(), Fault> {
+    match cx.argc() {
+        1 => Ok(()),
+        2 if cx.is(1, "SYNC") || cx.is(1, "ASYNC") => Ok(()),
+        _ => Err(Fault::SYNTAX),
+    }
+}
+
+pub(super) fn flushdb(cx: &mut Cx<'_>) -> Result {
+    flush_mode(cx)?;
+    cx.gather(Plan::Flush(Some(cx.conn.db)))
+}
+
+pub(super) fn flushall(cx: &mut Cx<'_>) -> Result {
+    flush_mode(cx)?;
+    cx.gather(Plan::Flush(None))
+}
+
+pub(super) fn info(cx: &mut Cx<'_>) -> Result {
+    let sections = (1..cx.argc()).map(|at| cx.arg(at).to_ascii_lowercase()).collect();
+    cx.gather(Plan::Info(sections))
+}
+
+/// The longest DEBUG SLEEP.
+const MAX_SLEEP_S: f64 = 3600.0;
+
+pub(super) fn debug(cx: &mut Cx<'_>) -> Result {
+    if cx.argc() == 3 && cx.is(1, "SLEEP") {
+        let text = std::str::from_utf8(cx.arg(2)).unwrap_or("0");
+        let seconds: f64 = text.trim().parse().unwrap_or(0.0);
+        // Saturating: a negative or absurd time is none or the longest.
+        let us = (seconds.clamp(0.0, MAX_SLEEP_S) * 1e6) as u64;
+        return Ok(Outcome::Wait(Box::new(Waiting::Sleep { us })));
+    }
+    let mut text = b"ERR unknown subcommand or wrong number of arguments for '".to_vec();
+    let name = cx.arg(1);
+    text.extend_from_slice(name.get(..128).unwrap_or(name));
+    text.extend_from_slice(b"'. Try DEBUG HELP.");
+    Err(Fault::owned(text))
+}

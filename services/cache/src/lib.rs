@@ -1,0 +1,34 @@
+//! The cache: Redis clients' protocol on shard-local stores.
+//!
+//! [`Session`] turns a connection's bytes into replies, with exclusive use of its core's [`Shard`]
+//! for the length of a batch. What concerns other shards leaves as [`Work`] and comes back as
+//! [`Done`]; the host carries it and calls [`Shard::serve`] over there.
+//!
+//! Invariants: no I/O, no clock, no `unsafe`; a session and its shard are used by one thread.
+//! Next: `session.rs` for a command's path, `command/table` for what there is.
+
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod clients;
+pub mod command;
+pub mod config;
+mod lock;
+mod metrics;
+mod multi;
+mod ops;
+mod remote;
+pub mod route;
+pub mod serve;
+pub mod session;
+pub mod settings;
+pub mod shard;
+pub mod stats;
+#[cfg(test)]
+mod tests;
+pub mod work;
+
+pub use clients::ConnInfo;
+pub use session::Session;
+pub use shard::{Shard, ShardConfig};
+pub use work::{Done, Request, Response, Work};

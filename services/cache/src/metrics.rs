@@ -1,0 +1,99 @@
+//! The cache's metrics: taken from its counters when somebody asks, so that a command pays for none.
+
+use std::rc::{Rc, Weak};
+
+use engine::metrics::{Counter, Gauge, Metric};
+use engine::net::Server;
+
+use crate::serve::Cache;
+
+static COMMANDS: Metric = Metric::counter("cache_commands_total", "Commands run.");
+static ERRORS: Metric = Metric::counter("cache_error_replies_total", "Error replies.");
+static HOPPED: Metric =
+    Metric::counter("cache_hopped_commands_total", "Commands sent to the shard that owns the key.");
+static HOPS: Metric =
+    Metric::counter("cache_hop_requests_total", "Messages sent to other shards for commands.");
+static MOVED: Metric = Metric::counter("cache_moved_replies_total", "MOVED replies.");
+static LOCK_WAITS: Metric =
+    Metric::counter("cache_lock_waits_total", "Commands that waited for a multi-key command.");
+static HITS: Metric = Metric::counter("cache_hits_total", "Look-ups that found their key.");
+static MISSES: Metric = Metric::counter("cache_misses_total", "Look-ups that did not.");
+static EXPIRED: Metric = Metric::counter("cache_expired_keys_total", "Keys removed when due.");
+static EVICTED: Metric = Metric::counter("cache_evicted_keys_total", "Keys removed for memory.");
+static ACCEPTED: Metric = Metric::counter("cache_connections_total", "Connections accepted.");
+static REFUSED: Metric =
+    Metric::counter("cache_connections_refused_total", "Connections refused at the limit.");
+static RECEIVED: Metric = Metric::counter("cache_received_bytes_total", "Bytes received.");
+static SENT: Metric = Metric::counter("cache_sent_bytes_total", "Bytes sent.");
+static STARVED: Metric =
+    Metric::counter("cache_receives_starved_total", "Receives that found no buffer.");
+static PAUSED: Metric =
+    Metric::counter("cache_pauses_total", "Times a client's input waited for it to read.");
+static USED: Metric = Metric::gauge("cache_used_bytes", "Memory of keys and values.");
+static CLIENTS: Metric = Metric::gauge("cache_clients", "Connections now.");
+static KEYS: Metric = Metric::gauge("cache_keys", "Keys in all databases.");
+
+struct Handles {
+    counters: [Counter; 16],
+    gauges: [Gauge; 3],
+}
+
+/// Registers the metrics of a server with its shard.
+pub(crate) fn install(server: &Rc<Server<Cache>>) {
+    let registry = server.cx().metrics();
+    let counters = [
+        &COMMANDS, &ERRORS, &HOPPED, &HOPS, &MOVED, &LOCK_WAITS, &HITS, &MISSES, &EXPIRED,
+        &EVICTED, &ACCEPTED, &REFUSED, &RECEIVED, &SENT, &STARVED, &PAUSED,
+    ];
+    let handles = Handles {
+        counters: counters.map(|metric| registry.counter(metric, &[])),
+        gauges: [&USED, &CLIENTS, &KEYS].map(|metric| registry.gauge(metric, &[])),
+    };
+    let weak: Weak<Server<Cache>> = Rc::downgrade(server);
+    server.cx().add_source(Box::new(move |numbers| {
+        if let Some(server) = weak.upgrade() {
+            sample(&server, &handles, numbers);
+        }
+    }));
+}
+
+fn sample(server: &Server<Cache>, handles: &Handles, numbers: &mut Vec<(&'static str, u64)>) {
+    let net = server.stats();
+    let report = server.shard().borrow().report(server.cx().now());
+    let stats = &report.stats;
+    let counters = [
+        stats.total_calls(),
+        stats.total_errors(),
+        stats.hopped_commands,
+        stats.hop_requests,
+        stats.moved,
+        stats.lock_waits,
+        report.store.hits,
+        report.store.misses,
+        report.store.expired,
+        report.store.evicted,
+        net.accepted,
+        net.refused,
+        net.received_bytes,
+        net.sent_bytes,
+        net.starved,
+        net.paused,
+    ];
+    for (handle, value) in handles.counters.iter().zip(counters) {
+        handle.set(value);
+    }
+    let keys = report.databases.iter().map(|(keys, ..)| keys).sum();
+    let gauges = [report.used_bytes, net.live, keys];
+    for (handle, value) in handles.gauges.iter().zip(gauges) {
+        handle.set(i64::try_from(value).unwrap_or(i64::MAX));
+    }
+    numbers.extend([
+        ("cache_clients", net.live),
+        ("cache_commands", stats.total_calls()),
+        ("cache_hopped_commands", stats.hopped_commands),
+        ("cache_keys", keys),
+        ("cache_used_bytes", report.used_bytes),
+        ("cache_received_bytes", net.received_bytes),
+        ("cache_sent_bytes", net.sent_bytes),
+    ]);
+}

@@ -1,0 +1,626 @@
+//! Commands over several shards: where a command's keys are, and the coordinator's side of those
+//! whose keys are in more than one place.
+//!
+//! A multi-key command locks its keys shard by shard in ascending order, runs its steps, and
+//! releases the locks with the last step on each shard: nobody sees it half done. Commands that
+//! only gather (DBSIZE, KEYS, INFO …) take no locks. The machine is pure: it gives requests and
+//! takes responses. Invariant: once the first lock is requested, the machine must be driven to its
+//! end, also when its connection has gone, or the locks stay.
+
+use bytes::Bytes;
+use logic::slot::key_slot;
+use view::{Instant, Output};
+use wire::resp::{Args, reply};
+
+use crate::{
+    clients::Filter,
+    command::{Conn, Cx, Fault, cluster, config, info, keyspace, lcs, row::Scope, dispatch},
+    shard::Shard,
+    work::{LockKeys, Op, Record, Request, Response, Scan},
+};
+
+/// Where a command runs.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// Here and now.
+    Here,
+    /// Here, but not while commands are under way to other shards.
+    Barrier,
+    /// On another shard; for a connection that knows the topology, its slot goes into a MOVED.
+    There { shard: u16, moved: Option<u16> },
+    /// Its keys are on several shards.
+    Spread,
+    /// A key it touches is locked here.
+    Locked,
+}
+
+/// Where a command runs.
+pub(crate) fn target(
+    shard: &Shard,
+    conn: &Conn,
+    id: Option<u16>,
+    args: &Args,
+    frame: &[u8],
+) -> Target {
+    let Some(id) = id else { return Target::Here };
+    let row = shard.commands.row(id);
+    if row.scope != Scope::Keys {
+        return Target::Barrier;
+    }
+    let refused = !conn.authenticated && shard.needs_password();
+    if row.first_key == 0 || refused || !row.accepts(args.len()) {
+        return Target::Here;
+    }
+    let mut owners = row.key_indices(args.len()).map(|at| {
+        shard.topology.owner_of(args.get(at, frame))
+    });
+    let Some(first) = owners.next() else { return Target::Here };
+    if owners.any(|owner| owner != first) {
+        return Target::Spread;
+    }
+    if first == shard.index {
+        let locked = is_locked(shard, conn.db, Some(id), args, frame);
+        return if locked { Target::Locked } else { Target::Here };
+    }
+    let redirect = conn.knows_topology && conn.shard_port;
+    let slot = || dispatch::first_slot(row.first_key, args, frame);
+    Target::There { shard: first, moved: redirect.then(slot) }
+}
+
+/// Whether a lock holds one of the command's keys here.
+pub(crate) fn is_locked(
+    shard: &Shard,
+    db: u16,
+    id: Option<u16>,
+    args: &Args,
+    frame: &[u8],
+) -> bool {
+    if shard.locks.is_empty() {
+        return false;
+    }
+    let Some(id) = id else { return false };
+    shard.commands.row(id).key_indices(args.len()).any(|at| {
+        let hash = shard.store.hash(args.get(at, frame));
+        // COPY may name another database: the keys are held there too, or the whole database is.
+        shard.locks.blocks(0, db, hash.get())
+    })
+}
+
+/// Keys of one shard, with their places among the command's keys.
+#[derive(Debug)]
+struct Part {
+    shard: u16,
+    keys: Vec<Box<[u8]>>,
+    at: Vec<usize>,
+}
+
+/// What a command over several shards does.
+#[derive(Debug)]
+pub(crate) enum Plan {
+    /// DBSIZE.
+    Len(u16),
+    /// KEYS.
+    Keys(u16, Box<[u8]>),
+    /// RANDOMKEY.
+    Random(u16),
+    /// SCAN on the shard its cursor names.
+    Scan(u16, Scan),
+    /// CLUSTER COUNTKEYSINSLOT and GETKEYSINSLOT.
+    Slot { slot: u16, most: usize, count: bool },
+    /// INFO of these sections.
+    Info(Vec<Vec<u8>>),
+    /// CONFIG RESETSTAT.
+    ResetStats,
+    /// CONFIG SET.
+    Configure(Vec<(String, String)>),
+    /// CLIENT LIST.
+    ClientList(Filter),
+    /// CLIENT KILL, in its old form or with filters.
+    ClientKill { filter: Filter, old_form: bool },
+    /// FLUSHDB and FLUSHALL.
+    Flush(Option<u16>),
+    /// DEL, UNLINK, EXISTS, TOUCH.
+    Count { db: u16, parts: Parts, op: fn(u16, Vec<Box<[u8]>>) -> Op },
+    /// MGET.
+    Mget { db: u16, parts: Parts },
+    /// MSET and MSETNX.
+    Mset { db: u16, parts: Parts, values: Vec<Bytes>, nx: bool },
+    /// RENAME, RENAMENX, COPY.
+    Move(Move),
+    /// LCS.
+    Lcs { db: u16, parts: Parts, options: lcs::Options },
+}
+
+/// Keys by shard, ascending.
+#[derive(Debug)]
+pub(crate) struct Parts(Vec<Part>);
+
+/// A key's record on its way from one shard to another.
+#[derive(Debug)]
+pub(crate) struct Move {
+    from: (u16, Box<[u8]>),
+    to: (u16, Box<[u8]>),
+    /// Remove the source.
+    take: bool,
+    /// Leave an existing destination alone.
+    nx: bool,
+    /// What the command replies: OK, or a number.
+    ok: bool,
+    from_shard: u16,
+    to_shard: u16,
+}
+
+/// The coordinator of one command.
+#[derive(Debug)]
+pub struct Multi {
+    ticket: u64,
+    shards: u16,
+    plan: Plan,
+    locks: Vec<(u16, LockKeys)>,
+    /// Shards that hold locks of ours, ascending.
+    locked: Vec<u16>,
+    needs_memory: bool,
+    full: bool,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Locking,
+    Running(u8),
+    Releasing,
+}
+
+/// What a step leads to.
+enum Next {
+    /// These steps, then another.
+    Ops(Vec<(u16, Op)>),
+    /// These steps, which release the locks, then another.
+    Last(Vec<(u16, Op)>),
+    /// The reply is written; release what is held.
+    End,
+}
+
+/// What the reply needs.
+struct Reply<'a> {
+    out: &'a mut Output,
+    shard: &'a mut Shard,
+    conn: &'a Conn,
+    now: Instant,
+}
+
+impl Multi {
+    pub(crate) fn new(plan: Plan, shard: &mut Shard, _conn: &Conn) -> Self {
+        let locks = match &plan {
+            Plan::Flush(_) => (0..shard.count).map(|index| (index, LockKeys::All)).collect(),
+            Plan::Count { db, parts, .. }
+            | Plan::Mget { db, parts }
+            | Plan::Mset { db, parts, .. }
+            | Plan::Lcs { db, parts, .. } => parts.locks(*db),
+            Plan::Move(plan) => plan.locks(),
+            _ => Vec::new(),
+        };
+        let needs_memory = match &plan {
+            Plan::Mset { .. } => true,
+            Plan::Move(plan) => !plan.take,
+            _ => false,
+        };
+        Self {
+            ticket: shard.ticket(),
+            shards: shard.count,
+            plan,
+            locks,
+            locked: Vec::new(),
+            needs_memory,
+            full: false,
+            stage: Stage::Locking,
+        }
+    }
+
+    /// Runs to the end on the only shard there is.
+    pub(crate) fn run_alone(
+        &mut self,
+        out: &mut Output,
+        shard: &mut Shard,
+        conn: &Conn,
+        now: Instant,
+    ) {
+        let mut responses = Vec::new();
+        while let Some(requests) = self.step(responses, out, shard, conn, now) {
+            let mut done = Vec::with_capacity(requests.len());
+            for (_, request) in requests {
+                shard.serve(0, request, now, &mut done);
+            }
+            responses = done.into_iter().map(|(_, response)| response).collect();
+        }
+    }
+
+    /// Takes the responses to the last requests and gives the next ones; `None` at the end, with
+    /// the reply written.
+    pub(crate) fn step(
+        &mut self,
+        responses: Vec<Response>,
+        out: &mut Output,
+        shard: &mut Shard,
+        conn: &Conn,
+        now: Instant,
+    ) -> Option<Vec<(u16, Request)>> {
+        if self.stage == Stage::Releasing {
+            return None;
+        }
+        let mut responses = responses;
+        if self.stage == Stage::Locking {
+            if let Some(Response::Locked { full }) = responses.first() {
+                self.full |= full;
+            }
+            responses.clear();
+            if !self.locks.is_empty() {
+                let (target, keys) = self.locks.remove(0);
+                self.locked.push(target);
+                let (ticket, needs_memory) = (self.ticket, self.needs_memory);
+                return Some(vec![(target, Request::Lock { ticket, keys, needs_memory })]);
+            }
+            self.stage = Stage::Running(0);
+        }
+        let Stage::Running(round) = self.stage else { return None };
+        self.stage = Stage::Running(round.saturating_add(1));
+        let mut reply = Reply { out, shard, conn, now };
+        let next = if self.full {
+            reply.fault(&Fault::OOM);
+            Next::End
+        } else {
+            self.run(round, responses, &mut reply)
+        };
+        self.requests(next)
+    }
+
+    fn requests(&mut self, next: Next) -> Option<Vec<(u16, Request)>> {
+        let (ops, unlock) = match next {
+            Next::Ops(ops) => (ops, false),
+            Next::Last(ops) => (ops, true),
+            Next::End if self.locked.is_empty() => return None,
+            Next::End => {
+                self.stage = Stage::Releasing;
+                (Vec::new(), true)
+            }
+        };
+        let ticket = self.ticket;
+        let mut requests: Vec<(u16, Request)> =
+            ops.into_iter().map(|(target, op)| (target, Request::Op { ticket, op, unlock })).collect();
+        if unlock {
+            // Shards without a step of their own still hold locks.
+            for target in std::mem::take(&mut self.locked) {
+                if !requests.iter().any(|(busy, _)| *busy == target) {
+                    requests.push((target, Request::Op { ticket, op: Op::Nothing, unlock }));
+                }
+            }
+        }
+        Some(requests)
+    }
+
+    fn every(&self, op: Op) -> Next {
+        Next::Ops((0..self.shards).map(|target| (target, op.clone())).collect())
+    }
+
+    fn run(&mut self, round: u8, responses: Vec<Response>, reply: &mut Reply<'_>) -> Next {
+        match (&mut self.plan, round) {
+            (Plan::Count { db, parts, op }, 0) => {
+                let (db, op) = (*db, *op);
+                Next::Last(parts.ops(|keys| op(db, keys)))
+            }
+            (Plan::Mget { db, parts } | Plan::Lcs { db, parts, .. }, 0) => {
+                let db = *db;
+                Next::Last(parts.ops(|keys| Op::Get(db, keys)))
+            }
+            (Plan::Mset { db, parts, nx: true, .. }, 0) => {
+                let db = *db;
+                Next::Ops(parts.ops(|keys| Op::Exists(db, keys)))
+            }
+            (Plan::Mset { nx: true, .. }, 1) if sum(&responses) > 0 => {
+                reply.int(0);
+                Next::End
+            }
+            (Plan::Mset { db, parts, values, nx }, _) if round == u8::from(*nx) => {
+                Next::Last(parts.pairs(*db, values))
+            }
+            (Plan::Move(plan), round) => plan.run(round, responses, reply),
+            (Plan::Flush(db), 0) => {
+                let db = *db;
+                Next::Last((0..self.shards).map(|target| (target, Op::Flush(db))).collect())
+            }
+            (plan, 0) => {
+                let (one, op) = plan.single_round(reply);
+                match one {
+                    Some(target) => Next::Ops(vec![(target, op)]),
+                    None => self.every(op),
+                }
+            }
+            (plan, _) => {
+                plan.reply(responses, reply);
+                Next::End
+            }
+        }
+    }
+}
+
+impl Plan {
+    /// The one step of a command without locks, and the shard it goes to when it is only one.
+    fn single_round(&self, reply: &Reply<'_>) -> (Option<u16>, Op) {
+        let op = match self {
+            Self::Len(db) => Op::Len(*db),
+            Self::Keys(db, pattern) => Op::Keys(*db, pattern.clone()),
+            Self::Random(db) => Op::Random(*db),
+            Self::Scan(target, scan) => return (Some(*target), Op::Scan(scan.clone())),
+            Self::Slot { slot, most, .. } => {
+                let target = reply.shard.topology.owner_of_slot(*slot);
+                return (Some(target), Op::SlotKeys { slot: *slot, most: *most });
+            }
+            Self::Info(_) => Op::Report,
+            Self::ResetStats => Op::ResetStats,
+            Self::Configure(pairs) => Op::Configure(pairs.clone()),
+            Self::ClientList(filter) => Op::ClientList(filter.clone()),
+            Self::ClientKill { filter, .. } => Op::ClientKill(filter.clone()),
+            _ => Op::Nothing,
+        };
+        (None, op)
+    }
+
+    /// Writes the reply from the last responses.
+    fn reply(&self, responses: Vec<Response>, reply: &mut Reply<'_>) {
+        if let Some(Response::Error(text)) =
+            responses.iter().find(|response| matches!(response, Response::Error(_)))
+        {
+            return reply.fault(&Fault::owned(text.clone()));
+        }
+        let version = reply.conn.version;
+        match self {
+            Self::Len(_) | Self::Count { .. } => reply.int(sum(&responses)),
+            Self::Mset { nx: true, .. } => reply.int(1),
+            Self::Mset { .. } | Self::Flush(_) | Self::ResetStats | Self::Configure(_) => {
+                reply::ok(reply.out.inline_mut());
+            }
+            Self::Keys(..) => keyspace::reply_keys(reply.out, keys(responses)),
+            Self::Random(_) => keyspace::reply_random(reply.out, version, reply.now, responses),
+            Self::Scan(target, _) => {
+                keyspace::reply_scan(reply.out, *target, reply.shard.count, responses);
+            }
+            Self::Slot { count, .. } => cluster::reply_slot(reply.out, *count, responses),
+            Self::Info(sections) => {
+                info::reply(reply.out, reply.shard, reply.conn, sections, &responses, reply.now);
+            }
+            Self::ClientList(_) => config::reply_text(reply.out, version, responses),
+            Self::ClientKill { old_form, .. } => match (old_form, sum(&responses)) {
+                (false, count) => reply.int(count),
+                (true, 0) => reply.fault(&Fault::text("ERR No such client")),
+                (true, _) => reply::ok(reply.out.inline_mut()),
+            },
+            Self::Mget { parts, .. } => {
+                let values = parts.in_order(responses);
+                reply::array(reply.out.inline_mut(), values.len());
+                for value in values {
+                    match value {
+                        Some(value) => Cx::reply_shared(reply.out, value),
+                        None => reply::null(reply.out.inline_mut(), version),
+                    }
+                }
+            }
+            Self::Lcs { parts, options, .. } => {
+                let values = parts.in_order(responses);
+                let text = |at: usize| values.get(at).cloned().flatten().unwrap_or_default();
+                if let Err(fault) = lcs::reply(reply.out, version, &text(0), &text(1), options) {
+                    reply.fault(&fault);
+                }
+            }
+            Self::Move(_) => {}
+        }
+    }
+}
+
+impl Reply<'_> {
+    fn int(&mut self, value: u64) {
+        reply::integer(self.out.inline_mut(), i64::try_from(value).unwrap_or(i64::MAX));
+    }
+
+    fn fault(&mut self, fault: &Fault) {
+        self.shard.stats.error(fault.code());
+        reply::error(self.out.inline_mut(), &fault.0);
+    }
+}
+
+impl Move {
+    fn locks(&self) -> Vec<(u16, LockKeys)> {
+        let from = (self.from_shard, (self.from.0, self.from.1.clone()));
+        let to = (self.to_shard, (self.to.0, self.to.1.clone()));
+        let mut locks = if self.from_shard <= self.to_shard { [from, to] } else { [to, from] };
+        locks.sort_by_key(|(target, _)| *target);
+        locks.into_iter().map(|(target, key)| (target, LockKeys::Some(vec![key]))).collect()
+    }
+
+    /// Load, check; store; remove.
+    fn run(&self, round: u8, responses: Vec<Response>, reply: &mut Reply<'_>) -> Next {
+        match round {
+            0 => Next::Ops(vec![
+                (self.from_shard, Op::Load(self.from.0, self.from.1.clone())),
+                (self.to_shard, Op::Exists(self.to.0, vec![self.to.1.clone()])),
+            ]),
+            1 => {
+                let exists = sum(&responses) > 0;
+                let record = responses.into_iter().find_map(|response| match response {
+                    Response::Record(record) => record,
+                    _ => None,
+                });
+                self.loaded(record, exists, reply)
+            }
+            2 => match responses.into_iter().next() {
+                Some(Response::Error(text)) => {
+                    reply.fault(&Fault::owned(text));
+                    Next::End
+                }
+                _ if self.take => Next::Last(vec![(
+                    self.from_shard,
+                    Op::Remove(self.from.0, vec![self.from.1.clone()]),
+                )]),
+                _ => self.done(reply),
+            },
+            _ => self.done(reply),
+        }
+    }
+
+    fn loaded(&self, record: Option<Record>, exists: bool, reply: &mut Reply<'_>) -> Next {
+        match record {
+            None if self.take => {
+                reply.fault(&Fault::NO_KEY);
+                Next::End
+            }
+            None => {
+                reply.int(0);
+                Next::End
+            }
+            Some(_) if self.nx && exists => {
+                reply.int(0);
+                Next::End
+            }
+            Some(record) => Next::Ops(vec![(
+                self.to_shard,
+                Op::Store(self.to.0, self.to.1.clone(), record),
+            )]),
+        }
+    }
+
+    fn done(&self, reply: &mut Reply<'_>) -> Next {
+        if self.ok {
+            reply::ok(reply.out.inline_mut());
+        } else {
+            reply.int(1);
+        }
+        Next::End
+    }
+}
+
+impl Parts {
+    fn of(cx: &Cx<'_>) -> Self {
+        let mut parts: Vec<Part> = Vec::new();
+        for (place, at) in cx.row.key_indices(cx.argc()).enumerate() {
+            let key = cx.arg(at);
+            let shard = cx.shard.topology.owner_of(key);
+            let part = match parts.iter_mut().position(|part| part.shard == shard) {
+                Some(known) => known,
+                None => {
+                    parts.push(Part { shard, keys: Vec::new(), at: Vec::new() });
+                    parts.len() - 1
+                }
+            };
+            if let Some(part) = parts.get_mut(part) {
+                part.keys.push(key.into());
+                part.at.push(place);
+            }
+        }
+        parts.sort_by_key(|part| part.shard);
+        Self(parts)
+    }
+
+    fn locks(&self, db: u16) -> Vec<(u16, LockKeys)> {
+        let lock = |part: &Part| {
+            let keys = part.keys.iter().map(|key| (db, key.clone())).collect();
+            (part.shard, LockKeys::Some(keys))
+        };
+        self.0.iter().map(lock).collect()
+    }
+
+    fn ops(&self, op: impl Fn(Vec<Box<[u8]>>) -> Op) -> Vec<(u16, Op)> {
+        self.0.iter().map(|part| (part.shard, op(part.keys.clone()))).collect()
+    }
+
+    fn pairs(&self, db: u16, values: &[Bytes]) -> Vec<(u16, Op)> {
+        let pair = |(key, at): (&Box<[u8]>, &usize)| {
+            (key.clone(), values.get(*at).cloned().unwrap_or_default())
+        };
+        self.0
+            .iter()
+            .map(|part| {
+                let pairs = part.keys.iter().zip(&part.at).map(pair).collect();
+                (part.shard, Op::Set(db, pairs))
+            })
+            .collect()
+    }
+
+    /// Values of all parts in the order of the command's keys.
+    fn in_order(&self, responses: Vec<Response>) -> Vec<Option<Bytes>> {
+        let len = self.0.iter().map(|part| part.at.len()).sum();
+        let mut values = vec![None; len];
+        for (part, response) in self.0.iter().zip(responses) {
+            let Response::Values(found) = response else { continue };
+            for (&at, value) in part.at.iter().zip(found) {
+                if let Some(place) = values.get_mut(at) {
+                    *place = value;
+                }
+            }
+        }
+        values
+    }
+}
+
+/// The plan of a command whose keys are on several shards.
+pub(crate) fn plan(cx: &mut Cx<'_>) -> Result<Multi, Fault> {
+    let (db, parts) = (cx.conn.db, Parts::of(cx));
+    let plan = match cx.row.name {
+        "del" | "unlink" => Plan::Count { db, parts, op: Op::Remove },
+        "exists" => Plan::Count { db, parts, op: Op::Exists },
+        "touch" => Plan::Count { db, parts, op: Op::Touch },
+        "mget" => Plan::Mget { db, parts },
+        "mset" | "msetnx" => {
+            if cx.argc() % 2 == 0 {
+                return Err(Fault::arity(cx.row.name));
+            }
+            let value = |at: usize| Bytes::copy_from_slice(cx.arg(at));
+            let values = (2..cx.argc()).step_by(2).map(value).collect();
+            Plan::Mset { db, parts, values, nx: cx.row.name == "msetnx" }
+        }
+        "rename" | "renamenx" => {
+            let nx = cx.row.name == "renamenx";
+            Plan::Move(moving(cx, db, true, nx, !nx))
+        }
+        "copy" => {
+            let options = keyspace::copy_options(cx)?;
+            Plan::Move(moving(cx, options.db, false, !options.replace, false))
+        }
+        "lcs" => Plan::Lcs { db, parts, options: lcs::options(cx)? },
+        other => {
+            return Err(Fault::owned(format!(
+                "CROSSSLOT '{other}' cannot take keys of several shards"
+            )));
+        }
+    };
+    Ok(Multi::new(plan, cx.shard, cx.conn))
+}
+
+fn moving(cx: &Cx<'_>, to_db: u16, take: bool, nx: bool, ok: bool) -> Move {
+    let owner = |at| cx.shard.topology.owner_of_slot(key_slot(cx.arg(at)));
+    Move {
+        from: (cx.conn.db, cx.arg(1).into()),
+        to: (to_db, cx.arg(2).into()),
+        take,
+        nx,
+        ok,
+        from_shard: owner(1),
+        to_shard: owner(2),
+    }
+}
+
+fn sum(responses: &[Response]) -> u64 {
+    let count = |response: &Response| match response {
+        Response::Count(count) => *count,
+        _ => 0,
+    };
+    responses.iter().map(count).sum()
+}
+
+fn keys(responses: Vec<Response>) -> Vec<Box<[u8]>> {
+    let mut all = Vec::new();
+    for response in responses {
+        if let Response::Keys { keys, .. } = response {
+            all.extend(keys);
+        }
+    }
+    all
+}

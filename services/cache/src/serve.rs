@@ -1,0 +1,314 @@
+//! The cache on the engine: what carries a session's work to other shards, and what keeps a shard
+//! tidy.
+//!
+//! Invariants: the shard is borrowed only within a synchronous step, never across an await; every
+//! request that arrives is answered once, when its locks allow. Next: `session.rs` for what runs
+//! inline, `remote.rs` for the owner's side, `engine::shard::calls` for the transport.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::rc::Rc;
+use std::sync::Mutex;
+
+use engine::config::Engine;
+use engine::driver::{ListenOptions, TcpInfo};
+use engine::error::Error;
+use engine::exec::sync::{Notify, Receiver, Sender, once};
+use engine::net::{ConnId, ConnInfo, Server, ServerConfig, Service, Via};
+use engine::shard::ShardCx;
+use engine::shard::calls::{self, Asker, Calls, CallsPort};
+
+use crate::config::CacheConfig;
+use crate::route::Topology;
+use crate::work::{Done, Request, Response, Work};
+use crate::{Session, Shard, ShardConfig, clients};
+
+/// How often a shard looks for due keys.
+const TICK_NS: u64 = 100_000_000;
+/// How soon again while more is due.
+const TICK_MORE_NS: u64 = 1_000_000;
+/// Entries looked at per tick.
+const TICK_BUDGET: usize = 2_000;
+
+/// Everything that has to be decided before the shards start.
+pub struct Plan {
+    cache: CacheConfig,
+    engine: Engine,
+    seed: u64,
+    ports: Mutex<Vec<Option<CallsPort<Request, Response>>>>,
+}
+
+impl Plan {
+    /// A cache of `engine.shards` shards.
+    #[must_use]
+    pub fn new(cache: CacheConfig, engine: &Engine, seed: u64) -> Self {
+        let ports = calls::ports(engine.shards, engine.mesh_capacity);
+        let ports = Mutex::new(ports.into_iter().map(Some).collect());
+        Self { cache, engine: engine.clone(), seed, ports }
+    }
+
+    /// Puts the cache on a shard and starts listening.
+    ///
+    /// # Errors
+    /// An address is taken, or not this host's.
+    ///
+    /// # Panics
+    /// When called twice for a shard.
+    pub fn install(&self, cx: &ShardCx) -> Result<Rc<Server<Cache>>, Error> {
+        let port = {
+            let mut ports = self.ports.lock().expect("no shard panics while it takes its port");
+            ports[cx.index()].take().expect("a cache is installed once per shard")
+        };
+        let shard = Rc::new(RefCell::new(Shard::new(self.shard_config(cx.index()), cx.now())));
+        let server = start(cx, shard, port, self.server_config());
+        server.listen(self.cache.shard_address(cx.index()), Via::Shard)?;
+        server.listen(self.cache.address, Via::Shared)?;
+        if let Some(path) = self.cache.unix.clone().filter(|_| cx.index() == 0) {
+            server.listen_unix(path)?;
+        }
+        Ok(server)
+    }
+
+    fn shard_config(&self, index: usize) -> ShardConfig {
+        let host = match (&self.cache.announce, self.cache.address.ip()) {
+            (Some(host), _) => host.clone(),
+            (None, ip) if ip.is_unspecified() => "127.0.0.1".into(),
+            (None, ip) => ip.to_string(),
+        };
+        let shards = 0..self.engine.shards;
+        let ports = shards.map(|shard| self.cache.shard_address(shard).port()).collect();
+        // Ids of nodes depend on the address alone, so that they survive a restart.
+        let topology = Topology::new(&host, ports, u64::from(self.cache.address.port()));
+        ShardConfig {
+            index: u16::try_from(index).unwrap_or(u16::MAX),
+            topology,
+            seed: self.seed,
+            databases: self.cache.databases,
+            maxmemory_bytes: self.cache.maxmemory_bytes,
+            policy: self.cache.policy,
+            samples: self.cache.samples,
+            tcp_port: self.cache.address.port(),
+            requirepass: self.cache.requirepass.clone(),
+            process_id: std::process::id(),
+            max_clients: u32::try_from(self.engine.clients_max).unwrap_or(u32::MAX),
+        }
+    }
+
+    fn server_config(&self) -> ServerConfig {
+        let engine = &self.engine;
+        let seconds = |ns: u64| u32::try_from(ns / 1_000_000_000).unwrap_or(u32::MAX);
+        ServerConfig {
+            clients_max: engine.clients_max.div_ceil(engine.shards),
+            output_max_bytes: engine.output_max_bytes,
+            input_max_bytes: engine.input_max_bytes,
+            idle_timeout_s: seconds(engine.idle_timeout_ns),
+            zero_copy_min_bytes: engine.zero_copy_min_bytes,
+            listen: ListenOptions {
+                backlog: i32::try_from(engine.backlog).unwrap_or(i32::MAX),
+                shared: false,
+                tcp: TcpInfo {
+                    no_delay: true,
+                    keepalive_s: seconds(engine.keepalive_ns),
+                    congestion: engine.congestion.clone(),
+                },
+            },
+            ..ServerConfig::default()
+        }
+    }
+}
+
+/// Starts a cache on a shard, listening nowhere yet.
+pub fn start(
+    cx: &ShardCx,
+    shard: Rc<RefCell<Shard>>,
+    port: CallsPort<Request, Response>,
+    config: ServerConfig,
+) -> Rc<Server<Cache>> {
+    let cache = Cache {
+        calls: Calls::new(cx, port),
+        clients_max: config.clients_max,
+        unlocked: Notify::default(),
+        locks_seen: Cell::new(0),
+        asked: RefCell::default(),
+        answers: RefCell::default(),
+    };
+    let server = Server::new(cx, cache, shard, config);
+    crate::metrics::install(&server);
+    cx.spawn("cache housekeeping", housekeeping(Rc::clone(&server)));
+    server
+}
+
+async fn housekeeping(server: Rc<Server<Cache>>) {
+    let cx = server.cx().clone();
+    let mut pause_ns = TICK_NS;
+    loop {
+        cx.sleep(pause_ns).await;
+        let tick = server.shard().borrow_mut().tick(cx.now(), TICK_BUDGET);
+        pause_ns = if tick.more { TICK_MORE_NS } else { TICK_NS };
+    }
+}
+
+/// Who waits for an answer of this shard.
+enum Waiter {
+    Remote(Asker),
+    Local(Sender<Response>),
+}
+
+/// Requests this shard has not answered; the index is the request's token.
+#[derive(Default)]
+struct Asked {
+    waiters: Vec<Option<Waiter>>,
+    free: Vec<usize>,
+}
+
+impl Asked {
+    fn insert(&mut self, waiter: Waiter) -> u64 {
+        if let Some(index) = self.free.pop() {
+            self.waiters[index] = Some(waiter);
+            return index as u64;
+        }
+        self.waiters.push(Some(waiter));
+        self.waiters.len() as u64 - 1
+    }
+
+    fn remove(&mut self, token: u64) -> Option<Waiter> {
+        let index = usize::try_from(token).ok()?;
+        let waiter = self.waiters.get_mut(index)?.take();
+        self.free.push(index);
+        waiter
+    }
+}
+
+/// The cache of one shard.
+pub struct Cache {
+    calls: Rc<Calls<Request, Response>>,
+    clients_max: usize,
+    unlocked: Notify,
+    locks_seen: Cell<u64>,
+    asked: RefCell<Asked>,
+    answers: RefCell<Vec<(u64, Response)>>,
+}
+
+impl Cache {
+    /// Handles a request to this shard; answers whatever can be answered now.
+    fn serve(&self, server: &Server<Self>, waiter: Waiter, request: Request) {
+        let token = self.asked.borrow_mut().insert(waiter);
+        let mut answers = std::mem::take(&mut *self.answers.borrow_mut());
+        server.shard().borrow_mut().serve(token, request, server.cx().now(), &mut answers);
+        for (token, response) in answers.drain(..) {
+            let waiter = self.asked.borrow_mut().remove(token);
+            match waiter {
+                Some(Waiter::Remote(asker)) => self.calls.answer(asker, response),
+                Some(Waiter::Local(sender)) => sender.send(response),
+                None => {}
+            }
+        }
+        *self.answers.borrow_mut() = answers;
+    }
+
+    async fn exchange(server: Rc<Server<Self>>, requests: Vec<(u16, Request)>) -> Vec<Response> {
+        let mut pending: Vec<Receiver<Response>> = Vec::with_capacity(requests.len());
+        let cache = server.service();
+        for (target, request) in requests {
+            let target = usize::from(target);
+            if target == server.cx().index() {
+                let (sender, receiver) = once();
+                cache.serve(&server, Waiter::Local(sender), request);
+                pending.push(receiver);
+            } else {
+                pending.push(cache.calls.start(target, request).await);
+            }
+        }
+        let mut responses = Vec::with_capacity(pending.len());
+        for receiver in pending {
+            let gone = || Response::Error(b"ERR a shard has stopped".to_vec());
+            responses.push(receiver.recv().await.unwrap_or_else(gone));
+        }
+        responses
+    }
+
+    async fn unlocked(server: Rc<Server<Self>>, generation: u64) {
+        while server.shard().borrow().locks_generation() == generation {
+            server.service().unlocked.notified().await;
+        }
+    }
+
+    fn close_killed(server: &Server<Self>) {
+        if !server.shard().borrow().has_kills() {
+            return;
+        }
+        let ids = server.shard().borrow_mut().take_kills();
+        server.finish_where(|session| ids.contains(&session.id()));
+    }
+}
+
+impl Service for Cache {
+    type Session = Session;
+    type Shard = Shard;
+    type Work = Work;
+    type Done = Done;
+
+    fn open(&self, info: ConnInfo, shard: &mut Shard) -> Result<Session, Vec<u8>> {
+        if shard.client_count() >= self.clients_max {
+            return Err(b"-ERR max number of clients reached\r\n".to_vec());
+        }
+        let info = clients::ConnInfo {
+            id: info.id,
+            peer: &info.peer.to_string(),
+            local: &info.local.to_string(),
+            fd: info.fd,
+            shard_port: info.via == Via::Shard,
+        };
+        Ok(Session::new(info, shard, self.calls.now()))
+    }
+
+    fn perform(
+        &self,
+        server: &Rc<Server<Self>>,
+        _conn: ConnId,
+        work: Work,
+    ) -> impl Future<Output = Done> + 'static {
+        let server = Rc::clone(server);
+        // Taken now: a lock released before the task first runs must not be missed.
+        let generation = server.shard().borrow().locks_generation();
+        async move {
+            match work {
+                Work::Exchange(requests) => {
+                    Done::Exchange(Self::exchange(server, requests).await)
+                }
+                Work::Locked => {
+                    Self::unlocked(server, generation).await;
+                    Done::Unlocked
+                }
+                Work::Sleep { us } => {
+                    server.cx().sleep(us.saturating_mul(1_000)).await;
+                    Done::Slept
+                }
+            }
+        }
+    }
+
+    fn on_turn(&self, server: &Rc<Server<Self>>) -> bool {
+        let more = self.calls.turn(|asker, request| {
+            self.serve(server, Waiter::Remote(asker), request);
+        });
+        let generation = server.shard().borrow().locks_generation();
+        if self.locks_seen.replace(generation) != generation {
+            self.unlocked.notify_all();
+        }
+        Self::close_killed(server);
+        more
+    }
+
+    fn park(&self) -> bool {
+        self.calls.park()
+    }
+
+    fn unpark(&self) {
+        self.calls.unpark();
+    }
+
+    fn has_messages(&self) -> bool {
+        self.calls.has_messages()
+    }
+}

@@ -1,0 +1,528 @@
+//! A connection: parse a batch, prefetch its keys, execute, reply in order.
+//!
+//! One GET: `on_bytes` parses the frames at the front of the input into the shard's scratch; when
+//! there are several, their commands are looked up, their keys hashed, and the table's bucket and
+//! record lines loaded for all of them before the first runs. With several shards, commands whose
+//! keys live elsewhere are collected per shard ([`Hop`]) and the replies put back in order.
+//!
+//! Invariants: no allocation on the GET/SET path; a command is consumed exactly when it has run or
+//! has been handed on; per call at most [`MAX_COMMANDS`] commands or [`MAX_OUTPUT_BYTES`] of output
+//! beyond the command that crosses it; an idle session owns no buffer.
+
+use logic::store::KeyHash;
+use view::{Flow, Input, Instant, Mark, Output};
+use wire::resp::{Args, Limits, ParseState, Parsed, Version, parse_command};
+
+use crate::{
+    clients::ConnInfo,
+    command::{Conn, Outcome, Waiting, dispatch},
+    multi::{self, Multi},
+    shard::Shard,
+    work::{Batch, Done, Request, Response, Work},
+};
+
+/// Most commands run per call.
+pub const MAX_COMMANDS: usize = 128;
+/// No further command is started once this much output was added in a call.
+pub const MAX_OUTPUT_BYTES: usize = 64 << 10;
+/// Commands looked up and prefetched together.
+const GROUP: usize = 16;
+/// An announced frame of this size and more is asked for in one allocation.
+const WANT_MIN_BYTES: usize = 32 << 10;
+
+/// One connection of the cache.
+#[derive(Debug)]
+pub struct Session {
+    conn: Conn,
+    parse: ParseState,
+    pending: Option<Box<Pending>>,
+}
+
+/// What the last `Await` is for.
+#[derive(Debug)]
+enum Pending {
+    Hop(Hop),
+    Multi(Multi),
+    Sleep,
+    Locked,
+}
+
+/// Storage for one group of commands, reused by all sessions of a shard.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    args: Vec<Args>,
+    items: [Item; GROUP],
+}
+
+/// One parsed command of a group.
+#[derive(Clone, Copy, Debug, Default)]
+struct Item {
+    start: usize,
+    len: usize,
+    /// Its id; `None` for an unknown command.
+    id: Option<u16>,
+    hash: Option<KeyHash>,
+}
+
+/// What a command did to the batch.
+enum Step {
+    Next,
+    /// Not consumed: commands on other shards must be answered first.
+    Barrier,
+    /// Consumed; the batch ends with this.
+    End(Flow<Work>),
+    /// Not consumed; a key is locked.
+    Locked,
+}
+
+/// Everything a step needs beside the session.
+struct Turn<'a, 'i> {
+    out: &'a mut Output,
+    shard: &'a mut Shard,
+    now: Instant,
+    hop: Option<Box<Hop>>,
+    bytes: &'i [u8],
+}
+
+impl Session {
+    /// A new connection.
+    #[must_use]
+    pub fn new(info: ConnInfo<'_>, shard: &mut Shard, now: Instant) -> Self {
+        shard.stats.connections += 1;
+        let slot = shard.clients.open(info, now.unix_ms());
+        let conn = Conn {
+            id: info.id,
+            slot,
+            db: 0,
+            version: Version::Resp2,
+            authenticated: !shard.needs_password(),
+            no_touch: false,
+            shard_port: info.shard_port,
+            knows_topology: false,
+            remote: false,
+            last_command: u16::MAX,
+        };
+        Self { conn, parse: ParseState::new(), pending: None }
+    }
+
+    /// The connection's id, as CLIENT ID tells it.
+    #[must_use]
+    pub const fn id(&self) -> u64 {
+        self.conn.id
+    }
+
+    /// Runs the commands at the front of the input.
+    fn run(
+        &mut self,
+        input: &mut Input<'_>,
+        out: &mut Output,
+        shard: &mut Shard,
+        now: Instant,
+        scratch: &mut Scratch,
+    ) -> Flow<Work> {
+        let full = out.len() + MAX_OUTPUT_BYTES;
+        let bytes = input.remaining();
+        let mut turn = Turn { out, shard, now, hop: None, bytes };
+        let mut budget = MAX_COMMANDS;
+        let flow = loop {
+            let limits = self.limits(turn.shard);
+            let parsed = match scratch.args.first_mut() {
+                Some(args) => parse_command(turn.bytes, args, &limits, &mut self.parse),
+                None => break Flow::Close,
+            };
+            let len = match parsed {
+                Parsed::Command { frame_len } => frame_len,
+                Parsed::Incomplete { need } => {
+                    input.want(if need >= WANT_MIN_BYTES { need } else { 0 });
+                    break Flow::NeedInput;
+                }
+                Parsed::Invalid(_) if turn.hop.is_some() => break Flow::Flush,
+                Parsed::Invalid(error) => {
+                    turn.shard.stats.error("ERR");
+                    error.write(turn.out.inline_mut());
+                    break Flow::Close;
+                }
+            };
+            let count = turn.collect(len, &limits, scratch, budget);
+            turn.resolve(scratch, count, self.conn.db);
+            if let Some(flow) = self.group(&mut turn, input, scratch, count) {
+                break flow;
+            }
+            budget -= count;
+            let written = turn.out.len() + turn.hop.as_ref().map_or(0, |hop| hop.local.len());
+            if budget == 0 || written >= full {
+                break if turn.bytes.is_empty() { Flow::NeedInput } else { Flow::Flush };
+            }
+            if turn.bytes.is_empty() {
+                break Flow::NeedInput;
+            }
+        };
+        let hop = turn.hop.take();
+        self.finish(hop, flow, shard)
+    }
+
+    /// Runs a resolved group; what ends the batch, if something does.
+    #[inline]
+    fn group(
+        &mut self,
+        turn: &mut Turn<'_, '_>,
+        input: &mut Input<'_>,
+        scratch: &mut Scratch,
+        count: usize,
+    ) -> Option<Flow<Work>> {
+        let group = turn.bytes;
+        for (item, args) in scratch.items.iter().zip(&scratch.args).take(count) {
+            let frame = group.get(item.start..item.start + item.len).unwrap_or_default();
+            match self.step(turn, input, item, args, frame) {
+                Step::Next => {}
+                Step::Barrier => return Some(Flow::Flush),
+                Step::Locked => {
+                    turn.shard.stats.lock_waits += 1;
+                    return Some(Flow::Await(Work::Locked));
+                }
+                Step::End(flow) => {
+                    input.consume(item.len);
+                    return Some(flow);
+                }
+            }
+            input.consume(item.len);
+            turn.bytes = group.get(item.start + item.len..).unwrap_or_default();
+        }
+        None
+    }
+
+    /// Runs or hands on one command.
+    #[inline]
+    fn step(
+        &mut self,
+        turn: &mut Turn<'_, '_>,
+        input: &Input<'_>,
+        item: &Item,
+        args: &Args,
+        frame: &[u8],
+    ) -> Step {
+        if args.is_empty() {
+            return Step::Next;
+        }
+        if turn.shard.count > 1 || !turn.shard.locks.is_empty() {
+            match self.place(turn, item, args, frame, input) {
+                Place::Here => {}
+                Place::Done => return Step::Next,
+                Place::Stop(step) => return step,
+            }
+        }
+        let call = dispatch::Call { args, frame, input, id: item.id, hash: item.hash };
+        let outcome = match &mut turn.hop {
+            None => dispatch::run(call, turn.out, turn.shard, &mut self.conn, turn.now),
+            Some(hop) => {
+                let outcome =
+                    dispatch::run(call, &mut hop.local, turn.shard, &mut self.conn, turn.now);
+                hop.mark_local();
+                outcome
+            }
+        };
+        match outcome {
+            Outcome::Done => Step::Next,
+            Outcome::Close => Step::End(Flow::Close),
+            Outcome::Wait(waiting) => Step::End(self.wait(*waiting, turn)),
+        }
+    }
+
+    #[cold]
+    fn wait(&mut self, waiting: Waiting, turn: &mut Turn<'_, '_>) -> Flow<Work> {
+        match waiting {
+            Waiting::Sleep { us } => {
+                turn.shard.blocked += 1;
+                self.pending = Some(Box::new(Pending::Sleep));
+                Flow::Await(Work::Sleep { us })
+            }
+            Waiting::Multi(multi) => {
+                self.advance(multi, Vec::new(), turn.out, turn.shard, turn.now)
+            }
+        }
+    }
+
+    /// Next step of a command over several shards.
+    fn advance(
+        &mut self,
+        mut multi: Multi,
+        responses: Vec<Response>,
+        out: &mut Output,
+        shard: &mut Shard,
+        now: Instant,
+    ) -> Flow<Work> {
+        match multi.step(responses, out, shard, &self.conn, now) {
+            Some(requests) => {
+                shard.stats.hop_requests +=
+                    requests.iter().filter(|(target, _)| *target != shard.index).count() as u64;
+                self.pending = Some(Box::new(Pending::Multi(multi)));
+                Flow::Await(Work::Exchange(requests))
+            }
+            None if shard.clients.take_own_kill(self.conn.id) => Flow::Close,
+            None => Flow::Flush,
+        }
+    }
+
+    /// With several shards or locks about: where a command runs.
+    #[cold]
+    #[inline(never)]
+    fn place(
+        &mut self,
+        turn: &mut Turn<'_, '_>,
+        item: &Item,
+        args: &Args,
+        frame: &[u8],
+        input: &Input<'_>,
+    ) -> Place {
+        let target = match multi::target(turn.shard, &self.conn, item.id, args, frame) {
+            multi::Target::Here => return Place::Here,
+            multi::Target::Locked => return Place::Stop(Step::Locked),
+            multi::Target::Barrier if turn.hop.is_some() => return Place::Stop(Step::Barrier),
+            multi::Target::Barrier => return Place::Here,
+            multi::Target::Spread if turn.hop.is_some() => return Place::Stop(Step::Barrier),
+            multi::Target::Spread => {
+                let call = dispatch::Call { args, frame, input, id: item.id, hash: item.hash };
+                return match dispatch::spread(call, turn.out, turn.shard, &mut self.conn, turn.now)
+                {
+                    None => Place::Done,
+                    Some(multi) => {
+                        Place::Stop(Step::End(self.wait(Waiting::Multi(multi), turn)))
+                    }
+                };
+            }
+            multi::Target::There { shard, moved: Some(slot) } => {
+                let out = match &mut turn.hop {
+                    None => &mut *turn.out,
+                    Some(hop) => &mut hop.local,
+                };
+                dispatch::moved(out, turn.shard, &self.conn, slot, shard);
+                if let Some(hop) = &mut turn.hop {
+                    hop.mark_local();
+                }
+                return Place::Done;
+            }
+            multi::Target::There { shard, moved: None } => shard,
+        };
+        let hop = turn.hop.get_or_insert_default();
+        hop.push(target, &self.conn, frame, input);
+        turn.shard.stats.hopped_commands += 1;
+        Place::Done
+    }
+
+    /// Ends a batch: commands handed on are sent first.
+    fn finish(
+        &mut self,
+        hop: Option<Box<Hop>>,
+        flow: Flow<Work>,
+        shard: &mut Shard,
+    ) -> Flow<Work> {
+        let Some(mut hop) = hop else {
+            if let Flow::Await(Work::Locked) = flow {
+                self.pending = Some(Box::new(Pending::Locked));
+            }
+            return flow;
+        };
+        hop.close = matches!(flow, Flow::Close);
+        let requests = hop.take_requests();
+        shard.stats.hop_requests += requests.len() as u64;
+        self.pending = Some(Box::new(Pending::Hop(*hop)));
+        Flow::Await(Work::Exchange(requests))
+    }
+
+    fn limits(&self, shard: &Shard) -> Limits {
+        Limits {
+            max_bulk_bytes: shard.settings.max_bulk_bytes,
+            unauthenticated: !self.conn.authenticated && shard.needs_password(),
+            ..Limits::DEFAULT
+        }
+    }
+}
+
+/// Where [`Session::place`] leaves a command.
+enum Place {
+    Here,
+    Done,
+    Stop(Step),
+}
+
+impl Turn<'_, '_> {
+    /// Parses up to a group of commands; the first is already in the scratch. How many there are.
+    #[inline]
+    fn collect(
+        &self,
+        first_len: usize,
+        limits: &Limits,
+        scratch: &mut Scratch,
+        budget: usize,
+    ) -> usize {
+        scratch.items[0] = Item { start: 0, len: first_len, id: None, hash: None };
+        let mut at = first_len;
+        let mut count = 1;
+        if at == self.bytes.len() {
+            return count;
+        }
+        let most = GROUP.min(budget);
+        for (item, args) in
+            scratch.items.iter_mut().zip(&mut scratch.args).take(most).skip(1)
+        {
+            let rest = self.bytes.get(at..).unwrap_or_default();
+            // A frame that does not parse here is looked at again as the first of its group.
+            let parsed = parse_command(rest, args, limits, &mut ParseState::new());
+            let Parsed::Command { frame_len } = parsed else { break };
+            *item = Item { start: at, len: frame_len, id: None, hash: None };
+            at += frame_len;
+            count += 1;
+        }
+        count
+    }
+
+    /// Looks the commands up and, when there are several, loads what their keys will need.
+    #[inline]
+    fn resolve(&self, scratch: &mut Scratch, count: usize, db: u16) {
+        for (item, args) in scratch.items.iter_mut().zip(&scratch.args).take(count) {
+            let frame = self.bytes.get(item.start..item.start + item.len).unwrap_or_default();
+            item.id = dispatch::find(&self.shard.commands, args, frame);
+            let Some(id) = item.id else { continue };
+            let key = usize::from(self.shard.commands.row(id).first_key);
+            if key != 0 && key < args.len() {
+                item.hash = Some(self.shard.store.hash(args.get(key, frame)));
+            }
+        }
+        if count == 1 {
+            return;
+        }
+        let store = &self.shard.store;
+        let mut sink = 0_u32;
+        let hashes = |scratch: &Scratch, touch: &dyn Fn(KeyHash) -> u32| -> u32 {
+            let items = scratch.items.iter().take(count);
+            items.filter_map(|item| item.hash).map(touch).fold(0, |sum, seen| sum ^ seen)
+        };
+        sink ^= hashes(scratch, &|hash| store.touch_bucket(db, hash));
+        sink ^= hashes(scratch, &|hash| store.touch_record(db, hash));
+        std::hint::black_box(sink);
+    }
+}
+
+/// Commands of one batch that run on other shards, and the replies of those between them that ran
+/// here.
+#[derive(Debug, Default)]
+struct Hop {
+    batches: Vec<(u16, Batch)>,
+    /// Per command: which batch answers it, or [`HERE`].
+    order: Vec<u16>,
+    local: Output,
+    local_ends: Vec<Mark>,
+    close: bool,
+}
+
+const HERE: u16 = u16::MAX;
+
+impl Hop {
+    fn mark_local(&mut self) {
+        self.order.push(HERE);
+        self.local_ends.push(self.local.mark());
+    }
+
+    fn push(&mut self, target: u16, conn: &Conn, frame: &[u8], input: &Input<'_>) {
+        let at = match self.batches.iter().position(|(shard, _)| *shard == target) {
+            Some(at) => at,
+            None => {
+                let (db, version, no_touch) = (conn.db, conn.version, conn.no_touch);
+                self.batches.push((target, Batch { db, version, no_touch, ..Batch::default() }));
+                self.batches.len() - 1
+            }
+        };
+        let Some((_, batch)) = self.batches.get_mut(at) else { return };
+        batch.push(frame, input);
+        self.order.push(u16::try_from(at).unwrap_or(HERE));
+    }
+
+    fn take_requests(&mut self) -> Vec<(u16, Request)> {
+        let batches = std::mem::take(&mut self.batches);
+        batches.into_iter().map(|(shard, batch)| (shard, Request::Batch(batch))).collect()
+    }
+
+    /// Puts the replies in the commands' order.
+    fn assemble(&self, responses: &[Response], out: &mut Output) {
+        let mut taken = vec![(Mark::default(), 0_usize); responses.len()];
+        let (mut here, mut here_count) = (Mark::default(), 0);
+        for &source in &self.order {
+            if source == HERE {
+                let Some(&end) = self.local_ends.get(here_count) else { continue };
+                out.append_range(&self.local, here, end);
+                here = end;
+                here_count += 1;
+                continue;
+            }
+            let at = usize::from(source);
+            let (Some(Response::Batch { out: replies, ends }), Some((from, count))) =
+                (responses.get(at), taken.get_mut(at))
+            else {
+                wire::resp::reply::error(out.inline_mut(), b"ERR a shard did not answer");
+                continue;
+            };
+            let Some(&end) = ends.get(*count) else { continue };
+            out.append_range(replies, *from, end);
+            *from = end;
+            *count += 1;
+        }
+    }
+}
+
+impl view::Session for Session {
+    type Shard = Shard;
+    type Work = Work;
+    type Done = Done;
+
+    fn on_bytes(
+        &mut self,
+        input: &mut Input<'_>,
+        out: &mut Output,
+        shard: &mut Shard,
+        now: Instant,
+    ) -> Flow<Work> {
+        let mut scratch = std::mem::take(&mut shard.scratch);
+        if scratch.args.len() < GROUP {
+            scratch.args.resize_with(GROUP, Args::new);
+        }
+        let flow = self.run(input, out, shard, now, &mut scratch);
+        shard.scratch = scratch;
+        if let Some(record) = shard.clients.get_mut(self.conn.slot) {
+            record.last_ms = now.unix_ms();
+            record.last_command = self.conn.last_command;
+        }
+        flow
+    }
+
+    fn on_done(
+        &mut self,
+        done: Done,
+        out: &mut Output,
+        shard: &mut Shard,
+        now: Instant,
+    ) -> Flow<Work> {
+        let Some(pending) = self.pending.take() else { return Flow::Flush };
+        match (*pending, done) {
+            (Pending::Hop(hop), Done::Exchange(responses)) => {
+                hop.assemble(&responses, out);
+                if hop.close { Flow::Close } else { Flow::Flush }
+            }
+            (Pending::Multi(multi), Done::Exchange(responses)) => {
+                self.advance(multi, responses, out, shard, now)
+            }
+            (Pending::Sleep, _) => {
+                shard.blocked = shard.blocked.saturating_sub(1);
+                wire::resp::reply::ok(out.inline_mut());
+                Flow::Flush
+            }
+            _ => Flow::Flush,
+        }
+    }
+
+    fn on_close(&mut self, shard: &mut Shard) {
+        if matches!(self.pending.as_deref(), Some(Pending::Sleep)) {
+            shard.blocked = shard.blocked.saturating_sub(1);
+        }
+        shard.clients.close(self.conn.slot);
+    }
+}

@@ -1,0 +1,238 @@
+//! One core's slice of the cache: its keys, its connections, its configuration and counters.
+//!
+//! Invariants: one thread uses a shard, nothing here blocks or awaits, and no step does work in
+//! the number of keys unless a client asked for exactly that (KEYS). What other shards ask comes in
+//! through [`Shard::serve`]; the host carries requests and responses. Next: [`crate::session`].
+
+use logic::store::{EvictResult, Policy, Store, StoreConfig};
+use view::Instant;
+
+use crate::{
+    clients::Clients,
+    command::table::Index,
+    lock::Locks,
+    remote::Parked,
+    route::Topology,
+    session::Scratch,
+    settings::Settings,
+    stats::{Report, Stats},
+};
+
+/// How a shard is set up.
+#[derive(Clone, Debug)]
+pub struct ShardConfig {
+    /// Its index, below the topology's number of shards.
+    pub index: u16,
+    /// All shards of this host.
+    pub topology: Topology,
+    /// Seed of hashes and random choices.
+    pub seed: u64,
+    /// Number of databases.
+    pub databases: u16,
+    /// Limit for the whole host; each shard gets its part. 0 is none.
+    pub maxmemory_bytes: u64,
+    /// What goes when memory is full.
+    pub policy: Policy,
+    /// Keys compared per eviction.
+    pub samples: u8,
+    /// The shared port, for INFO.
+    pub tcp_port: u16,
+    /// Password of the default user; empty for none.
+    pub requirepass: String,
+    /// Process id, for INFO.
+    pub process_id: u32,
+    /// Most connections of the host, for INFO and CONFIG.
+    pub max_clients: u32,
+}
+
+impl Default for ShardConfig {
+    fn default() -> Self {
+        Self {
+            index: 0,
+            topology: Topology::new("127.0.0.1", vec![6380], 0),
+            seed: 0,
+            databases: 16,
+            maxmemory_bytes: 0,
+            policy: Policy::NoEviction,
+            samples: 5,
+            tcp_port: 6379,
+            requirepass: String::new(),
+            process_id: 0,
+            max_clients: 10_000,
+        }
+    }
+}
+
+/// One core's slice of the cache.
+pub struct Shard {
+    pub(crate) store: Store,
+    pub(crate) index: u16,
+    /// Number of shards.
+    pub(crate) count: u16,
+    pub(crate) topology: Topology,
+    pub(crate) commands: Index,
+    pub(crate) settings: Settings,
+    pub(crate) stats: Stats,
+    pub(crate) clients: Clients,
+    pub(crate) locks: Locks,
+    pub(crate) parked: Vec<Parked>,
+    pub(crate) scratch: Scratch,
+    pub(crate) next_ticket: u64,
+    pub(crate) started: Instant,
+    pub(crate) config: ShardConfig,
+    pub(crate) blocked: u64,
+    pub(crate) peak_bytes: u64,
+    /// The SCAN-less sample for `instantaneous_ops_per_sec`.
+    sample: (u64, u64),
+    ops_per_s: u64,
+}
+
+/// What [`Shard::tick`] found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tick {
+    /// Keys removed because they were due.
+    pub expired: usize,
+    /// More is due: tick again soon.
+    pub more: bool,
+}
+
+/// Most keys one write may evict before it is let through or refused.
+const EVICT_PER_WRITE: usize = 64;
+
+impl Shard {
+    /// An empty shard.
+    #[must_use]
+    pub fn new(config: ShardConfig, now: Instant) -> Self {
+        let count = config.topology.shards();
+        let commands = Index::new();
+        let store = Store::new(StoreConfig {
+            seed: config.seed,
+            databases: config.databases,
+            maxmemory_bytes: config.maxmemory_bytes.div_ceil(u64::from(count)),
+            policy: config.policy,
+            samples: config.samples,
+            slot_stats: count > 1,
+        });
+        Self {
+            store,
+            index: config.index,
+            count,
+            topology: config.topology.clone(),
+            settings: Settings::new(&config),
+            stats: Stats::new(commands.len()),
+            commands,
+            clients: Clients::default(),
+            locks: Locks::default(),
+            parked: Vec::new(),
+            scratch: Scratch::default(),
+            next_ticket: 0,
+            started: now,
+            config,
+            blocked: 0,
+            peak_bytes: 0,
+            sample: (now.mono_ns, 0),
+            ops_per_s: 0,
+        }
+    }
+
+    /// Changes whenever [`Work::Locked`](crate::Work::Locked) may have ended for somebody.
+    #[must_use]
+    pub const fn locks_generation(&self) -> u64 {
+        self.locks.generation()
+    }
+
+    /// Connections CLIENT KILL wants closed, by their ids. Look after each session call and each
+    /// [`Shard::serve`].
+    pub fn take_kills(&mut self) -> Vec<u64> {
+        self.clients.take_kills()
+    }
+
+    /// Whether [`Shard::take_kills`] has something.
+    #[must_use]
+    pub fn has_kills(&self) -> bool {
+        self.clients.has_kills()
+    }
+
+    /// Connections now.
+    #[must_use]
+    pub fn client_count(&self) -> usize {
+        usize::try_from(self.clients.len()).unwrap_or(usize::MAX)
+    }
+
+    /// The counters.
+    #[must_use]
+    pub const fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// The keys.
+    #[must_use]
+    pub const fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Counters of this shard for INFO and metrics.
+    #[must_use]
+    pub fn report(&self, now: Instant) -> Report {
+        let mut report = Report::of_store(&self.store, now.unix_ms());
+        report.stats = self.stats.clone();
+        report.peak_bytes = self.peak_bytes.max(report.used_bytes);
+        report.clients = self.clients.len();
+        report.blocked = self.blocked;
+        report.ops_per_s = self.ops_per_s;
+        report
+    }
+
+    /// Housekeeping, due about every 100 ms: removes due keys and gives memory back, looking at no
+    /// more than `budget` entries for each.
+    pub fn tick(&mut self, now: Instant, budget: usize) -> Tick {
+        let step = self.store.expire_step(now.unix_ms(), budget, |_, _| {});
+        let purging = self.store.purge_step(budget);
+        self.peak_bytes = self.peak_bytes.max(self.store.used_bytes());
+        let (then, calls) = self.sample;
+        let passed = now.mono_ns.saturating_sub(then);
+        if passed >= 1_000_000_000 {
+            let total = self.stats.total_calls();
+            let made = u128::from(total.saturating_sub(calls)) * 1_000_000_000;
+            self.ops_per_s = u64::try_from(made / u128::from(passed)).unwrap_or(u64::MAX);
+            self.sample = (now.mono_ns, total);
+        }
+        Tick { expired: step.expired, more: step.more || purging }
+    }
+
+    /// Makes room for a write; false when memory is full and nothing may go.
+    #[inline]
+    pub(crate) fn make_room(&mut self, now: Instant) -> bool {
+        !self.store.over_limit() || self.evict(now)
+    }
+
+    #[cold]
+    fn evict(&mut self, now: Instant) -> bool {
+        let result = self.store.evict_step(now.unix_ms(), EVICT_PER_WRITE, |_, _| {});
+        !matches!(result, EvictResult::Stuck { .. })
+    }
+
+    /// A number that names a multi-key command on all shards.
+    pub(crate) const fn ticket(&mut self) -> u64 {
+        self.next_ticket += 1;
+        (self.index as u64) << 48 | self.next_ticket
+    }
+
+    /// The most a value may hold.
+    pub(crate) const fn max_value_bytes(&self) -> usize {
+        self.settings.max_bulk_bytes
+    }
+
+    /// Whether clients must authenticate.
+    #[inline]
+    pub(crate) fn needs_password(&self) -> bool {
+        !self.settings.requirepass.is_empty()
+    }
+
+    pub(crate) fn apply_memory_settings(&mut self) {
+        let part = self.settings.maxmemory_bytes.div_ceil(u64::from(self.count));
+        self.store.set_maxmemory(part);
+        self.store.set_policy(self.settings.policy);
+        self.store.set_samples(self.settings.samples);
+    }
+}

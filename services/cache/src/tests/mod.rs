@@ -1,0 +1,5 @@
+//! Sessions and shards tested without sockets and threads; `support` is the host.
+
+mod basics;
+mod recorded;
+mod support;

@@ -1,0 +1,219 @@
+//! What a session asks of other shards, and what they answer: plain data that crosses threads.
+//!
+//! The host knows three kinds of [`Work`]: exchange requests for responses, wait until a lock may
+//! have gone, sleep. What an exchange means (a pipeline's foreign commands, a multi-key command's
+//! locks and steps) stays between [`crate::session`] and [`Shard::serve`](crate::Shard::serve).
+//!
+//! Invariant: everything here is `Send`; a test asserts it. Next: [`crate::multi`].
+
+use bytes::Bytes;
+use view::{Mark, Output};
+use wire::resp::Version;
+
+/// What a session waits for.
+#[derive(Debug)]
+pub enum Work {
+    /// Hand each request to its shard (the session's own may be among them), and give all
+    /// responses back in the same order.
+    Exchange(Vec<(u16, Request)>),
+    /// The next command touches a key that a multi-key command holds: continue when this shard's
+    /// [`locks_generation`](crate::Shard::locks_generation) has changed.
+    Locked,
+    /// Continue after this long.
+    Sleep {
+        /// Microseconds.
+        us: u64,
+    },
+}
+
+/// What came of a [`Work`].
+#[derive(Debug)]
+pub enum Done {
+    /// One response per request, in their order.
+    Exchange(Vec<Response>),
+    /// Locks have changed.
+    Unlocked,
+    /// The time is over.
+    Slept,
+}
+
+/// A request to one shard.
+#[derive(Debug)]
+pub enum Request {
+    /// Commands of a pipeline whose keys all live there.
+    Batch(Batch),
+    /// Hold these keys for a multi-key command; answered when they are held.
+    Lock {
+        /// Names the command on all shards.
+        ticket: u64,
+        /// What to hold.
+        keys: LockKeys,
+        /// The command needs memory: make room, and say when there is none.
+        needs_memory: bool,
+    },
+    /// A step of a command over several shards.
+    Op {
+        /// Whose locks it runs under; 0 for none.
+        ticket: u64,
+        /// The step.
+        op: Op,
+        /// Release the ticket's locks afterwards.
+        unlock: bool,
+    },
+}
+
+/// What a multi-key command holds on one shard.
+#[derive(Debug)]
+pub enum LockKeys {
+    /// Every key of every database.
+    All,
+    /// These keys with their databases.
+    Some(Vec<(u16, Box<[u8]>)>),
+}
+
+/// Commands as the client sent them.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// The connection's database.
+    pub db: u16,
+    /// The connection's protocol version.
+    pub version: Version,
+    /// The connection's reads leave the access info alone.
+    pub no_touch: bool,
+    /// Whole frames, one after the other.
+    pub bytes: Vec<u8>,
+    /// Large frames kept by reference, with the offset in `bytes` they come before.
+    pub large: Vec<(usize, Bytes)>,
+    /// How many commands there are.
+    pub commands: usize,
+}
+
+/// A response of one shard.
+#[derive(Debug)]
+pub enum Response {
+    /// Replies to a [`Batch`], and where each one ends.
+    Batch {
+        /// All replies.
+        out: Output,
+        /// The end of each reply.
+        ends: Vec<Mark>,
+    },
+    /// The keys are held.
+    Locked {
+        /// Memory is full and nothing may go.
+        full: bool,
+    },
+    /// The step is done; there is nothing to tell.
+    Done,
+    /// A number.
+    Count(u64),
+    /// Values in the order of the keys.
+    Values(Vec<Option<Bytes>>),
+    /// One key's record.
+    Record(Option<Record>),
+    /// A step of an iteration: the next cursor, and the keys.
+    Keys {
+        /// Zero at the end.
+        cursor: u64,
+        /// The keys, one after the other.
+        keys: Vec<Box<[u8]>>,
+    },
+    /// A random key, and how many this shard has to choose from.
+    Random {
+        /// Keys of the database on this shard.
+        len: u64,
+        /// One of them.
+        key: Option<Box<[u8]>>,
+    },
+    /// Lines of text.
+    Text(String),
+    /// Counters for INFO.
+    Report(Box<crate::stats::Report>),
+    /// An error, without the dash.
+    Error(Vec<u8>),
+}
+
+/// One key's value and attributes, on its way to another shard.
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// The value.
+    pub value: Bytes,
+    /// When it expires, unix milliseconds.
+    pub expire_at_ms: Option<u64>,
+    /// It was modified in place.
+    pub raw: bool,
+}
+
+/// A step of a command over several shards. Keys are keys of that shard.
+#[derive(Debug, Clone)]
+pub enum Op {
+    /// Nothing; for releasing locks.
+    Nothing,
+    /// Values of keys, as MGET reads them.
+    Get(u16, Vec<Box<[u8]>>),
+    /// Sets pairs, as MSET does.
+    Set(u16, Vec<(Box<[u8]>, Bytes)>),
+    /// Removes keys; counts them.
+    Remove(u16, Vec<Box<[u8]>>),
+    /// Counts the keys that are there, as EXISTS does.
+    Exists(u16, Vec<Box<[u8]>>),
+    /// Counts and refreshes the keys that are there.
+    Touch(u16, Vec<Box<[u8]>>),
+    /// Reads one key whole.
+    Load(u16, Box<[u8]>),
+    /// Writes one key whole.
+    Store(u16, Box<[u8]>, Record),
+    /// Number of keys.
+    Len(u16),
+    /// Keys matching a pattern.
+    Keys(u16, Box<[u8]>),
+    /// A random key.
+    Random(u16),
+    /// One step of SCAN.
+    Scan(Scan),
+    /// Keys of a slot of database 0: some of them, and how many there are.
+    SlotKeys {
+        /// The slot.
+        slot: u16,
+        /// At most this many keys.
+        most: usize,
+    },
+    /// Empties one database, or all.
+    Flush(Option<u16>),
+    /// Counters for INFO.
+    Report,
+    /// Zeroes the counters.
+    ResetStats,
+    /// Sets configuration parameters.
+    Configure(Vec<(String, String)>),
+    /// The lines of CLIENT LIST.
+    ClientList(crate::clients::Filter),
+    /// Marks connections for closing; counts them.
+    ClientKill(crate::clients::Filter),
+}
+
+/// One step of SCAN on one shard.
+#[derive(Debug, Clone)]
+pub struct Scan {
+    /// The database.
+    pub db: u16,
+    /// The shard's own cursor.
+    pub cursor: u64,
+    /// Work to do.
+    pub count: usize,
+    /// Only keys like this.
+    pub pattern: Option<Box<[u8]>>,
+    /// Only this type.
+    pub kind: Option<Box<[u8]>>,
+}
+
+#[cfg(test)]
+mod tests {
+    const fn assert_send<T: Send + 'static>() {}
+
+    #[test]
+    fn requests_and_responses_cross_threads() {
+        assert_send::<super::Request>();
+        assert_send::<super::Response>();
+    }
+}

@@ -1,0 +1,18 @@
+//! Pure shard-local logic of the services: the cache's value store, hash slots, glob patterns.
+//!
+//! Invariants: no I/O, no clock, no thread, no `unsafe`; time is an argument and randomness comes
+//! from a seeded generator handed in at construction, so equal inputs give equal results.
+//! Next: [`store`] is the largest part; `cache::shard` owns one [`store::Store`] per core.
+
+#![forbid(unsafe_code)]
+#![warn(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::cast_possible_truncation
+)]
+
+pub mod glob;
+pub mod slot;
+pub mod store;

@@ -1,0 +1,115 @@
+//! Parts too large for a slab: values handed out by reference, and very long keys.
+//!
+//! Kept in blocks of 256, so that growth never moves what is there. The cost of a value is the
+//! capacity of its allocation as far as it is known: a value handed in by reference counts its
+//! length, since what it is a slice of cannot be seen.
+//! Next: `record.rs` holds the index of such a part.
+
+use bytes::Bytes;
+
+use super::types::Full;
+
+const BLOCK: usize = 256;
+
+/// The large part of a record.
+pub(super) struct Large {
+    /// The key's hash when the key is here: a split must not hash megabytes.
+    pub(super) hash: u64,
+    pub(super) key: Option<Box<[u8]>>,
+    pub(super) value: Bytes,
+    pub(super) value_cost: usize,
+}
+
+impl Large {
+    /// Bytes held, this struct included.
+    pub(super) fn cost(&self) -> u64 {
+        let key = self.key.as_ref().map_or(0, |key| key.len());
+        (size_of::<Option<Self>>() + key + self.value_cost) as u64
+    }
+}
+
+/// All large parts of one store.
+pub(super) struct Larges {
+    blocks: Vec<Vec<Option<Large>>>,
+    free: Vec<u32>,
+    /// Of the parts themselves; free places in blocks are counted beside it.
+    payload_bytes: u64,
+    live: usize,
+}
+
+impl Larges {
+    pub(super) fn new() -> Self {
+        Self { blocks: Vec::new(), free: Vec::new(), payload_bytes: 0, live: 0 }
+    }
+
+    pub(super) fn used_bytes(&self) -> u64 {
+        let blocks = self.blocks.len() * BLOCK * size_of::<Option<Large>>();
+        let index = self.blocks.capacity() * size_of::<Vec<Option<Large>>>();
+        self.payload_bytes + (blocks + index + self.free.capacity() * 4) as u64
+    }
+
+    #[cfg(test)]
+    pub(super) fn payload_bytes(&self) -> u64 {
+        self.payload_bytes
+    }
+
+    pub(super) fn get(&self, index: u32) -> Option<&Large> {
+        let index = index as usize;
+        self.blocks.get(index / BLOCK)?.get(index % BLOCK)?.as_ref()
+    }
+
+    fn slot_mut(&mut self, index: u32) -> Option<&mut Option<Large>> {
+        let index = index as usize;
+        self.blocks.get_mut(index / BLOCK)?.get_mut(index % BLOCK)
+    }
+
+    pub(super) fn insert(&mut self, large: Large) -> Result<u32, Full> {
+        let payload = large.cost() - size_of::<Option<Large>>() as u64;
+        self.live += 1;
+        if let Some(index) = self.free.pop() {
+            if let Some(slot) = self.slot_mut(index) {
+                *slot = Some(large);
+            }
+            self.payload_bytes += payload;
+            return Ok(index);
+        }
+        if self.blocks.last().is_none_or(|block| block.len() == BLOCK) {
+            self.blocks.push(Vec::with_capacity(BLOCK));
+        }
+        let before = (self.blocks.len() - 1) * BLOCK;
+        let block = self.blocks.last_mut().ok_or(Full)?;
+        let index = u32::try_from(before + block.len()).map_err(|_| Full)?;
+        block.push(Some(large));
+        self.payload_bytes += payload;
+        Ok(index)
+    }
+
+    pub(super) fn remove(&mut self, index: u32) -> Option<Large> {
+        let large = self.slot_mut(index)?.take()?;
+        self.payload_bytes -= large.cost() - size_of::<Option<Large>>() as u64;
+        self.free.push(index);
+        self.live -= 1;
+        if self.live == 0 && self.blocks.len() > 1 {
+            *self = Self::new();
+        }
+        Some(large)
+    }
+
+    /// The value itself, leaving an empty one that costs nothing.
+    pub(super) fn take_value(&mut self, index: u32) -> Option<Bytes> {
+        let large = self.slot_mut(index)?.as_mut()?;
+        let cost = std::mem::take(&mut large.value_cost);
+        let value = std::mem::take(&mut large.value);
+        self.payload_bytes -= cost as u64;
+        Some(value)
+    }
+
+    /// Puts a value back after [`take_value`](Self::take_value).
+    pub(super) fn put_value(&mut self, index: u32, value: Bytes, cost: usize) {
+        if let Some(Some(large)) = self.slot_mut(index) {
+            large.value = value;
+            large.value_cost = cost;
+            self.payload_bytes += cost as u64;
+        }
+    }
+}

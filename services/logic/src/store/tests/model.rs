@@ -1,0 +1,217 @@
+//! Random sequences of operations against an ordered map.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+
+#[derive(Debug, Clone)]
+enum Op {
+    Set { key: u16, len: usize, expire: Expire, shared: bool },
+    Get { key: u16 },
+    Remove { key: u16 },
+    Expire { key: u16, expire: Expire },
+    Append { key: u16, len: usize },
+    Wait { ms: u64 },
+    Sweep { budget: usize },
+    Scan,
+    Random,
+    Clear,
+    Purge { budget: usize },
+}
+
+fn expire() -> impl Strategy<Value = Expire> {
+    prop_oneof![
+        Just(Expire::Keep),
+        Just(Expire::Clear),
+        (0u64..5_000).prop_map(|ms| Expire::At(NOW + ms)),
+        Just(Expire::At(NOW + 40 * 86_400_000)),
+    ]
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let key = 0u16..800;
+    let len = prop_oneof![4 => Just(64usize), 8 => 0usize..200, 2 => 200usize..4096, 1 => 4096usize..9000];
+    prop_oneof![
+        30 => (key.clone(), len.clone(), expire(), any::<bool>())
+            .prop_map(|(key, len, expire, shared)| Op::Set { key, len, expire, shared }),
+        10 => key.clone().prop_map(|key| Op::Get { key }),
+        8 => key.clone().prop_map(|key| Op::Remove { key }),
+        6 => (key.clone(), expire()).prop_map(|(key, expire)| Op::Expire { key, expire }),
+        4 => (key, len).prop_map(|(key, len)| Op::Append { key, len }),
+        2 => (1u64..400).prop_map(|ms| Op::Wait { ms }),
+        1 => (1usize..2000).prop_map(|budget| Op::Sweep { budget }),
+        1 => Just(Op::Scan),
+        1 => Just(Op::Random),
+        1 => (0u8..8).prop_map(|n| if n == 0 { Op::Clear } else { Op::Scan }),
+        1 => (1usize..300).prop_map(|budget| Op::Purge { budget }),
+    ]
+}
+
+fn name(key: u16) -> Vec<u8> {
+    let mut out = format!("key:{key}").into_bytes();
+    if key.is_multiple_of(50) {
+        out.resize(100 * usize::from(key), b'x');
+    }
+    out
+}
+
+#[derive(Default)]
+struct Model {
+    keys: BTreeMap<Vec<u8>, (Vec<u8>, Option<u64>)>,
+    now: u64,
+    fill: u8,
+}
+
+impl Model {
+    fn reap(&mut self) {
+        let now = self.now;
+        self.keys.retain(|_, (_, at)| at.is_none_or(|at| at >= now));
+    }
+
+    fn after(expire: Expire, old: Option<u64>) -> Option<u64> {
+        match expire {
+            Expire::Keep => old,
+            Expire::Clear => None,
+            Expire::At(at) => Some(at),
+        }
+    }
+
+    fn apply(&mut self, store: &mut Store, op: Op) {
+        self.reap();
+        let now = self.now;
+        match op {
+            Op::Set { key, len, expire, shared } => self.set(store, key, len, expire, shared),
+            Op::Get { key } => {
+                let key = name(key);
+                let hash = store.hash(&key);
+                let _ = (store.touch_bucket(0, hash), store.touch_record(0, hash));
+                let got = store.get(0, hash, &key, now);
+                let got = got.map(|e| (e.value.as_slice().to_vec(), e.expire_at_ms));
+                assert_eq!(got.as_ref(), self.keys.get(&key));
+            }
+            Op::Remove { key } => {
+                let key = name(key);
+                let hash = store.hash(&key);
+                assert_eq!(store.remove(0, hash, &key, now), self.keys.remove(&key).is_some());
+            }
+            Op::Expire { key, expire } => {
+                let key = name(key);
+                let hash = store.hash(&key);
+                let known = self.keys.get_mut(&key);
+                assert_eq!(store.set_expire(0, hash, &key, expire, now), known.is_some());
+                if let Some((_, at)) = known {
+                    *at = Self::after(expire, *at);
+                }
+            }
+            Op::Append { key, len } => {
+                let key = name(key);
+                let hash = store.hash(&key);
+                let add = |value: &mut Vec<u8>| value.resize(value.len() + len, 1);
+                let done = store.modify(0, hash, &key, now, add).unwrap();
+                let known = self.keys.get_mut(&key);
+                assert_eq!(done.is_some(), known.is_some());
+                if let Some((value, _)) = known {
+                    add(value);
+                }
+            }
+            Op::Wait { ms } => self.now += ms,
+            Op::Sweep { .. } | Op::Scan | Op::Random => self.survey(store, &op),
+            Op::Clear => {
+                store.clear(0);
+                self.keys.clear();
+            }
+            Op::Purge { budget } => {
+                let _ = store.purge_step(budget);
+            }
+        }
+    }
+
+    fn set(&mut self, store: &mut Store, key: u16, len: usize, expire: Expire, shared: bool) {
+        let now = self.now;
+        let key = name(key);
+        self.fill = self.fill.wrapping_add(1);
+        let value = vec![self.fill; len];
+        let hash = store.hash(&key);
+        let new = if shared {
+            NewValue::Shared(Bytes::from(value.clone()))
+        } else {
+            NewValue::Copy(&value)
+        };
+        let is_new = store.set(0, hash, &key, new, expire, false, now).unwrap();
+        let old = self.keys.get(&key).map(|(_, at)| *at);
+        assert_eq!(is_new, old.is_none());
+        self.keys.insert(key, (value, Self::after(expire, old.flatten())));
+    }
+
+    fn survey(&mut self, store: &mut Store, op: &Op) {
+        let now = self.now;
+        match op {
+            Op::Sweep { budget } => {
+                let mut named = 0;
+                let step = store.expire_step(now, *budget, |db, key| {
+                    named += 1;
+                    assert!(db == 0 && !self.keys.contains_key(key), "expired early");
+                });
+                assert_eq!(step.expired, named);
+            }
+            Op::Scan => {
+                let (mut seen, mut cursor) = (Vec::new(), 0);
+                loop {
+                    cursor = store.scan(0, cursor, 10, now, |key, _| seen.push(key.to_vec()));
+                    if cursor == 0 {
+                        break;
+                    }
+                }
+                seen.sort_unstable();
+                assert!(seen.iter().eq(self.keys.keys()), "a scan at rest gives each key once");
+            }
+            _ => {
+                let key = store.random_key(0, now);
+                assert_eq!(key.is_none(), self.keys.is_empty());
+                assert!(key.is_none_or(|key| self.keys.contains_key(&key)));
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_store_is_a_map(
+        ops in prop::collection::vec(op(), 1..2500),
+        policy in prop_oneof![Just(Policy::AllKeysLru), Just(Policy::AllKeysLfu), Just(Policy::S3Fifo)],
+        bits in prop_oneof![3 => Just(u64::MAX), 1 => Just(0xFFF0_0000_0000_003F), 1 => Just(1)],
+    ) {
+        let mut store = Store::new(StoreConfig { policy, slot_stats: true, ..StoreConfig::default() });
+        store.hasher.mask = bits;
+        let mut model = Model { now: NOW, ..Model::default() };
+        for (n, op) in ops.into_iter().enumerate() {
+            model.apply(&mut store, op);
+            if n % 500 == 0 {
+                store.check();
+            }
+        }
+        store.check();
+        while store.purge_step(100) {}
+        // Everything due goes in the end, whatever was noted on the way.
+        let later = NOW + 41 * 86_400_000;
+        for day in 0..42 {
+            store.expire_step(NOW + day * 86_400_000, usize::MAX, |_, _| {});
+        }
+        store.expire_step(later, usize::MAX, |_, _| {});
+        model.now = later;
+        model.reap();
+        prop_assert_eq!(store.len(0), model.keys.len() as u64);
+        prop_assert_eq!(store.expires_len(0), 0);
+        for key in model.keys.keys() {
+            let hash = store.hash(key);
+            prop_assert!(store.remove(0, hash, key, later));
+        }
+        store.check();
+        prop_assert_eq!(store.heap.arena.live_bytes(), 0);
+        prop_assert!((0..=16383).all(|slot| store.slot_count(slot) == 0));
+    }
+}
