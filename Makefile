@@ -1,0 +1,117 @@
+# One word for each thing to do here; `make` alone lists them.
+#
+# On a fresh Debian 12 with rustup's toolchain, git and make, `make run` and `make test` work with nothing
+# done before: what is missing is installed through apt when run as root, and named otherwise.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+# cargo uses every core by itself, and the steps of a test run come in an order.
+.NOTPARALLEL:
+
+# rustup's default place, for shells that have not read its environment file.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+CARGO  := cargo
+LOCKED := --locked
+
+# Options for `make run`, for instance ARGS='--shards 1 --maxmemory 1gb'.
+ARGS ?=
+# Seeds of the simulation, each run twice: in `make sim` and `make test`, and under AddressSanitizer.
+SIM_SEEDS ?= 2000
+SIM_ASAN_SEEDS ?= 100
+# Options for `make bench`, for instance BENCH='--row 3,3c'.
+BENCH ?=
+
+STEP = @echo "== $(1)"
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# --- build and run -------------------------------------------------------------------------------
+
+.PHONY: tools
+tools:
+	@.ci/need required 'gcc libc6-dev|echo "int main(void){return 0;}" | cc -x c -o /dev/null -' 'git|git --version'
+	@command -v $(CARGO) >/dev/null || { echo "cargo is missing: install the Rust toolchain from https://rustup.rs" >&2; exit 1; }
+
+.PHONY: build
+build: tools ## release build of everything: shardd, cache, sim, bench in target/release
+	$(CARGO) build $(LOCKED) --release --workspace
+
+.PHONY: run
+run: tools ## build and start shardd with every service on loopback, data in ./data
+	$(CARGO) build $(LOCKED) --release -p node
+	exec "$(TARGET)/release/shardd" $(ARGS)
+
+# --- test ----------------------------------------------------------------------------------------
+
+.PHONY: test
+test: tools test-deps fmt clippy docs clients unit sim asan ## everything that must hold before a change goes in
+	$(call STEP,all green)
+
+.PHONY: fmt
+fmt: tools
+	$(call STEP,format)
+	$(CARGO) fmt --all --check
+
+.PHONY: clippy
+clippy: tools
+	$(call STEP,clippy)
+	$(CARGO) clippy $(LOCKED) --workspace --all-targets -- -D warnings
+
+.PHONY: docs
+docs: tools
+	$(call STEP,documentation)
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(LOCKED) --workspace --no-deps
+
+.PHONY: unit
+unit: tools ## unit, rule, conformance, golden, differential and live-client tests
+	$(call STEP,tests)
+	if $(CARGO) nextest --version >/dev/null 2>&1; then \
+	    $(CARGO) nextest run $(LOCKED) --workspace --profile ci; \
+	    $(CARGO) test $(LOCKED) --workspace --doc --quiet; \
+	else \
+	    $(CARGO) test $(LOCKED) --workspace --no-fail-fast; \
+	fi
+
+.PHONY: sim
+sim: tools ## the seeded simulation, SIM_SEEDS seeds, each twice
+	$(call STEP,simulation)
+	$(CARGO) run $(LOCKED) --release -p sim -- --seeds $(SIM_SEEDS)
+
+.PHONY: asan
+asan: tools ## the simulation under AddressSanitizer, when a nightly toolchain is there
+	$(call STEP,simulation under AddressSanitizer)
+	if $(CARGO) +nightly --version >/dev/null 2>&1; then \
+	    triple=$$(rustc -vV | sed -n 's/^host: //p'); \
+	    RUSTFLAGS="-Zsanitizer=address" CARGO_TARGET_DIR="$(TARGET)/asan" \
+	    $(CARGO) +nightly run $(LOCKED) --target "$$triple" -p sim -- --seeds $(SIM_ASAN_SEEDS); \
+	else \
+	    echo "skipped: AddressSanitizer needs a nightly toolchain (rustup toolchain install nightly)"; \
+	fi
+
+.PHONY: test-deps
+test-deps:
+	@.ci/need optional 'redis-server|command -v redis-server' 'redis-tools|command -v redis-cli' \
+	    'memcached|command -v memcached' 'python3 python3-venv|python3 -c "import ensurepip, venv"' \
+	    'nodejs npm|npm --version'
+
+.PHONY: clients
+clients: test-deps ## install the clients the live tests run, below target/clients
+	$(call STEP,live clients)
+	services/cache/tests/clients/install.sh || echo "skipped: the live tests of the clients named above"
+
+# --- measure -------------------------------------------------------------------------------------
+
+.PHONY: bench
+bench: tools test-deps ## the table of claims beside redis, memcached, monoio and glommio
+	$(CARGO) build $(LOCKED) --release --workspace
+	"$(TARGET)/release/bench" cache $(BENCH)
+
+.PHONY: clean
+clean: ## remove what was built
+	$(CARGO) clean

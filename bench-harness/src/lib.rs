@@ -1,0 +1,21 @@
+//! The benchmark harness: our servers and their peers, side by side on the same core.
+//!
+//! A run is a list of cells ([`scenario::cells`]); each alternates fresh servers ([`compare`],
+//! [`stats`]), puts a checked load on them ([`load`]) and reads their CPU clocks from outside
+//! ([`process`], [`clock`]). [`host`] runs our sessions on other runtimes. Invariants: no figure
+//! without an interval; no wrong reply counted as a fast one; no `unsafe`.
+
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod clock;
+pub mod compare;
+pub mod host;
+pub mod load;
+pub mod machine;
+pub mod peers;
+pub mod process;
+pub mod report;
+pub mod rng;
+pub mod scenario;
+pub mod stats;

@@ -1,0 +1,492 @@
+//! The load as a state machine: it says which connection sends what, takes what came back, and
+//! keeps the books. It does no I/O; a transport drives it and tells it the time.
+//!
+//! Invariants: replies come in the order of requests on each connection; latency runs from the
+//! time a request was meant to leave (in closed loop, from when its pipeline was handed to the
+//! transport); a connection has at most [`IN_FLIGHT_MAX`] requests without a reply, and what
+//! arrives beyond that is counted as missed, not queued. Next: `ring` and `plain` drive it.
+
+use std::collections::VecDeque;
+
+use hdrhistogram::Histogram;
+
+use super::arena::{Arena, Values};
+use super::reply::{self, Decoder, Verdict};
+use super::{Arrivals, Target, Workload};
+use crate::clock::SECOND_NS;
+use crate::peers::Protocol;
+use crate::rng::Rng;
+
+/// Requests of one connection without a reply, in open loop.
+pub const IN_FLIGHT_MAX: u32 = 1024;
+/// Latencies are recorded up to this, with three digits.
+const LATENCY_MAX_NS: u64 = 60 * SECOND_NS;
+
+/// An empty histogram for nanoseconds.
+#[must_use]
+pub fn histogram() -> Histogram<u64> {
+    let mut histogram =
+        Histogram::new_with_bounds(1, LATENCY_MAX_NS, 3).expect("the bounds are valid");
+    histogram.auto(false);
+    histogram
+}
+
+/// What happened since the last reset.
+#[derive(Clone, Debug)]
+pub struct Tally {
+    /// Replies, right ones and others.
+    pub replies: u64,
+    /// Replies that say the key is not there.
+    pub misses: u64,
+    /// Wrong replies.
+    pub wrong: u64,
+    /// The first of them.
+    pub first_wrong: Option<String>,
+    /// Bytes received.
+    pub received_bytes: u64,
+    /// Open loop: arrivals, those missed included.
+    pub offered: u64,
+    /// Open loop: arrivals for which the connection had no room.
+    pub missed: u64,
+    /// From the intended time of a request to its reply.
+    pub latency: Histogram<u64>,
+    /// Open loop: from the intended time to the moment the request was handed over.
+    pub lag: Histogram<u64>,
+}
+
+impl Tally {
+    fn new() -> Self {
+        Self {
+            replies: 0,
+            misses: 0,
+            wrong: 0,
+            first_wrong: None,
+            received_bytes: 0,
+            offered: 0,
+            missed: 0,
+            latency: histogram(),
+            lag: histogram(),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Conn {
+    target: usize,
+    /// Arena index of the next request to queue.
+    queue_at: u32,
+    /// Arena index of the next request to send.
+    send_at: u32,
+    /// Queued and not handed to the transport.
+    unsent: u32,
+    /// Arena index of the request whose reply is next.
+    reply_at: u32,
+    /// Queued or sent, without a reply.
+    waiting: u32,
+    /// Closed loop: when the pipeline was queued.
+    started_ns: u64,
+    /// Open loop: intended time of each waiting request.
+    intended: VecDeque<u64>,
+    decoder: Decoder,
+    sending: bool,
+    listed: bool,
+    dead: bool,
+}
+
+/// The load on a set of connections, numbered from zero.
+#[derive(Debug)]
+pub struct Generator {
+    protocol: Protocol,
+    arrivals: Arrivals,
+    values: Values,
+    targets: Vec<Target>,
+    arenas: Vec<Arena>,
+    conns: Vec<Conn>,
+    ready: VecDeque<usize>,
+    rng: Rng,
+    next_arrival_ns: f64,
+    turn: usize,
+    running: bool,
+    tally: Tally,
+    broken: Option<String>,
+}
+
+/// Requests to hand to a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// The connection.
+    pub conn: usize,
+    target: usize,
+    from: u32,
+    count: u32,
+}
+
+impl Generator {
+    /// The load of `workload`, its connections dealt to `targets` in turn.
+    #[must_use]
+    pub fn new(workload: &Workload, targets: &[Target]) -> Self {
+        assert!(!targets.is_empty(), "a load needs somewhere to go");
+        let unit = match workload.arrivals {
+            Arrivals::Closed { pipeline } => pipeline.max(1),
+            Arrivals::Open { .. } => 1,
+        };
+        let values = Values::new(workload.value_len_bytes);
+        let arenas: Vec<Arena> = targets
+            .iter()
+            .map(|target| Arena::new(workload, &values, target, unit as usize))
+            .collect();
+        let mut rng = Rng::new(workload.seed);
+        let conns = (0..workload.connections)
+            .map(|index| {
+                let target = index % targets.len();
+                let units = u64::from(arenas[target].len() / unit);
+                let at = u32::try_from(rng.below(units)).unwrap_or(0) * unit;
+                Conn {
+                    target,
+                    queue_at: at,
+                    send_at: at,
+                    unsent: 0,
+                    reply_at: at,
+                    waiting: 0,
+                    started_ns: 0,
+                    intended: VecDeque::new(),
+                    decoder: Decoder::default(),
+                    sending: false,
+                    listed: false,
+                    dead: false,
+                }
+            })
+            .collect();
+        Self {
+            protocol: workload.protocol,
+            arrivals: workload.arrivals,
+            values,
+            targets: targets.to_vec(),
+            arenas,
+            conns,
+            ready: VecDeque::new(),
+            rng,
+            next_arrival_ns: 0.0,
+            turn: 0,
+            running: false,
+            tally: Tally::new(),
+            broken: None,
+        }
+    }
+
+    /// Where each connection goes.
+    pub fn addresses(&self) -> impl Iterator<Item = std::net::SocketAddr> {
+        self.conns.iter().map(|conn| self.targets[conn.target].addr)
+    }
+
+    /// Begins: all pipelines are due at once, or the first arrival is.
+    pub fn start(&mut self, now_ns: u64) {
+        self.running = true;
+        self.next_arrival_ns = now_ns as f64;
+        if let Arrivals::Closed { pipeline } = self.arrivals {
+            for conn in 0..self.conns.len() {
+                self.queue(conn, pipeline, now_ns);
+            }
+        }
+    }
+
+    /// No new requests; those in flight may still be answered.
+    pub const fn stop(&mut self) {
+        self.running = false;
+    }
+
+    /// Whether every request has its reply.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.conns.iter().all(|conn| conn.dead || conn.waiting == 0)
+    }
+
+    /// What ended the run early, if anything did.
+    #[must_use]
+    pub fn broken(&self) -> Option<&str> {
+        self.broken.as_deref()
+    }
+
+    /// The books since the last call, which begins new ones.
+    pub fn take_tally(&mut self) -> Tally {
+        std::mem::replace(&mut self.tally, Tally::new())
+    }
+
+    fn queue(&mut self, index: usize, count: u32, now_ns: u64) {
+        let conn = &mut self.conns[index];
+        if conn.dead {
+            return;
+        }
+        conn.queue_at = (conn.queue_at + count) % self.arenas[conn.target].len();
+        conn.unsent += count;
+        conn.waiting += count;
+        conn.started_ns = now_ns;
+        if !conn.sending && !conn.listed {
+            conn.listed = true;
+            self.ready.push_back(index);
+        }
+    }
+
+    /// Open loop: lets all arrivals up to `now_ns` in, and says when the next one is due.
+    /// `None` in closed loop or when stopped.
+    pub fn arrive(&mut self, now_ns: u64) -> Option<u64> {
+        let Arrivals::Open { rate, poisson } = self.arrivals else { return None };
+        if !self.running {
+            return None;
+        }
+        let mean_ns = SECOND_NS as f64 / rate.max(1e-3);
+        while self.next_arrival_ns <= now_ns as f64 {
+            let intended_ns = self.next_arrival_ns as u64;
+            self.next_arrival_ns += if poisson { mean_ns * self.rng.exponential() } else { mean_ns };
+            let index = if poisson {
+                usize::try_from(self.rng.below(self.conns.len() as u64)).unwrap_or(0)
+            } else {
+                self.turn = (self.turn + 1) % self.conns.len();
+                self.turn
+            };
+            self.tally.offered += 1;
+            if self.conns[index].dead || self.conns[index].waiting >= IN_FLIGHT_MAX {
+                self.tally.missed += 1;
+                continue;
+            }
+            self.conns[index].intended.push_back(intended_ns);
+            self.tally.lag.saturating_record(now_ns.saturating_sub(intended_ns).max(1));
+            self.queue(index, 1, now_ns);
+        }
+        Some(self.next_arrival_ns.ceil() as u64)
+    }
+
+    /// The next batch to send; the transport must answer with [`Generator::on_sent`].
+    pub fn next_batch(&mut self) -> Option<Batch> {
+        while let Some(index) = self.ready.pop_front() {
+            let conn = &mut self.conns[index];
+            conn.listed = false;
+            if conn.dead || conn.sending || conn.unsent == 0 {
+                continue;
+            }
+            let len = self.arenas[conn.target].len();
+            let count = conn.unsent.min(len - conn.send_at);
+            let batch = Batch { conn: index, target: conn.target, from: conn.send_at, count };
+            conn.send_at = (conn.send_at + count) % len;
+            conn.unsent -= count;
+            conn.sending = true;
+            return Some(batch);
+        }
+        None
+    }
+
+    /// The bytes of a batch.
+    #[must_use]
+    pub fn bytes(&self, batch: Batch) -> &[u8] {
+        self.arenas[batch.target].run(batch.from, batch.count)
+    }
+
+    /// The bytes of a batch, to be sent by reference.
+    #[must_use]
+    pub fn shared_bytes(&self, batch: Batch) -> bytes::Bytes {
+        self.arenas[batch.target].shared_run(batch.from, batch.count)
+    }
+
+    /// The last batch of `conn` has left.
+    pub fn on_sent(&mut self, index: usize) {
+        let conn = &mut self.conns[index];
+        conn.sending = false;
+        if conn.unsent > 0 && !conn.listed {
+            conn.listed = true;
+            self.ready.push_back(index);
+        }
+    }
+
+    /// Bytes came back on `conn`.
+    pub fn on_bytes(&mut self, index: usize, bytes: &[u8], now_ns: u64) {
+        self.tally.received_bytes += bytes.len() as u64;
+        let conn = &mut self.conns[index];
+        let arena = &self.arenas[conn.target];
+        let mut rest = bytes;
+        let mut answered = 0;
+        while !rest.is_empty() {
+            if conn.waiting == 0 {
+                return self.break_off(index, "bytes nobody asked for".to_owned());
+            }
+            let asked = arena.asked(conn.reply_at);
+            let idle = conn.decoder.is_idle();
+            let fast = idle.then(|| reply::whole(self.protocol, asked, &self.values, rest));
+            if let Some(len) = fast.flatten() {
+                rest = &rest[len..];
+            } else {
+                match conn.decoder.feed(self.protocol, asked, &self.values, rest) {
+                    Ok((used, Some(verdict))) => {
+                        rest = &rest[used..];
+                        note(&mut self.tally, verdict);
+                    }
+                    Ok((_, None)) => break,
+                    Err(lost) => return self.break_off(index, lost.0),
+                }
+            }
+            conn.reply_at = if conn.reply_at + 1 == arena.len() { 0 } else { conn.reply_at + 1 };
+            conn.waiting -= 1;
+            answered += 1;
+            if let Some(intended_ns) = conn.intended.pop_front() {
+                let latency_ns = now_ns.saturating_sub(intended_ns).max(1);
+                self.tally.latency.saturating_record(latency_ns);
+            }
+        }
+        self.tally.replies += answered;
+        if let Arrivals::Closed { pipeline } = self.arrivals {
+            let latency_ns = now_ns.saturating_sub(conn.started_ns).max(1);
+            self.tally.latency.saturating_record_n(latency_ns, answered);
+            if conn.waiting == 0 && self.running {
+                self.queue(index, pipeline, now_ns);
+            }
+        }
+    }
+
+    /// The connection cannot be used any more.
+    pub fn break_off(&mut self, index: usize, why: String) {
+        let conn = &mut self.conns[index];
+        if conn.dead {
+            return;
+        }
+        conn.dead = true;
+        self.tally.wrong += u64::from(conn.waiting);
+        let text = format!("connection {index}: {why}");
+        self.tally.first_wrong.get_or_insert_with(|| text.clone());
+        self.broken.get_or_insert(text);
+    }
+}
+
+fn note(tally: &mut Tally, verdict: Verdict) {
+    match verdict {
+        Verdict::Right => {}
+        Verdict::Miss => tally.misses += 1,
+        Verdict::Wrong(text) => {
+            tally.wrong += 1;
+            tally.first_wrong.get_or_insert(text);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::arena::encode;
+
+    fn target() -> Target {
+        Target::all_keys(([127, 0, 0, 1], 1).into())
+    }
+
+    /// Right replies to the requests of a batch.
+    fn replies(generator: &Generator, batch: Batch) -> Vec<u8> {
+        let mut reply = Vec::new();
+        for index in batch.from..batch.from + batch.count {
+            let asked = generator.arenas[batch.target].asked(index);
+            let mut request = Vec::new();
+            encode(generator.protocol, asked, &generator.values, &mut request);
+            assert!(generator.bytes(batch).windows(request.len()).any(|part| part == request));
+            if asked.set {
+                reply.extend_from_slice(b"+OK\r\n");
+            } else {
+                let len = generator.values.len_bytes();
+                reply.extend_from_slice(format!("${len}\r\n").as_bytes());
+                generator.values.write(asked.key, &mut reply);
+                reply.extend_from_slice(b"\r\n");
+            }
+        }
+        reply
+    }
+
+    #[test]
+    fn a_closed_loop_keeps_one_pipeline_in_flight() {
+        let mut workload = Workload::new(Protocol::Resp, 4);
+        workload.connections = 3;
+        workload.set_share = 0.3;
+        let mut generator = Generator::new(&workload, &[target()]);
+        generator.start(1_000);
+        let batches: Vec<Batch> = std::iter::from_fn(|| generator.next_batch()).collect();
+        assert_eq!(batches.len(), 3);
+        for batch in batches {
+            assert_eq!(batch.count, 4);
+            let reply = replies(&generator, batch);
+            generator.on_sent(batch.conn);
+            let (head, tail) = reply.split_at(reply.len() - 3);
+            generator.on_bytes(batch.conn, head, 3_000);
+            assert_eq!(generator.next_batch(), None, "the last reply is not complete");
+            generator.on_bytes(batch.conn, tail, 5_000);
+            let next = generator.next_batch().expect("all replies are there");
+            assert_eq!((next.conn, next.count), (batch.conn, 4));
+        }
+        let tally = generator.take_tally();
+        assert_eq!((tally.replies, tally.wrong, tally.misses), (12, 0, 0), "{tally:?}");
+        assert_eq!(tally.latency.len(), 12);
+        assert!((3_990..=4_010).contains(&tally.latency.max()));
+        assert_eq!(generator.take_tally().replies, 0);
+        generator.stop();
+        assert!(!generator.is_quiet());
+    }
+
+    #[test]
+    fn an_open_loop_counts_from_the_intended_time() {
+        let mut workload = Workload::new(Protocol::Resp, 1);
+        workload.connections = 2;
+        workload.arrivals = Arrivals::Open { rate: 1e6, poisson: false };
+        let mut generator = Generator::new(&workload, &[target()]);
+        generator.start(0);
+        // The transport was away for ten microseconds: eleven arrivals are due.
+        assert_eq!(generator.arrive(10_000), Some(11_000));
+        let batches: Vec<Batch> = std::iter::from_fn(|| generator.next_batch()).collect();
+        assert_eq!(batches.iter().map(|batch| batch.count).sum::<u32>(), 11);
+        for batch in batches {
+            let reply = replies(&generator, batch);
+            generator.on_sent(batch.conn);
+            generator.on_bytes(batch.conn, &reply, 20_000);
+        }
+        assert!(generator.is_quiet());
+        let tally = generator.take_tally();
+        assert_eq!((tally.offered, tally.replies, tally.missed), (11, 11, 0));
+        assert!((19_980..=20_020).contains(&tally.latency.max()), "{}", tally.latency.max());
+        assert!((9_990..=10_010).contains(&tally.lag.max()));
+        assert!((9_990..=10_010).contains(&tally.latency.min()));
+    }
+
+    #[test]
+    fn poisson_arrivals_have_the_rate_asked_for() {
+        let mut workload = Workload::new(Protocol::Resp, 1);
+        workload.connections = 1000;
+        workload.arrivals = Arrivals::Open { rate: 50_000.0, poisson: true };
+        let mut generator = Generator::new(&workload, &[target()]);
+        generator.start(0);
+        generator.arrive(SECOND_NS);
+        let offered = generator.take_tally().offered;
+        assert!((49_000..51_000).contains(&offered), "{offered}");
+    }
+
+    #[test]
+    fn a_server_that_does_not_answer_makes_arrivals_missed() {
+        let mut workload = Workload::new(Protocol::Resp, 1);
+        workload.connections = 1;
+        workload.arrivals = Arrivals::Open { rate: 1e6, poisson: false };
+        let mut generator = Generator::new(&workload, &[target()]);
+        generator.start(0);
+        generator.arrive(10_000_000);
+        let tally = generator.take_tally();
+        assert_eq!(tally.offered, 10_001);
+        assert_eq!(tally.missed, 10_001 - u64::from(IN_FLIGHT_MAX));
+    }
+
+    #[test]
+    fn wrong_replies_are_counted_and_nonsense_ends_the_connection() {
+        let mut workload = Workload::new(Protocol::Resp, 2);
+        workload.connections = 1;
+        let mut generator = Generator::new(&workload, &[target()]);
+        generator.start(0);
+        let batch = generator.next_batch().expect("due");
+        generator.on_sent(batch.conn);
+        generator.on_bytes(0, b"-ERR a\r\n$-1\r\n", 5);
+        let tally = generator.take_tally();
+        assert_eq!((tally.replies, tally.wrong, tally.misses), (2, 1, 1));
+        assert_eq!(tally.first_wrong.as_deref(), Some("-ERR a"));
+        generator.on_bytes(0, b"nonsense\r\n", 6);
+        assert!(generator.broken().is_some());
+        assert!(generator.is_quiet(), "a dead connection waits for nothing");
+    }
+}

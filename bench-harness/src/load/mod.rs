@@ -1,0 +1,92 @@
+//! The load generator: what is asked ([`arena`]), how replies are checked ([`reply`]), when
+//! requests leave and what is recorded ([`generator`]); and two ways to move the bytes, the
+//! engine's ring ([`ring`]) and blocking-free standard sockets for tests ([`plain`]).
+//!
+//! Why so: the generator must cost less than the server under test, so requests are encoded
+//! before the run, replies are compared in place, and nothing is allocated for a request.
+//! Invariants: every reply is checked; a wrong one is counted, never taken for a fast one; the
+//! generator does no I/O and reads no clock.
+
+pub mod arena;
+pub mod generator;
+pub mod plain;
+pub mod reply;
+pub mod ring;
+pub mod trial;
+
+use std::net::SocketAddr;
+
+use serde::Serialize;
+
+use crate::peers::Protocol;
+
+/// When requests leave.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Arrivals {
+    /// Closed loop: each connection sends a pipeline, waits for its replies, sends the next.
+    Closed {
+        /// Requests in a pipeline.
+        pipeline: u32,
+    },
+    /// Open loop: requests arrive whether or not the server keeps up; latency counts from the
+    /// time a request was meant to leave.
+    Open {
+        /// Requests in a second, over all connections.
+        rate: f64,
+        /// Poisson arrivals on random connections; else evenly spaced, connections in turn.
+        poisson: bool,
+    },
+}
+
+/// What is asked of a server.
+#[derive(Clone, Debug, Serialize)]
+pub struct Workload {
+    /// What is spoken.
+    pub protocol: Protocol,
+    /// Share of requests that are SET, from 0 to 1.
+    pub set_share: f64,
+    /// Distinct keys, all of which exist before the run.
+    pub keys: u32,
+    /// Length of every value.
+    pub value_len_bytes: usize,
+    /// Connections in all.
+    pub connections: usize,
+    /// When requests leave.
+    pub arrivals: Arrivals,
+    /// Keys, connections and arrivals follow from it.
+    pub seed: u64,
+}
+
+impl Workload {
+    /// GETs of 64 B over 50 connections in closed loop.
+    #[must_use]
+    pub const fn new(protocol: Protocol, pipeline: u32) -> Self {
+        Self {
+            protocol,
+            set_share: 0.0,
+            keys: 100_000,
+            value_len_bytes: 64,
+            connections: 50,
+            arrivals: Arrivals::Closed { pipeline },
+            seed: 1,
+        }
+    }
+}
+
+/// Where connections go: each to one address, all keys or only those of its slots.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// The address.
+    pub addr: SocketAddr,
+    /// Inclusive ranges of hash slots served there; empty for all keys.
+    pub slots: Vec<(u16, u16)>,
+}
+
+impl Target {
+    /// One address for every key.
+    #[must_use]
+    pub const fn all_keys(addr: SocketAddr) -> Self {
+        Self { addr, slots: Vec::new() }
+    }
+}

@@ -1,0 +1,343 @@
+//! One trial: a load on one server for a fixed time, and what it cost.
+//!
+//! Invariants: the server's CPU clock and the replies are read at the same two moments, after the
+//! warm-up and at the end; a trial with a wrong reply or a broken connection is an error, not a
+//! result. Next: `compare` repeats trials.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpStream};
+
+use anyhow::{Context, Result, bail};
+use serde::Serialize;
+
+use super::arena::{self, Asked, Values};
+use super::generator::{Generator, Tally};
+use super::reply::{Decoder, Verdict};
+use super::{Arrivals, Target, Workload, plain, ring};
+use crate::clock::{self, SECOND_NS};
+use crate::peers::Protocol;
+use crate::process::{Server, Usage};
+
+/// Above this share of its core the client may be what limits the rate.
+const CLIENT_BUSY_MAX: f64 = 0.90;
+/// Below this share of its core a server in closed loop was not saturated.
+const SERVER_BUSY_MIN: f64 = 0.90;
+/// An open loop's schedule may lag this share of the reported p99.
+const LAG_SHARE_MAX: f64 = 0.10;
+/// Requests written before their replies are read when keys are loaded.
+const PREFILL_BYTES: usize = 128 << 10;
+
+/// What moves the bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// The engine's ring.
+    Ring,
+    /// The ring, without ever sleeping.
+    Spin,
+    /// Standard sockets, for checks only.
+    Plain,
+}
+
+/// How long.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Timing {
+    /// Before anything is recorded.
+    pub warmup_ns: u64,
+    /// Recorded.
+    pub duration_ns: u64,
+}
+
+/// Latency in nanoseconds.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Latency {
+    /// Median.
+    pub p50_ns: u64,
+    /// 90 %.
+    pub p90_ns: u64,
+    /// 99 %.
+    pub p99_ns: u64,
+    /// 99.9 %.
+    pub p999_ns: u64,
+    /// The largest.
+    pub max_ns: u64,
+}
+
+impl Latency {
+    fn of(histogram: &hdrhistogram::Histogram<u64>) -> Self {
+        Self {
+            p50_ns: histogram.value_at_quantile(0.50),
+            p90_ns: histogram.value_at_quantile(0.90),
+            p99_ns: histogram.value_at_quantile(0.99),
+            p999_ns: histogram.value_at_quantile(0.999),
+            max_ns: histogram.max(),
+        }
+    }
+}
+
+/// Who set the pace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Limit {
+    /// The server's core was full: rates compare.
+    Server,
+    /// The client's core was full or its schedule lagged: rates and latencies are the client's.
+    Client,
+    /// Neither: waiting for each other, or an offered rate both could keep.
+    Neither,
+}
+
+/// The result of a trial.
+#[derive(Clone, Debug, Serialize)]
+pub struct Trial {
+    /// Recorded time.
+    pub elapsed_ns: u64,
+    /// Replies in that time.
+    pub replies: u64,
+    /// Replies including those of the warm-up.
+    pub replies_with_warmup: u64,
+    /// Replies per second.
+    pub rate: f64,
+    /// CPU time of the server's process for one reply.
+    pub server_cpu_ns_per_op: f64,
+    /// CPU time of the client's thread for one reply.
+    pub client_cpu_ns_per_op: f64,
+    /// Share of one core.
+    pub server_busy: f64,
+    /// Share of its core.
+    pub client_busy: f64,
+    /// Share of time the server's threads were runnable and did not run.
+    pub server_wait: f64,
+    /// Share of the server's core that others used or the hypervisor took (10 ms ticks: rough).
+    pub foreign: f64,
+    /// From the intended time to the reply.
+    pub latency: Latency,
+    /// Open loop: how late requests left.
+    pub lag: Latency,
+    /// Open loop: arrivals.
+    pub offered: u64,
+    /// Open loop: arrivals that found no room.
+    pub missed: u64,
+    /// GETs that found nothing.
+    pub misses: u64,
+    /// Context switches of the server for one reply.
+    pub switches_per_op: f64,
+    /// Who set the pace.
+    pub limit: Limit,
+}
+
+enum Mover {
+    Ring(Box<ring::OnRing>),
+    Plain(plain::Plain),
+}
+
+impl Mover {
+    fn run_until(&mut self, generator: &mut Generator, deadline_ns: u64) {
+        match self {
+            Self::Ring(mover) => mover.run_until(generator, deadline_ns),
+            Self::Plain(mover) => mover.run_until(generator, deadline_ns),
+        }
+    }
+}
+
+/// Runs one trial against `server`, whose keys are in place.
+///
+/// # Errors
+/// The server refuses, leaves, or answers wrongly.
+pub fn run(
+    workload: &Workload,
+    targets: &[Target],
+    server: &Server,
+    server_cpu: usize,
+    transport: Transport,
+    timing: Timing,
+) -> Result<Trial> {
+    let mut generator = Generator::new(workload, targets);
+    let mut mover = match transport {
+        Transport::Ring => Mover::Ring(Box::new(ring::OnRing::connect(&generator, false)?)),
+        Transport::Spin => Mover::Ring(Box::new(ring::OnRing::connect(&generator, true)?)),
+        Transport::Plain => Mover::Plain(plain::Plain::connect(&generator)?),
+    };
+    let start_ns = clock::mono_ns();
+    generator.start(start_ns);
+    mover.run_until(&mut generator, start_ns + timing.warmup_ns);
+    let warmup = generator.take_tally();
+    check(&generator, &warmup)?;
+    let before = Reading::take(server, server_cpu);
+    mover.run_until(&mut generator, before.at_ns + timing.duration_ns);
+    let after = Reading::take(server, server_cpu);
+    let tally = generator.take_tally();
+    generator.stop();
+    check(&generator, &tally)?;
+    let mut trial = summarise(workload, transport, &tally, &before, &after);
+    trial.replies_with_warmup += warmup.replies;
+    Ok(trial)
+}
+
+fn check(generator: &Generator, tally: &Tally) -> Result<()> {
+    if let Some(why) = generator.broken() {
+        bail!("{why}");
+    }
+    if tally.replies == 0 {
+        bail!("no reply at all");
+    }
+    if tally.wrong > 0 {
+        let first = tally.first_wrong.as_deref().unwrap_or_default();
+        bail!("{} wrong replies, the first: {first}", tally.wrong);
+    }
+    Ok(())
+}
+
+/// All clocks at one moment.
+struct Reading {
+    at_ns: u64,
+    usage: Usage,
+    client_ns: u64,
+    core_busy_ns: u64,
+}
+
+impl Reading {
+    fn take(server: &Server, server_cpu: usize) -> Self {
+        let core_busy_ns = core_busy_ns(server_cpu);
+        let usage = server.usage();
+        Self { at_ns: clock::mono_ns(), usage, client_ns: clock::thread_cpu_ns(), core_busy_ns }
+    }
+}
+
+/// Time CPU `cpu` was not idle, stolen time included, from `/proc/stat` (ticks of 10 ms).
+fn core_busy_ns(cpu: usize) -> u64 {
+    let text = fs::read_to_string("/proc/stat").unwrap_or_default();
+    let name = format!("cpu{cpu} ");
+    let Some(line) = text.lines().find_map(|line| line.strip_prefix(&name)) else { return 0 };
+    let ticks: Vec<u64> =
+        line.split_whitespace().filter_map(|word| word.parse().ok()).take(8).collect();
+    // user nice system idle iowait irq softirq steal
+    let idle: u64 = ticks.iter().skip(3).take(2).sum();
+    (ticks.iter().sum::<u64>() - idle) * (SECOND_NS / 100)
+}
+
+fn summarise(
+    workload: &Workload,
+    transport: Transport,
+    tally: &Tally,
+    before: &Reading,
+    after: &Reading,
+) -> Trial {
+    let elapsed_ns = (after.at_ns - before.at_ns).max(1);
+    let share = |ns: u64| ns as f64 / elapsed_ns as f64;
+    let usage = after.usage.since(&before.usage);
+    let client_ns = after.client_ns - before.client_ns;
+    let ops = tally.replies.max(1) as f64;
+    let latency = Latency::of(&tally.latency);
+    let lag = Latency::of(&tally.lag);
+    let open = matches!(workload.arrivals, Arrivals::Open { .. });
+    let (server_busy, client_busy) = (share(usage.cpu_ns), share(client_ns));
+    let lagged = open
+        && (lag.p99_ns as f64 > LAG_SHARE_MAX * latency.p99_ns as f64 || tally.missed > 0);
+    let client_full = transport != Transport::Spin && client_busy > CLIENT_BUSY_MAX;
+    let limit = if lagged || (client_full && server_busy < SERVER_BUSY_MIN) {
+        Limit::Client
+    } else if server_busy >= SERVER_BUSY_MIN {
+        Limit::Server
+    } else {
+        Limit::Neither
+    };
+    let core_ns = after.core_busy_ns.saturating_sub(before.core_busy_ns);
+    Trial {
+        elapsed_ns,
+        replies: tally.replies,
+        replies_with_warmup: tally.replies,
+        rate: tally.replies as f64 * SECOND_NS as f64 / elapsed_ns as f64,
+        server_cpu_ns_per_op: usage.cpu_ns as f64 / ops,
+        client_cpu_ns_per_op: client_ns as f64 / ops,
+        server_busy,
+        client_busy,
+        server_wait: share(usage.wait_ns),
+        foreign: share(core_ns.saturating_sub(usage.cpu_ns)),
+        latency,
+        lag,
+        offered: tally.offered,
+        missed: tally.missed,
+        misses: tally.misses,
+        switches_per_op: (usage.switches_voluntary + usage.switches_forced) as f64 / ops,
+        limit,
+    }
+}
+
+/// Stores all keys of a workload, each at the target that serves it.
+///
+/// # Errors
+/// A server does not take them.
+pub fn prefill(workload: &Workload, targets: &[Target]) -> Result<()> {
+    let values = Values::new(workload.value_len_bytes);
+    for target in targets {
+        let keys = (0..workload.keys).filter(|&key| arena::serves(target, key));
+        prefill_one(workload.protocol, target.addr, keys, &values)
+            .with_context(|| format!("store keys at {}", target.addr))?;
+    }
+    Ok(())
+}
+
+fn prefill_one(
+    protocol: Protocol,
+    addr: SocketAddr,
+    keys: impl Iterator<Item = u32>,
+    values: &Values,
+) -> Result<()> {
+    let stream = TcpStream::connect(addr)?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(std::time::Duration::from_secs(30)))?;
+    let mut reader = BufReader::with_capacity(1 << 16, &stream);
+    let mut decoder = Decoder::default();
+    let mut requests = Vec::with_capacity(PREFILL_BYTES * 2);
+    let mut keys = keys.peekable();
+    while keys.peek().is_some() {
+        requests.clear();
+        let mut asked = Vec::new();
+        while requests.len() < PREFILL_BYTES
+            && let Some(key) = keys.next()
+        {
+            asked.push(Asked { key, set: true });
+            arena::encode(protocol, Asked { key, set: true }, values, &mut requests);
+        }
+        (&stream).write_all(&requests)?;
+        for asked in asked {
+            read_reply(&mut reader, &mut decoder, protocol, asked, values)?;
+        }
+    }
+    Ok(())
+}
+
+/// Reads one reply and takes only the right one.
+///
+/// # Errors
+/// Another reply, or none.
+pub fn read_reply(
+    reader: &mut BufReader<&TcpStream>,
+    decoder: &mut Decoder,
+    protocol: Protocol,
+    asked: Asked,
+    values: &Values,
+) -> Result<()> {
+    loop {
+        if reader.buffer().is_empty() {
+            // Fills the buffer without taking from it.
+            reader.fill_buf()?;
+        }
+        let held = reader.buffer();
+        if held.is_empty() {
+            bail!("closed by the server");
+        }
+        let (used, verdict) = match decoder.feed(protocol, asked, values, held) {
+            Ok(fed) => fed,
+            Err(lost) => bail!("not a reply: {}", lost.0),
+        };
+        reader.consume(used);
+        match verdict {
+            None => {}
+            Some(Verdict::Right) => return Ok(()),
+            Some(other) => bail!("answered {other:?}"),
+        }
+    }
+}

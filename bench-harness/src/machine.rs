@@ -1,0 +1,117 @@
+//! The machine a report was made on, and the network namespace trials run in.
+//!
+//! Why a namespace: the system's congestion control (often BBR, whose pacing timers show in
+//! profiles) applies to what a *peer* accepts, and cannot be set on its sockets from outside. A
+//! network namespace of our own has its own default, its own loopback and all ports free.
+
+use std::fs;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use nix::sched::{CloneFlags, unshare};
+use serde::Serialize;
+
+/// Congestion controls in order of preference.
+const CONGESTION: [&str; 2] = ["cubic", "reno"];
+
+/// What a reader needs in order to judge a figure.
+#[derive(Clone, Debug, Serialize)]
+pub struct Machine {
+    /// CPU model, as the kernel names it.
+    pub cpu: String,
+    /// CPUs online.
+    pub cpus: usize,
+    /// Memory.
+    pub memory_bytes: u64,
+    /// Kernel release.
+    pub kernel: String,
+    /// Idle driver, whose wake-up time shows at low load.
+    pub idle_driver: String,
+    /// Transparent huge pages.
+    pub huge_pages: String,
+    /// Congestion control of the trials.
+    pub congestion: String,
+    /// Whether they ran in a network namespace of their own.
+    pub own_network: bool,
+    /// Whether both sides had SCHED_FIFO.
+    pub fifo: bool,
+    /// Load average at the start.
+    pub load: String,
+    /// Seconds since the Unix epoch at the start.
+    pub unix_s: u64,
+}
+
+fn read(path: &str) -> Option<String> {
+    fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
+}
+
+fn field(text: &str, name: &str) -> Option<String> {
+    let line = text.lines().find(|line| line.starts_with(name))?;
+    line.split_once(':').map(|(_, value)| value.trim().to_owned())
+}
+
+impl Machine {
+    /// The machine now.
+    #[must_use]
+    pub fn describe(own_network: bool, fifo: bool) -> Self {
+        let unknown = || "unknown".to_owned();
+        let cpuinfo = read("/proc/cpuinfo").unwrap_or_default();
+        let memory = read("/proc/meminfo").and_then(|text| field(&text, "MemTotal"));
+        let kib = memory.and_then(|text| text.split(' ').next().and_then(|kib| kib.parse().ok()));
+        Self {
+            cpu: field(&cpuinfo, "model name").unwrap_or_else(unknown),
+            cpus: cpuinfo.lines().filter(|line| line.starts_with("processor")).count(),
+            memory_bytes: kib.unwrap_or(0_u64) * 1024,
+            kernel: read("/proc/sys/kernel/osrelease").unwrap_or_else(unknown),
+            idle_driver: read("/sys/devices/system/cpu/cpuidle/current_driver")
+                .unwrap_or_else(unknown),
+            huge_pages: read("/sys/kernel/mm/transparent_hugepage/enabled")
+                .unwrap_or_else(unknown),
+            congestion: read("/proc/sys/net/ipv4/tcp_congestion_control").unwrap_or_else(unknown),
+            own_network,
+            fifo,
+            load: read("/proc/loadavg").unwrap_or_else(unknown),
+            unix_s: crate::clock::unix_us() / 1_000_000,
+        }
+    }
+}
+
+/// The congestion control for the client's sockets: the default where it does not pace, else one
+/// that does not.
+#[must_use]
+pub fn congestion() -> Option<&'static str> {
+    let names = |path: &str| read(path).unwrap_or_default();
+    let default = names("/proc/sys/net/ipv4/tcp_congestion_control");
+    let available = names("/proc/sys/net/ipv4/tcp_available_congestion_control");
+    let is = |list: &str, name: &str| list.split(' ').any(|other| other == name);
+    CONGESTION
+        .into_iter()
+        .find(|name| is(&default, name))
+        .or_else(|| CONGESTION.into_iter().find(|name| is(&available, name)))
+}
+
+/// Moves this process, and what it starts, to a fresh network namespace with a working loopback
+/// and a congestion control that does not pace. Call before any thread is started.
+///
+/// # Errors
+/// No right to do so (root, or CAP_SYS_ADMIN), or ip(8) is missing.
+pub fn enter_own_network() -> Result<()> {
+    if !fs::metadata("/sys/class/net/lo").is_ok_and(|meta| meta.is_dir()) {
+        bail!("no loopback device");
+    }
+    let ip = Command::new("ip").arg("-V").output().context("ip (package iproute2)")?;
+    if !ip.status.success() {
+        bail!("ip -V: {}", ip.status);
+    }
+    unshare(CloneFlags::CLONE_NEWNET).context("unshare(CLONE_NEWNET)")?;
+    let up = Command::new("ip").args(["link", "set", "lo", "up"]).output().context("ip")?;
+    if !up.status.success() {
+        bail!("ip link set lo up: {}", String::from_utf8_lossy(&up.stderr).trim());
+    }
+    // Only the first namespace may make a restricted control its default: then the next one.
+    // When none may be set, the report's description of the machine shows what is in use.
+    let _ = CONGESTION
+        .iter()
+        .any(|control| fs::write("/proc/sys/net/ipv4/tcp_congestion_control", control).is_ok());
+    Ok(())
+}

@@ -1,0 +1,354 @@
+//! The `bench` command: lists what there is, runs comparisons, puts a load on a running server,
+//! and hosts our sessions on other runtimes.
+
+#![forbid(unsafe_code)]
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use bench_harness::clock::{MILLISECOND_NS, SECOND_NS};
+use bench_harness::compare::{self, Bench};
+use bench_harness::host::{self, Hosting};
+use bench_harness::load::trial::{self, Timing, Transport};
+use bench_harness::load::{Arrivals, Target, Workload};
+use bench_harness::machine::{self, Machine};
+use bench_harness::peers::{PEERS, Ports, Protocol};
+use bench_harness::process::{self, Server};
+use bench_harness::report::{self, Report};
+use bench_harness::scenario::cells::{self, Options, ROWS};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Compares our servers with others on the same core.
+#[derive(Debug, Parser)]
+#[command(name = "bench", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Commands,
+}
+
+#[derive(Debug, Subcommand)]
+enum Commands {
+    /// What can be compared, and with whom.
+    List,
+    /// Runs rows of the cache's table of claims.
+    Cache(CacheArgs),
+    /// Puts one load on a server that runs already, and prints the trial as JSON.
+    Load(LoadArgs),
+    /// Serves a session on another runtime until it is ended.
+    Host(HostArgs),
+}
+
+#[derive(Debug, Args)]
+struct CacheArgs {
+    /// Rows to run, by number; all when none is given.
+    #[arg(long, value_delimiter = ',')]
+    row: Vec<String>,
+    /// Fewer cells, rounds and shorter trials: to see that everything works.
+    #[arg(long)]
+    quick: bool,
+    /// Rounds, each with one trial of every server.
+    #[arg(long)]
+    pairs: Option<usize>,
+    /// Recorded seconds of a trial.
+    #[arg(long)]
+    seconds: Option<f64>,
+    /// The server under test, by its name in `bench list`.
+    #[arg(long, default_value = "shardd")]
+    ours: String,
+    /// The server rows 3, 3b, 3c and 5 compare it with.
+    #[arg(long, default_value = "redis")]
+    baseline: String,
+    /// The servers row 4 compares it with, instead of all.
+    #[arg(long, value_delimiter = ',')]
+    peer: Vec<String>,
+    /// Only cells whose description holds this text.
+    #[arg(long)]
+    only: Option<String>,
+    /// Core of the servers.
+    #[arg(long, default_value_t = 0)]
+    server_cpu: usize,
+    /// Core of the load.
+    #[arg(long, default_value_t = 1)]
+    client_cpu: usize,
+    /// What moves the load's bytes.
+    #[arg(long, value_enum, default_value_t = Transport::Ring)]
+    transport: Transport,
+    /// SCHED_FIFO for both sides.
+    #[arg(long)]
+    fifo: bool,
+    /// Stay in the network namespace of the host.
+    #[arg(long)]
+    host_network: bool,
+    /// First port for servers.
+    #[arg(long, default_value_t = 22_000)]
+    port: u16,
+    /// Seed of loads and resampling.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Write every sample here, as JSON.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Fail (exit 3) when a bar is missed.
+    #[arg(long)]
+    gate: bool,
+    /// Print what would run and how long it takes, and stop.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+struct LoadArgs {
+    /// The server.
+    #[arg(long)]
+    addr: SocketAddr,
+    /// Its process, whose CPU clock is read.
+    #[arg(long)]
+    pid: u32,
+    /// What it speaks.
+    #[arg(long, value_enum, default_value_t = Protocol::Resp)]
+    protocol: Protocol,
+    /// Connections.
+    #[arg(long, default_value_t = 50)]
+    connections: usize,
+    /// Closed loop with this many requests in a pipeline.
+    #[arg(long, default_value_t = 1)]
+    pipeline: u32,
+    /// Open loop with this many requests a second instead.
+    #[arg(long)]
+    rate: Option<f64>,
+    /// Evenly spaced arrivals instead of Poisson.
+    #[arg(long)]
+    constant: bool,
+    /// Share of requests that are SET.
+    #[arg(long, default_value_t = 0.0)]
+    set_share: f64,
+    /// Length of values.
+    #[arg(long, default_value_t = 64)]
+    value_len: usize,
+    /// Distinct keys.
+    #[arg(long, default_value_t = 100_000)]
+    keys: u32,
+    /// Recorded seconds.
+    #[arg(long, default_value_t = 2.0)]
+    seconds: f64,
+    /// Core of the load.
+    #[arg(long, default_value_t = 1)]
+    client_cpu: usize,
+    /// What moves the bytes.
+    #[arg(long, value_enum, default_value_t = Transport::Ring)]
+    transport: Transport,
+    /// Seed.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum SessionKind {
+    /// The cache's own session.
+    Cache,
+    /// A minimal one, for trying the harness.
+    Echo,
+}
+
+#[derive(Debug, Args)]
+struct HostArgs {
+    /// Which runtime.
+    #[arg(value_enum)]
+    runtime: host::Runtime,
+    /// Where to listen.
+    #[arg(long)]
+    addr: SocketAddr,
+    /// What to serve.
+    #[arg(long, value_enum, default_value_t = SessionKind::Cache)]
+    session: SessionKind,
+    /// Read buffer of each connection, in bytes.
+    #[arg(long, default_value_t = 4096)]
+    read_buffer: usize,
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Commands::List => {
+            list();
+            Ok(ExitCode::SUCCESS)
+        }
+        Commands::Cache(args) => cache(&args),
+        Commands::Load(args) => load(&args),
+        Commands::Host(args) => serve(&args),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("bench: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+/// Prints to standard output; a reader that left (`| head`) is no error.
+fn print(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+fn list() {
+    let mut text = "rows of `bench cache`:\n".to_owned();
+    for (row, about) in ROWS {
+        text.push_str(&format!("  {row:<4} {about}\n"));
+    }
+    text.push_str("servers:\n");
+    for peer in PEERS {
+        let version = peer.version().unwrap_or_else(|error| format!("not present: {error:#}"));
+        text.push_str(&format!("  {:<18} {} [{version}]\n", peer.name, peer.about));
+    }
+    print(&text);
+}
+
+fn nanoseconds(seconds: f64) -> Result<u64> {
+    if !(0.01..=3600.0).contains(&seconds) {
+        bail!("a trial takes from 0.01 to 3600 seconds, not {seconds}");
+    }
+    Ok((seconds * SECOND_NS as f64) as u64)
+}
+
+fn cells_of(args: &CacheArgs) -> Result<Vec<compare::Cell>> {
+    let (pairs, seconds) = if args.quick { (3, 0.4) } else { (10, 1.0) };
+    let options = Options {
+        ours: args.ours.clone(),
+        baseline: args.baseline.clone(),
+        peers: args.peer.clone(),
+        pairs: args.pairs.unwrap_or(pairs).max(1),
+        duration_ns: nanoseconds(args.seconds.unwrap_or(seconds))?,
+        server_cpu: args.server_cpu,
+        client_cpu: args.client_cpu,
+        quick: args.quick,
+    };
+    let rows: Vec<&str> = if args.row.is_empty() {
+        ROWS.iter().map(|(row, _)| *row).collect()
+    } else {
+        args.row.iter().map(String::as_str).collect()
+    };
+    let mut cells = Vec::new();
+    for row in rows {
+        cells.extend(cells::of_row(row, &options)?);
+    }
+    if let Some(only) = &args.only {
+        cells.retain(|cell| cell.name.contains(only.as_str()));
+    }
+    Ok(cells)
+}
+
+fn cache(args: &CacheArgs) -> Result<ExitCode> {
+    let cells = cells_of(args)?;
+    if let Some(path) = &args.json {
+        // Found out now rather than after half an hour.
+        std::fs::write(path, "{}\n").with_context(|| format!("write {}", path.display()))?;
+    }
+    let total: u128 = cells.iter().map(|cell| cell.estimate().as_nanos()).sum();
+    eprintln!("{} cells, about {}", cells.len(), report::minutes(total));
+    if args.dry_run {
+        for cell in &cells {
+            let time = report::minutes(cell.estimate().as_nanos());
+            print(&format!("{:<3} {} ({} rounds, {time})\n", cell.row, cell.name, cell.rounds));
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let own_network = !args.host_network && enter_network();
+    compare::check_cpus(args.server_cpu, args.client_cpu)?;
+    if args.fifo {
+        process::make_fifo(std::process::id())?;
+    }
+    let mut bench = Bench {
+        ports: Ports::new(args.port, args.port.saturating_add(999)),
+        server_cpu: args.server_cpu,
+        client_cpu: args.client_cpu,
+        transport: args.transport,
+        fifo: args.fifo,
+        seed: args.seed,
+    };
+    let mut report = Report {
+        schema: report::SCHEMA,
+        bench_version: env!("CARGO_PKG_VERSION"),
+        command: std::env::args().collect::<Vec<_>>().join(" "),
+        machine: Machine::describe(own_network, args.fifo),
+        transport: args.transport,
+        seed: args.seed,
+        cells: Vec::new(),
+    };
+    for (index, cell) in cells.iter().enumerate() {
+        eprintln!("[{}/{}] row {}: {}", index + 1, cells.len(), cell.row, cell.name);
+        report.cells.push(bench.run(cell, &mut |line| eprintln!("  {line}")));
+        if let Some(path) = &args.json {
+            let json = serde_json::to_string_pretty(&report).context("encode the report")?;
+            std::fs::write(path, json).with_context(|| format!("write {}", path.display()))?;
+        }
+    }
+    process::remove_log();
+    print(&report.text());
+    let missed = report.missed();
+    Ok(if args.gate && missed > 0 { ExitCode::from(3) } else { ExitCode::SUCCESS })
+}
+
+/// A network of our own, or a line that says why not.
+fn enter_network() -> bool {
+    match machine::enter_own_network() {
+        Ok(()) => true,
+        Err(error) => {
+            eprintln!(
+                "in the host's network, where servers send with its congestion control: {error:#}"
+            );
+            false
+        }
+    }
+}
+
+fn load(args: &LoadArgs) -> Result<ExitCode> {
+    process::pin_self(args.client_cpu)?;
+    let arrivals = match args.rate {
+        Some(rate) => Arrivals::Open { rate, poisson: !args.constant },
+        None => Arrivals::Closed { pipeline: args.pipeline.max(1) },
+    };
+    let workload = Workload {
+        protocol: args.protocol,
+        set_share: args.set_share,
+        keys: args.keys,
+        value_len_bytes: args.value_len,
+        connections: args.connections.max(1),
+        arrivals,
+        seed: args.seed,
+    };
+    let targets = [Target::all_keys(args.addr)];
+    trial::prefill(&workload, &targets)?;
+    let timing =
+        Timing { warmup_ns: 300 * MILLISECOND_NS, duration_ns: nanoseconds(args.seconds)? };
+    let server = Server::watch(args.pid)?;
+    let trial = trial::run(&workload, &targets, &server, 0, args.transport, timing)?;
+    let json = serde_json::to_string_pretty(&trial).context("encode the trial")?;
+    print(&format!("{json}\n"));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn serve(args: &HostArgs) -> Result<ExitCode> {
+    let hosting =
+        Hosting { addr: args.addr, read_buffer_bytes: args.read_buffer.clamp(512, 16 << 20) };
+    match args.session {
+        SessionKind::Cache => host::run(args.runtime, host::cache::Cache::default(), hosting)?,
+        SessionKind::Echo => host::run(args.runtime, host::echo::Echo, hosting)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The table must name real peers; checked here because clap's defaults are text.
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bench_harness::peers;
+
+    #[test]
+    fn defaults_name_servers_that_exist() {
+        let cli = Cli::parse_from(["bench", "cache", "--row", "3,4", "--quick"]);
+        let Commands::Cache(args) = cli.command else { panic!("another command") };
+        assert!(peers::find(&args.ours).is_ok());
+        assert!(peers::find(&args.baseline).is_ok());
+        assert_eq!(cells_of(&args).expect("rows exist").len(), 8);
+    }
+}
