@@ -5,8 +5,10 @@
 //! directly. Invariants: all values are nanoseconds. Next: `process` for what else is read of a
 //! server under test.
 
-use nix::time::{ClockId, ClockNanosleepFlags, clock_getcpuclockid, clock_gettime, clock_nanosleep};
 use nix::sys::time::TimeSpec;
+use nix::time::{
+    ClockId, ClockNanosleepFlags, clock_getcpuclockid, clock_gettime, clock_nanosleep,
+};
 use nix::unistd::Pid;
 
 /// One second.

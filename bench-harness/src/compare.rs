@@ -209,8 +209,7 @@ impl Bench {
 
     /// Runs one cell; `progress` hears of every trial.
     pub fn run(&mut self, cell: &Cell, progress: &mut dyn FnMut(&str)) -> Outcome {
-        let mut sides: Vec<SideOutcome> =
-            cell.sides.iter().map(SideOutcome::new).collect();
+        let mut sides: Vec<SideOutcome> = cell.sides.iter().map(SideOutcome::new).collect();
         for round in stats::alternating(cell.sides.len(), cell.rounds) {
             for index in round {
                 if sides[index].failed.is_some() {
@@ -234,9 +233,15 @@ impl Bench {
             let metric = cell.claims.first()?.metric;
             Some(Same { metric, ratio: ratio(&sides[first], &sides[second], metric, self.seed)? })
         });
-        let verdicts =
-            cell.claims.iter().map(|claim| judge(claim, &sides, self.seed)).collect();
-        Outcome { row: cell.row, name: cell.name.clone(), timing: cell.timing, sides, same, verdicts }
+        let verdicts = cell.claims.iter().map(|claim| judge(claim, &sides, self.seed)).collect();
+        Outcome {
+            row: cell.row,
+            name: cell.name.clone(),
+            timing: cell.timing,
+            sides,
+            same,
+            verdicts,
+        }
     }
 }
 
@@ -247,7 +252,8 @@ fn describe(label: &str, sample: &Sample) -> String {
     }
     if let Some(trial) = &sample.trial {
         text.push_str(&format!(
-            "  busy {:.0} %/{:.0} %  foreign {:.0} %",
+            "  client {:.0} ns/op  busy {:.0} %/{:.0} %  foreign {:.0} %",
+            trial.client_cpu_ns_per_op,
             trial.server_busy * 100.0,
             trial.client_busy * 100.0,
             trial.foreign * 100.0
@@ -354,8 +360,7 @@ pub struct Outcome {
 
 fn ratio(base: &SideOutcome, cand: &SideOutcome, metric: Metric, seed: u64) -> Option<Ratio> {
     // Samples of one round stand at the same place, since a failed side stops for good.
-    let pairs: Vec<(f64, f64)> =
-        base.values(metric).into_iter().zip(cand.values(metric)).collect();
+    let pairs: Vec<(f64, f64)> = base.values(metric).into_iter().zip(cand.values(metric)).collect();
     stats::ratio_of_medians(&pairs, seed)
 }
 
@@ -416,10 +421,8 @@ mod tests {
     use super::*;
 
     fn side(label: &str, values: &[f64]) -> SideOutcome {
-        let sample = |&value: &f64| Sample {
-            values: vec![(Metric::CpuNsPerOp, value)],
-            trial: None,
-        };
+        let sample =
+            |&value: &f64| Sample { values: vec![(Metric::CpuNsPerOp, value)], trial: None };
         SideOutcome {
             label: label.to_owned(),
             version: String::new(),

@@ -65,8 +65,7 @@ impl Machine {
             kernel: read("/proc/sys/kernel/osrelease").unwrap_or_else(unknown),
             idle_driver: read("/sys/devices/system/cpu/cpuidle/current_driver")
                 .unwrap_or_else(unknown),
-            huge_pages: read("/sys/kernel/mm/transparent_hugepage/enabled")
-                .unwrap_or_else(unknown),
+            huge_pages: read("/sys/kernel/mm/transparent_hugepage/enabled").unwrap_or_else(unknown),
             congestion: read("/proc/sys/net/ipv4/tcp_congestion_control").unwrap_or_else(unknown),
             own_network,
             fifo,

@@ -19,6 +19,7 @@ use bench_harness::peers::{PEERS, Ports, Protocol};
 use bench_harness::process::{self, Server};
 use bench_harness::report::{self, Report};
 use bench_harness::scenario::cells::{self, Options, ROWS};
+use bench_harness::storage;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Compares our servers with others on the same core.
@@ -35,6 +36,8 @@ enum Commands {
     List,
     /// Runs rows of the cache's table of claims.
     Cache(CacheArgs),
+    /// Durable appends, files to sockets and messages between shards, beside other ways to do them.
+    Storage(StorageArgs),
     /// Puts one load on a server that runs already, and prints the trial as JSON.
     Load(LoadArgs),
     /// Serves a session on another runtime until it is ended.
@@ -97,6 +100,31 @@ struct CacheArgs {
     /// Print what would run and how long it takes, and stop.
     #[arg(long)]
     dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+struct StorageArgs {
+    /// Rows to run: commits (4c), files and cold (4d), cross (4e); all when none is given.
+    #[arg(long, value_delimiter = ',')]
+    row: Vec<String>,
+    /// Where files are made; on the disk to be measured.
+    #[arg(long, default_value = "target/bench-storage")]
+    dir: PathBuf,
+    /// Rounds, each with one trial of each side.
+    #[arg(long, default_value_t = 5)]
+    pairs: usize,
+    /// Seconds of a trial.
+    #[arg(long, default_value_t = 2.0)]
+    seconds: f64,
+    /// Core of the measured side; the next one receives.
+    #[arg(long, default_value_t = 0)]
+    server_cpu: usize,
+    /// First port to use.
+    #[arg(long, default_value_t = 22_900)]
+    port: u16,
+    /// Write every cell here, as JSON.
+    #[arg(long)]
+    json: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -176,6 +204,7 @@ fn main() -> ExitCode {
             Ok(ExitCode::SUCCESS)
         }
         Commands::Cache(args) => cache(&args),
+        Commands::Storage(args) => storage(&args),
         Commands::Load(args) => load(&args),
         Commands::Host(args) => serve(&args),
     };
@@ -183,6 +212,24 @@ fn main() -> ExitCode {
         eprintln!("bench: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+fn storage(args: &StorageArgs) -> Result<ExitCode> {
+    let options = storage::Options {
+        rows: args.row.clone(),
+        dir: args.dir.clone(),
+        rounds: args.pairs,
+        trial_ns: (args.seconds * SECOND_NS as f64) as u64,
+        port: args.port,
+        cpu: args.server_cpu,
+    };
+    let report = storage::run(&options)?;
+    print(&report.table());
+    if let Some(path) = &args.json {
+        let json = serde_json::to_string_pretty(&report).context("encode the report")?;
+        std::fs::write(path, json).with_context(|| format!("write {}", path.display()))?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Prints to standard output; a reader that left (`| head`) is no error.

@@ -68,32 +68,67 @@ enum Version {
 const LOCK: &str = include_str!("../../Cargo.lock");
 
 fn locked_version(package: &str) -> Option<&'static str> {
-    let entry = LOCK.split("[[package]]").find(|entry| {
-        entry.lines().any(|line| line.trim() == format!("name = \"{package}\""))
-    })?;
-    entry.lines().find_map(|line| line.strip_prefix("version = ")).map(|text| text.trim_matches('"'))
+    let entry = LOCK
+        .split("[[package]]")
+        .find(|entry| entry.lines().any(|line| line.trim() == format!("name = \"{package}\"")))?;
+    entry
+        .lines()
+        .find_map(|line| line.strip_prefix("version = "))
+        .map(|text| text.trim_matches('"'))
 }
 
 const REDIS_ARGS: &[&str] = &[
-    "--port", "{port}", "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
-    "--protected-mode", "no", "--maxclients", MAX_CLIENTS, "--tcp-backlog", "4096",
+    "--port",
+    "{port}",
+    "--bind",
+    "127.0.0.1",
+    "--save",
+    "",
+    "--appendonly",
+    "no",
+    "--protected-mode",
+    "no",
+    "--maxclients",
+    MAX_CLIENTS,
+    "--tcp-backlog",
+    "4096",
 ];
 const OURS_ARGS: &[&str] = &[
-    "--cache", "127.0.0.1:{port}", "--admin", "127.0.0.1:{admin}", "--shards", "{shards}",
-    "--cpus", "{cpus}", "--max-clients", MAX_CLIENTS,
+    "--cache",
+    "127.0.0.1:{port}",
+    "--admin",
+    "127.0.0.1:{admin}",
+    "--shards",
+    "{shards}",
+    "--cpus",
+    "{cpus}",
+    "--max-clients",
+    MAX_CLIENTS,
 ];
 
 macro_rules! hosted {
     ($runtime:literal) => {
         &[
-            "host", $runtime, "--addr", "127.0.0.1:{port}", "--session", "cache",
-            "--read-buffer", "{buffer}",
+            "host",
+            $runtime,
+            "--addr",
+            "127.0.0.1:{port}",
+            "--session",
+            "cache",
+            "--read-buffer",
+            "{buffer}",
         ]
     };
     ($runtime:literal, echo) => {
         &[
-            "host", $runtime, "--addr", "127.0.0.1:{port}", "--session", "echo",
-            "--read-buffer", "{buffer}",
+            "host",
+            $runtime,
+            "--addr",
+            "127.0.0.1:{port}",
+            "--session",
+            "echo",
+            "--read-buffer",
+            "{buffer}",
         ]
     };
 }
@@ -101,62 +136,106 @@ macro_rules! hosted {
 /// All of them.
 pub const PEERS: &[Peer] = &[
     Peer {
-        name: "shardd", about: "ours: every service in one process, the cache alone here",
-        protocol: Protocol::Resp, program: Program::Sibling("shardd"), args: OURS_ARGS,
+        name: "shardd",
+        about: "ours: every service in one process, the cache alone here",
+        protocol: Protocol::Resp,
+        program: Program::Sibling("shardd"),
+        args: OURS_ARGS,
         version: Version::Flag,
     },
     Peer {
-        name: "cache", about: "ours: the cache as a process of its own",
-        protocol: Protocol::Resp, program: Program::Sibling("cache"), args: OURS_ARGS,
+        name: "cache",
+        about: "ours: the cache as a process of its own",
+        protocol: Protocol::Resp,
+        program: Program::Sibling("cache"),
+        args: OURS_ARGS,
         version: Version::Flag,
     },
     Peer {
-        name: "redis", about: "redis-server, no persistence",
-        protocol: Protocol::Resp, program: Program::Path("redis-server"), args: REDIS_ARGS,
+        name: "redis",
+        about: "redis-server, no persistence",
+        protocol: Protocol::Resp,
+        program: Program::Path("redis-server"),
+        args: REDIS_ARGS,
         version: Version::Flag,
     },
     Peer {
-        name: "valkey", about: "valkey-server, no persistence",
-        protocol: Protocol::Resp, program: Program::Path("valkey-server"), args: REDIS_ARGS,
+        name: "valkey",
+        about: "valkey-server, no persistence",
+        protocol: Protocol::Resp,
+        program: Program::Path("valkey-server"),
+        args: REDIS_ARGS,
         version: Version::Flag,
     },
     Peer {
-        name: "memcached", about: "memcached, one worker thread, text protocol",
-        protocol: Protocol::Memcache, program: Program::Path("memcached"),
+        name: "memcached",
+        about: "memcached, one worker thread, text protocol",
+        protocol: Protocol::Memcache,
+        program: Program::Path("memcached"),
         args: &[
-            "-l", "127.0.0.1", "-p", "{port}", "-U", "0", "-t", "1", "-m", "4096", "-c",
-            MAX_CLIENTS, "-u", "root",
+            "-l",
+            "127.0.0.1",
+            "-p",
+            "{port}",
+            "-U",
+            "0",
+            "-t",
+            "1",
+            "-m",
+            "4096",
+            "-c",
+            MAX_CLIENTS,
+            "-u",
+            "root",
         ],
         version: Version::Flag,
     },
     Peer {
-        name: "monoio", about: "our cache session on monoio as shipped",
-        protocol: Protocol::Resp, program: Program::Own, args: hosted!("monoio"),
+        name: "monoio",
+        about: "our cache session on monoio as shipped",
+        protocol: Protocol::Resp,
+        program: Program::Own,
+        args: hosted!("monoio"),
         version: Version::Runtime("monoio"),
     },
     Peer {
-        name: "monoio-defer", about: "our cache session on monoio with DEFER_TASKRUN",
-        protocol: Protocol::Resp, program: Program::Own, args: hosted!("monoio-defer"),
+        name: "monoio-defer",
+        about: "our cache session on monoio with DEFER_TASKRUN",
+        protocol: Protocol::Resp,
+        program: Program::Own,
+        args: hosted!("monoio-defer"),
         version: Version::Runtime("monoio"),
     },
     Peer {
-        name: "glommio", about: "our cache session on glommio",
-        protocol: Protocol::Resp, program: Program::Own, args: hosted!("glommio"),
+        name: "glommio",
+        about: "our cache session on glommio",
+        protocol: Protocol::Resp,
+        program: Program::Own,
+        args: hosted!("glommio"),
         version: Version::Runtime("glommio"),
     },
     Peer {
-        name: "echo-monoio", about: "a minimal session on monoio, for trying the harness",
-        protocol: Protocol::Resp, program: Program::Own, args: hosted!("monoio", echo),
+        name: "echo-monoio",
+        about: "a minimal session on monoio, for trying the harness",
+        protocol: Protocol::Resp,
+        program: Program::Own,
+        args: hosted!("monoio", echo),
         version: Version::Runtime("monoio"),
     },
     Peer {
-        name: "echo-monoio-defer", about: "a minimal session on monoio with DEFER_TASKRUN",
-        protocol: Protocol::Resp, program: Program::Own, args: hosted!("monoio-defer", echo),
+        name: "echo-monoio-defer",
+        about: "a minimal session on monoio with DEFER_TASKRUN",
+        protocol: Protocol::Resp,
+        program: Program::Own,
+        args: hosted!("monoio-defer", echo),
         version: Version::Runtime("monoio"),
     },
     Peer {
-        name: "echo-glommio", about: "a minimal session on glommio",
-        protocol: Protocol::Resp, program: Program::Own, args: hosted!("glommio", echo),
+        name: "echo-glommio",
+        about: "a minimal session on glommio",
+        protocol: Protocol::Resp,
+        program: Program::Own,
+        args: hosted!("glommio", echo),
         version: Version::Runtime("glommio"),
     },
 ];
@@ -356,8 +435,13 @@ mod tests {
 
     fn place() -> Place {
         Place {
-            port: 22_900, admin: 22_901, shards: 2, cpus: vec![0, 1], read_buffer: 4096,
-            client_cpu: 1, fifo: false,
+            port: 22_900,
+            admin: 22_901,
+            shards: 2,
+            cpus: vec![0, 1],
+            read_buffer: 4096,
+            client_cpu: 1,
+            fifo: false,
         }
     }
 
@@ -381,7 +465,8 @@ mod tests {
 
     #[test]
     fn metrics_are_summed_over_labels() {
-        let text = "# HELP a_total x\na_total{shard=\"0\"} 3\na_total{shard=\"1\"} 4\na_total_b 9\n";
+        let text =
+            "# HELP a_total x\na_total{shard=\"0\"} 3\na_total{shard=\"1\"} 4\na_total_b 9\n";
         assert_eq!(metric_sum(text, "a_total"), Some(7.0));
         assert_eq!(metric_sum(text, "missing"), None);
     }

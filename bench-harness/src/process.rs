@@ -202,8 +202,7 @@ impl Usage {
     /// What `/proc` says of `pid` now; zeros when it is gone.
     #[must_use]
     pub fn of(pid: u32) -> Self {
-        let mut usage =
-            Self { cpu_ns: clock::process_cpu_ns(pid).unwrap_or(0), ..Self::default() };
+        let mut usage = Self { cpu_ns: clock::process_cpu_ns(pid).unwrap_or(0), ..Self::default() };
         for task in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
             let read = |name: &str| fs::read_to_string(task.path().join(name)).unwrap_or_default();
             let wait = read("schedstat").split_whitespace().nth(1).and_then(|ns| ns.parse().ok());

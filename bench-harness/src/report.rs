@@ -89,8 +89,18 @@ impl Report {
     pub fn table(&self) -> String {
         let mut rows = vec![
             [
-                "row", "what", "figure", "candidate", "median (best)", "baseline",
-                "median (best)", "ratio", "95 %", "A/A", "bar", "result",
+                "row",
+                "what",
+                "figure",
+                "candidate",
+                "median (best)",
+                "baseline",
+                "median (best)",
+                "ratio",
+                "95 %",
+                "A/A",
+                "bar",
+                "result",
             ]
             .map(str::to_owned)
             .to_vec(),
@@ -135,10 +145,9 @@ fn table_row(cell: &Outcome, verdict: &Verdict) -> Vec<String> {
         None => ("-".to_owned(), "-".to_owned()),
     };
     let same = match cell.same.filter(|same| same.metric == verdict.metric) {
-        Some(same) => format!(
-            "{:.3} ({:.3}-{:.3})",
-            same.ratio.ratio, same.ratio.low, same.ratio.high
-        ),
+        Some(same) => {
+            format!("{:.3} ({:.3}-{:.3})", same.ratio.ratio, same.ratio.low, same.ratio.high)
+        }
         None => "-".to_owned(),
     };
     let bar = match verdict.bar {
@@ -202,7 +211,8 @@ fn notes(cell: &Outcome) -> Vec<String> {
         if let Some(why) = &side.failed {
             notes.push(format!("{} did not run: {why}", side.label));
         }
-        let trials: Vec<_> = side.samples.iter().filter_map(|sample| sample.trial.as_ref()).collect();
+        let trials: Vec<_> =
+            side.samples.iter().filter_map(|sample| sample.trial.as_ref()).collect();
         if trials.is_empty() {
             continue;
         }

@@ -168,8 +168,7 @@ mod tests {
             for part in [&stream[..cut], &stream[cut..]] {
                 held.extend_from_slice(part);
                 let mut input = Input::borrowed(&held);
-                let flow =
-                    session.on_bytes(&mut input, &mut out, &mut shard, Instant::default());
+                let flow = session.on_bytes(&mut input, &mut out, &mut shard, Instant::default());
                 assert_eq!(flow, Flow::NeedInput);
                 let consumed = input.consumed();
                 held.drain(..consumed);
@@ -183,8 +182,7 @@ mod tests {
         for bad in [&b"hello\r\n"[..], b"*9\r\n", b"*1\r\n$x\r\n", b"*1\r\n$999999999\r\n"] {
             let (mut shard, mut out) = (EchoShard::default(), Output::default());
             let mut input = Input::borrowed(bad);
-            let flow =
-                EchoSession.on_bytes(&mut input, &mut out, &mut shard, Instant::default());
+            let flow = EchoSession.on_bytes(&mut input, &mut out, &mut shard, Instant::default());
             assert_eq!(flow, Flow::Close);
         }
     }

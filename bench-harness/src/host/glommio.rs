@@ -84,12 +84,8 @@ async fn serve<S: Service>(
             len => held += len,
         }
         loop {
-            let (consumed, frame, next) = connection.batch(
-                service,
-                &buffer[..held],
-                &mut shard.borrow_mut(),
-                clock.now(),
-            );
+            let (consumed, frame, next) =
+                connection.batch(service, &buffer[..held], &mut shard.borrow_mut(), clock.now());
             if consumed < held {
                 buffer.copy_within(consumed..held, 0);
             }

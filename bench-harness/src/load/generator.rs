@@ -237,7 +237,8 @@ impl Generator {
         let mean_ns = SECOND_NS as f64 / rate.max(1e-3);
         while self.next_arrival_ns <= now_ns as f64 {
             let intended_ns = self.next_arrival_ns as u64;
-            self.next_arrival_ns += if poisson { mean_ns * self.rng.exponential() } else { mean_ns };
+            self.next_arrival_ns +=
+                if poisson { mean_ns * self.rng.exponential() } else { mean_ns };
             let index = if poisson {
                 usize::try_from(self.rng.below(self.conns.len() as u64)).unwrap_or(0)
             } else {

@@ -49,7 +49,9 @@ pub fn whole(protocol: Protocol, asked: Asked, values: &Values, bytes: &[u8]) ->
         let (&byte, after) = rest.split_first()?;
         rest = after;
         match byte {
-            b'0'..=b'9' if announced <= len => announced = announced * 10 + usize::from(byte - b'0'),
+            b'0'..=b'9' if announced <= len => {
+                announced = announced * 10 + usize::from(byte - b'0')
+            }
             b'\r' => break,
             _ => return None,
         }
@@ -197,11 +199,9 @@ impl Decoder {
         };
         match kind {
             b'+' if asked.set && rest == b"OK" => self.judge(Verdict::Right),
-            b'$' if rest == b"-1" => self.judge(if asked.set {
-                Verdict::Wrong(shown())
-            } else {
-                Verdict::Miss
-            }),
+            b'$' if rest == b"-1" => {
+                self.judge(if asked.set { Verdict::Wrong(shown()) } else { Verdict::Miss })
+            }
             b'_' if !asked.set => self.judge(Verdict::Miss),
             b'$' | b'=' | b'!' => {
                 let len = number(rest).ok_or_else(|| Lost(shown()))?;

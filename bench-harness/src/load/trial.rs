@@ -233,10 +233,11 @@ fn summarise(
     let lag = Latency::of(&tally.lag);
     let open = matches!(workload.arrivals, Arrivals::Open { .. });
     let (server_busy, client_busy) = (share(usage.cpu_ns), share(client_ns));
-    let lagged = open
-        && (lag.p99_ns as f64 > LAG_SHARE_MAX * latency.p99_ns as f64 || tally.missed > 0);
+    let lagged =
+        open && (lag.p99_ns as f64 > LAG_SHARE_MAX * latency.p99_ns as f64 || tally.missed > 0);
     let client_full = transport != Transport::Spin && client_busy > CLIENT_BUSY_MAX;
-    let limit = if lagged || (client_full && server_busy < SERVER_BUSY_MIN) {
+    // A full client counts even beside a full server: one that spins is busy while it waits.
+    let limit = if lagged || client_full {
         Limit::Client
     } else if server_busy >= SERVER_BUSY_MIN {
         Limit::Server

@@ -55,7 +55,10 @@ pub struct Options {
 
 impl Options {
     fn timing(&self) -> Timing {
-        Timing { warmup_ns: (self.duration_ns / 4).max(200 * MILLISECOND_NS), duration_ns: self.duration_ns }
+        Timing {
+            warmup_ns: (self.duration_ns / 4).max(200 * MILLISECOND_NS),
+            duration_ns: self.duration_ns,
+        }
     }
 
     fn side(&self, name: &str) -> Result<Side> {

@@ -87,8 +87,9 @@ pub const ENGINE: &[Row] = &[
         ..row("pin", "engine.pin", Kind::Bool, "true")
     },
     Row {
-        doc: "busy-wait before a shard sleeps, while recent gaps were shorter than this; 0 never",
-        ..row("spin", "engine.spin", time(0, 10 * MS), "20us")
+        doc: "busy-wait before a shard sleeps, while recent gaps were shorter than this: lower latency \
+              for more CPU; 0 never",
+        ..row("spin", "engine.spin", time(0, 10 * MS), "0us")
     },
     Row {
         doc: "report a task that holds its shard longer than this",
@@ -384,7 +385,7 @@ mod tests {
         );
         assert_eq!(engine.admin.unwrap().to_string(), "127.0.0.1:9900");
         assert_eq!((engine.log_level, engine.seed), (Level::Info, None));
-        assert_eq!(engine.spin_ns, 20_000);
+        assert_eq!(engine.spin_ns, 0);
         assert_eq!(engine.idle_timeout_ns, 0);
     }
 

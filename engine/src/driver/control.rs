@@ -120,7 +120,8 @@ fn tcp_socket(addr: SocketAddr) -> rustix::io::Result<OwnedFd> {
         IpAddr::V4(_) => AddressFamily::INET,
         IpAddr::V6(_) => AddressFamily::INET6,
     };
-    rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    rustix::net::socket_with(family, SocketType::STREAM, flags, None)
 }
 
 fn name_of(addr: Option<rustix::net::SocketAddrAny>) -> PeerName {
@@ -224,6 +225,12 @@ impl Ring {
     pub(super) fn cached_bytes(&mut self, file: Fd, offset: u64, len: u64) -> Option<u64> {
         self.count_calls(1);
         cachestat(file, offset, len)
+    }
+
+    pub(super) fn no_read_ahead(&mut self, file: Fd) {
+        self.count_calls(1);
+        // Only advice.
+        let _ = rustix::fs::fadvise(borrow(file), 0, None, rustix::fs::Advice::Random);
     }
 
     pub(super) fn read_now(

@@ -238,6 +238,12 @@ impl Driver {
         each!(self, arm => arm.cached_bytes(file, offset, len))
     }
 
+    /// Tells the kernel to read nothing beyond what is asked for (POSIX_FADV_RANDOM): whoever reads
+    /// ahead himself would otherwise wait for reads he did not ask for.
+    pub fn no_read_ahead(&mut self, file: Fd) {
+        each!(self, arm => arm.no_read_ahead(file));
+    }
+
     /// Reads without waiting for the disk (preadv2 with RWF_NOWAIT): EAGAIN when not cached.
     ///
     /// # Errors

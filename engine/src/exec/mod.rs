@@ -74,6 +74,11 @@ impl Executor {
         waker::enter(self.shard);
     }
 
+    /// Keeps the tasks woken on this thread, before another executor is entered on it.
+    pub fn leave(&self) {
+        waker::take_ready(&mut self.ready.borrow_mut());
+    }
+
     /// Starts a task; it is polled in this turn or the next.
     pub fn spawn(&self, name: &'static str, future: impl Future<Output = ()> + 'static) {
         let future: BoxFuture = Box::pin(future);

@@ -6,11 +6,17 @@
 
 pub mod log;
 
+mod append;
 mod dir;
+mod file;
 mod send;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 
+pub use append::AppendFile;
 pub use dir::Dir;
+pub use file::{Caching, File, READS_MAX};
 
 pub(crate) use send::send_range;

@@ -29,7 +29,8 @@ pub(crate) async fn send_range(
     len: u64,
     chunk: usize,
 ) -> Result<u64, Errno> {
-    let file_len = cx.driver().file_len(file).map_err(|error| error.errno().unwrap_or(Errno(libc::EBADF)))?;
+    let file_len =
+        cx.driver().file_len(file).map_err(|error| error.errno().unwrap_or(Errno(libc::EBADF)))?;
     let end = offset.saturating_add(len).min(file_len);
     let chunk = chunk.clamp(CHUNK_MIN_BYTES, CHUNK_MAX_BYTES);
     let mut windows = Windows { cx, file, end, warm_to: offset, ahead: None };
@@ -123,6 +124,9 @@ impl Windows<'_> {
     }
 
     fn read_ahead(&self, at: u64, end: u64) -> Pending {
+        // A page that the kernel is still reading counts as cached, and sendfile would wait for it:
+        // so there must be no reads but ours.
+        self.cx.driver().no_read_ahead(self.file);
         let len = usize::try_from(end - at).unwrap_or(usize::MAX);
         self.cx.perform(Op::ReadAhead { fd: self.file, offset: at, len })
     }

@@ -97,15 +97,19 @@ impl<S: Service> Server<S> {
                 return self.close(id);
             }
         }
-        let runnable = conn.closing == Closing::Open && !conn.awaiting && !self.is_paused(conn);
+        let takes = conn.closing == Closing::Open && !conn.awaiting && !self.is_paused(conn);
+        if takes && self.turn_is_full() {
+            self.queue(id, conn);
+        }
+        let runnable = takes && !conn.queued;
         match payload {
             _ if conn.closing >= Closing::Lingering => {}
-            Payload::Lease(lease) if runnable && conn.backlog.is_empty() && !conn.queued => {
+            Payload::Lease(lease) if runnable && conn.backlog.is_empty() => {
                 self.feed_borrowed(id, conn, &lease);
             }
             Payload::Lease(lease) => {
                 conn.backlog.extend_from_slice(&lease);
-                if runnable && !conn.queued {
+                if runnable {
                     self.feed_backlog(id, conn);
                 }
             }
@@ -218,6 +222,9 @@ impl<S: Service> Server<S> {
             Flow::Close => self.begin_flushing(id, conn),
         }
         self.send(id, conn);
+        if self.is_paused(conn) {
+            self.count(|stats| stats.paused += 1);
+        }
     }
 
     pub(super) fn queue(&self, id: ConnId, conn: &mut Conn<S::Session>) {
@@ -232,12 +239,14 @@ impl<S: Service> Server<S> {
             let mut conns = self.conns.borrow_mut();
             let Some(conn) = conns.get_mut(id) else { return };
             conn.awaiting = false;
-            if conn.closing < Closing::Lingering {
-                let mut out = self.output(conn);
-                let now = self.cx.now();
-                let flow = conn.session.on_done(done, &mut out, &mut self.shard.borrow_mut(), now);
-                conn.pending = out;
-                self.follow(id, conn, flow);
+            // Also when the peer is gone: work in several steps has to be brought to its end.
+            let mut out = self.output(conn);
+            let now = self.cx.now();
+            let flow = conn.session.on_done(done, &mut out, &mut self.shard.borrow_mut(), now);
+            conn.pending = out;
+            self.follow(id, conn, flow);
+            if conn.closing >= Closing::Lingering {
+                conn.pending = Output::default();
             }
         }
         self.resume(id);

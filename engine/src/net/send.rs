@@ -30,6 +30,7 @@ impl<S: Service> Server<S> {
             self.config.zero_copy_min_bytes.is_some_and(|min| out.len() - skip >= min);
         conn.sending = true;
         conn.ops_in_flight += 1;
+        self.turn_bytes.set(self.turn_bytes.get() + out.len() - skip);
         let op = Op::Send { fd: conn.fd, out, skip, zero_copy };
         self.submit(Role::Send, id.to_bits(), op);
         conn.sent_skip = skip;

@@ -150,6 +150,9 @@ pub struct ServerStats {
     pub accept_errors: u64,
 }
 
+/// Replies of one turn: copying them into sockets is what makes a turn long.
+const TURN_OUTPUT_MAX_BYTES: usize = 2 << 20;
+
 struct Listening {
     fd: Fd,
     via: Via,
@@ -168,8 +171,10 @@ pub struct Server<S: Service> {
     listening: RefCell<Vec<Listening>>,
     pub(super) starved: RefCell<Vec<ConnId>>,
     pub(super) again: RefCell<Vec<ConnId>>,
+    /// Reply bytes handed to the driver in this turn.
+    pub(super) turn_bytes: Cell<usize>,
     pub(super) spare: RefCell<Vec<Vec<u8>>>,
-    pub(super) stats: Cell<ServerStats>,
+    pub(super) stats: RefCell<ServerStats>,
     next_id: Cell<u64>,
     pub(super) stopping: Cell<bool>,
     me: Weak<Self>,
@@ -231,8 +236,9 @@ impl<S: Service> Server<S> {
             listening: RefCell::default(),
             starved: RefCell::default(),
             again: RefCell::default(),
+            turn_bytes: Cell::new(0),
             spare: RefCell::default(),
-            stats: Cell::default(),
+            stats: RefCell::default(),
             next_id: Cell::new(1),
             stopping: Cell::new(false),
             me: me.clone(),
@@ -270,15 +276,13 @@ impl<S: Service> Server<S> {
     /// Counters.
     #[must_use]
     pub fn stats(&self) -> ServerStats {
-        let mut stats = self.stats.get();
+        let mut stats = *self.stats.borrow();
         stats.live = self.conns.borrow().len() as u64;
         stats
     }
 
     pub(super) fn count(&self, change: impl FnOnce(&mut ServerStats)) {
-        let mut stats = self.stats.get();
-        change(&mut stats);
-        self.stats.set(stats);
+        change(&mut self.stats.borrow_mut());
     }
 
     pub(super) fn submit(&self, role: Role, id: u64, op: Op) -> OpId {
@@ -319,17 +323,18 @@ impl<S: Service> Server<S> {
     }
 
     fn accept(&self, index: usize) {
-        if self.stopping.get() {
-            return;
-        }
-        let fd = self.listening.borrow()[index].fd;
-        let op = self.submit(Role::Accept, index as u64, Op::AcceptMulti { listener: fd });
-        self.listening.borrow_mut()[index].accept = Some(op);
+        // Closed listeners leave the list empty.
+        let mut listening = self.listening.borrow_mut();
+        let Some(listening) = listening.get_mut(index) else { return };
+        let op = Op::AcceptMulti { listener: listening.fd };
+        listening.accept = Some(self.submit(Role::Accept, index as u64, op));
     }
 
     fn on_accept(&self, index: usize, completion: &Completion) {
-        if !completion.more {
-            self.listening.borrow_mut()[index].accept = None;
+        if let Some(listening) = self.listening.borrow_mut().get_mut(index)
+            && !completion.more
+        {
+            listening.accept = None;
         }
         match completion.accepted() {
             Some(fd) if self.stopping.get() => self.cx.driver().close_now(fd),
@@ -374,6 +379,11 @@ impl<S: Service> Server<S> {
 
     pub(super) fn now_s(&self) -> u32 {
         u32::try_from(self.cx.now().mono_ns / 1_000_000_000).unwrap_or(u32::MAX)
+    }
+
+    /// Whether this turn has produced so many replies that the others must wait for the next one.
+    pub(super) const fn turn_is_full(&self) -> bool {
+        self.turn_bytes.get() >= TURN_OUTPUT_MAX_BYTES
     }
 
     /// Connections now.
@@ -437,18 +447,22 @@ impl<S: Service> Handler for Server<S> {
     fn on_turn(&self) -> bool {
         let more = self.service.on_turn(&self.me());
         self.feed_starved();
-        let again = std::mem::take(&mut *self.again.borrow_mut());
+        self.turn_bytes.set(0);
+        let mut again = std::mem::take(&mut *self.again.borrow_mut());
+        let mut done = 0;
         for &id in &again {
+            if self.turn_is_full() {
+                break;
+            }
             self.resume(id);
+            done += 1;
         }
+        again.drain(..done);
         let mut list = self.again.borrow_mut();
-        if list.is_empty() {
-            let mut again = again;
-            again.clear();
-            *list = again;
-            return more;
-        }
-        true
+        // Those left over come before those that were queued meanwhile.
+        again.append(&mut list);
+        *list = again;
+        more || !list.is_empty()
     }
 
     fn park(&self) -> bool {

@@ -95,6 +95,7 @@ where
         let thread = std::thread::Builder::new()
             .name(format!("shard-{index}"))
             .spawn(move || {
+                let _guard = AbortOnPanic;
                 start.run(index, &report, &go_receive);
                 // Nobody listens any more once the process is giving up.
                 let _ = end.send(index);
@@ -116,6 +117,17 @@ where
         let _ = go.send(());
     }
     Ok(Running { threads, stop: Some(stop_write), ended })
+}
+
+/// A shard that panics takes the process with it: the others would wait for its answers for ever.
+struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            std::process::abort();
+        }
+    }
 }
 
 type Install = Box<dyn Fn(&ShardCx) -> Result<(), Error> + Send + Sync>;

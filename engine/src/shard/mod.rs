@@ -224,19 +224,16 @@ impl ShardCx {
 
     /// Submits an operation and waits for its (last) completion. Dropping the future cancels it;
     /// its buffers live on until the kernel is done with them.
-    #[must_use]
     pub fn perform(&self, op: Op) -> Pending {
         Pending::new(self, op)
     }
 
     /// Waits until `deadline_ns` on the monotonic clock.
-    #[must_use]
     pub fn sleep_until(&self, deadline_ns: u64) -> Sleep {
         Sleep::new(self, deadline_ns)
     }
 
     /// Waits `duration_ns`.
-    #[must_use]
     pub fn sleep(&self, duration_ns: u64) -> Sleep {
         self.sleep_until(self.now().mono_ns.saturating_add(duration_ns))
     }

@@ -44,6 +44,29 @@ impl ShardCx {
         self.0.executor.enter();
     }
 
+    /// Ends what [`ShardCx::enter`] began: keeps the tasks that were woken, so that another shard
+    /// may be entered on this thread.
+    pub fn leave(&self) {
+        self.0.executor.leave();
+    }
+
+    /// Announces the sleep to every handler; whether the shard may sleep. Either way
+    /// [`ShardCx::unpark`] follows, after the sleep if there is one.
+    #[must_use = "sleeping after `false` loses a wake-up"]
+    pub fn park(&self) -> bool {
+        let handlers = Rc::clone(&self.0.handlers.borrow());
+        let may_sleep = handlers.iter().all(|handler| handler.park());
+        self.tally(|stats| stats.sleeps += u64::from(may_sleep));
+        may_sleep
+    }
+
+    /// The counterpart of [`ShardCx::park`].
+    pub fn unpark(&self) {
+        let handlers = Rc::clone(&self.0.handlers.borrow());
+        handlers.iter().for_each(|handler| handler.unpark());
+        self.0.driver.borrow_mut().take_rung();
+    }
+
     /// Counters of the loop.
     #[must_use]
     pub fn stats(&self) -> ShardStats {
@@ -209,16 +232,14 @@ impl ShardCx {
                 return;
             }
         }
-        if handlers.iter().all(|handler| handler.park()) {
-            self.tally(|stats| stats.sleeps += 1);
+        if self.park() {
             let now_ns = self.0.driver.borrow().now().mono_ns;
             let timeout_ns = deadline_ns.map(|deadline| deadline.saturating_sub(now_ns));
             self.0.driver.borrow_mut().turn(true, timeout_ns);
         } else {
             self.0.driver.borrow_mut().turn(false, None);
         }
-        handlers.iter().for_each(|handler| handler.unpark());
-        self.0.driver.borrow_mut().take_rung();
+        self.unpark();
         if budget_ns > 0 {
             self.learn_gap(before_ns);
         }

@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::BytesMut;
 use engine::driver::sim::{Faults, SimDriver, World};
@@ -134,9 +134,7 @@ impl Arm {
     /// A second shard of the same process.
     pub(crate) fn second(&self) -> Self {
         let (driver, kind) = match &self.kind {
-            Kind::Ring(bells) => {
-                (ring(&self.setup, 1, bells), Kind::Ring(Arc::clone(bells)))
-            }
+            Kind::Ring(bells) => (ring(&self.setup, 1, bells), Kind::Ring(Arc::clone(bells))),
             Kind::Sim(world) => {
                 let driver = SimDriver::new(world, 1, &self.setup);
                 (Driver::Sim(Box::new(driver)), Kind::Sim(world.clone()))

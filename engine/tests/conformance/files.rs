@@ -31,7 +31,8 @@ fn read_all(arm: &mut Arm, fd: Fd, offset: u64, len: usize) -> Vec<u8> {
     while read.len() < len {
         let at = offset + read.len() as u64;
         let buf = DirectBuf::zeroed(len);
-        let completion = arm.run(Op::Read { fd, buf, len: len - read.len(), offset: at, uncached: false });
+        let completion =
+            arm.run(Op::Read { fd, buf, len: len - read.len(), offset: at, uncached: false });
         let more = completion.result.expect("a readable file") as usize;
         if more == 0 {
             break;

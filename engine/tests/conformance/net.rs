@@ -261,7 +261,8 @@ fn sending_to_a_closed_peer_fails(arm: &mut Arm) {
 
 fn poll_waits_until_ready(arm: &mut Arm) {
     let pair = arm.connect();
-    let (poll_in, poll_out) = (u32::from(libc::POLLIN.cast_unsigned()), u32::from(libc::POLLOUT.cast_unsigned()));
+    let (poll_in, poll_out) =
+        (u32::from(libc::POLLIN.cast_unsigned()), u32::from(libc::POLLOUT.cast_unsigned()));
     assert_eq!(arm.run(Op::PollOut { fd: pair.client }).result, Ok(poll_out));
     let (token, _) = arm.submit(Op::PollIn { fd: pair.server });
     arm.settle();

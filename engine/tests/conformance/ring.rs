@@ -58,8 +58,7 @@ fn a_cancelled_send_tells_what_was_sent(arm: &mut Arm) {
 fn more_operations_than_the_queue_has_entries(arm: &mut Arm) {
     let mut arm = arm.with_setup(|setup| setup.sq_entries = 8);
     let pair = arm.connect();
-    let polls: Vec<_> =
-        (0..100).map(|_| arm.submit(Op::PollOut { fd: pair.client }).0).collect();
+    let polls: Vec<_> = (0..100).map(|_| arm.submit(Op::PollOut { fd: pair.client }).0).collect();
     assert_eq!(arm.driver.in_flight(), 100);
     for token in polls {
         arm.wait(token).result.expect("writable");

@@ -201,12 +201,7 @@ impl Clients {
 }
 
 /// One line of CLIENT LIST, in the format of 7.0. Buffers belong to the host and show as zero.
-pub(crate) fn line(
-    record: &Record,
-    now_ms: u64,
-    command: Option<&'static str>,
-    text: &mut String,
-) {
+pub(crate) fn line(record: &Record, now_ms: u64, command: Option<&'static str>, text: &mut String) {
     let name = record.name.as_deref().unwrap_or_default();
     let unix = !record.local.contains(':');
     let mut flags = String::new();

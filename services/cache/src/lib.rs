@@ -13,6 +13,7 @@
 pub mod clients;
 pub mod command;
 pub mod config;
+mod hop;
 mod lock;
 mod metrics;
 mod multi;
@@ -31,4 +32,5 @@ pub mod work;
 pub use clients::ConnInfo;
 pub use session::Session;
 pub use shard::{Shard, ShardConfig};
+pub use stats::CpuTime;
 pub use work::{Done, Request, Response, Work};

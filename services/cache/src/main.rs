@@ -15,6 +15,9 @@ use engine::process::{self, Installer};
 use engine::rng::Seed;
 use engine::shard::ShardCx;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     match run() {
         Ok(true) => ExitCode::SUCCESS,

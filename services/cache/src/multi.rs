@@ -7,6 +7,8 @@
 //! takes responses. Invariant: once the first lock is requested, the machine must be driven to its
 //! end, also when its connection has gone, or the locks stay.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use logic::slot::key_slot;
 use view::{Instant, Output};
@@ -14,7 +16,7 @@ use wire::resp::{Args, reply};
 
 use crate::{
     clients::Filter,
-    command::{Conn, Cx, Fault, cluster, config, info, keyspace, lcs, row::Scope, dispatch},
+    command::{Conn, Cx, Fault, cluster, config, dispatch, info, keyspace, lcs, row::Scope},
     shard::Shard,
     work::{LockKeys, Op, Record, Request, Response, Scan},
 };
@@ -51,9 +53,8 @@ pub(crate) fn target(
     if row.first_key == 0 || refused || !row.accepts(args.len()) {
         return Target::Here;
     }
-    let mut owners = row.key_indices(args.len()).map(|at| {
-        shard.topology.owner_of(args.get(at, frame))
-    });
+    let mut owners =
+        row.key_indices(args.len()).map(|at| shard.topology.owner_of(args.get(at, frame)));
     let Some(first) = owners.next() else { return Target::Here };
     if owners.any(|owner| owner != first) {
         return Target::Spread;
@@ -79,11 +80,13 @@ pub(crate) fn is_locked(
         return false;
     }
     let Some(id) = id else { return false };
-    shard.commands.row(id).key_indices(args.len()).any(|at| {
-        let hash = shard.store.hash(args.get(at, frame));
-        // COPY may name another database: the keys are held there too, or the whole database is.
-        shard.locks.blocks(0, db, hash.get())
-    })
+    let row = shard.commands.row(id);
+    // COPY may write to another database than the connection's: it waits for every lock.
+    row.name == "copy"
+        || row.key_indices(args.len()).any(|at| {
+            let hash = shard.store.hash(args.get(at, frame));
+            shard.locks.blocks(0, db, hash.get())
+        })
 }
 
 /// Keys of one shard, with their places among the command's keys.
@@ -103,7 +106,7 @@ pub(crate) enum Plan {
     Keys(u16, Box<[u8]>),
     /// RANDOMKEY.
     Random(u16),
-    /// SCAN on the shard its cursor names.
+    /// SCAN on the shard its cursor names: which one of those the command goes to.
     Scan(u16, Scan),
     /// CLUSTER COUNTKEYSINSLOT and GETKEYSINSLOT.
     Slot { slot: u16, most: usize, count: bool },
@@ -154,7 +157,8 @@ pub(crate) struct Move {
 #[derive(Debug)]
 pub struct Multi {
     ticket: u64,
-    shards: u16,
+    /// The shards a command on all keys goes to.
+    shards: Range<u16>,
     plan: Plan,
     locks: Vec<(u16, LockKeys)>,
     /// Shards that hold locks of ours, ascending.
@@ -190,9 +194,19 @@ struct Reply<'a> {
 }
 
 impl Multi {
-    pub(crate) fn new(plan: Plan, shard: &mut Shard, _conn: &Conn) -> Self {
+    /// On all shards.
+    pub(crate) fn new(plan: Plan, shard: &mut Shard) -> Self {
+        Self::over(0..shard.count, plan, shard)
+    }
+
+    /// On this shard's keys only.
+    pub(crate) fn alone(plan: Plan, shard: &mut Shard) -> Self {
+        Self::over(shard.index..shard.index + 1, plan, shard)
+    }
+
+    fn over(shards: Range<u16>, plan: Plan, shard: &mut Shard) -> Self {
         let locks = match &plan {
-            Plan::Flush(_) => (0..shard.count).map(|index| (index, LockKeys::All)).collect(),
+            Plan::Flush(_) => shards.clone().map(|index| (index, LockKeys::All)).collect(),
             Plan::Count { db, parts, .. }
             | Plan::Mget { db, parts }
             | Plan::Mset { db, parts, .. }
@@ -207,7 +221,7 @@ impl Multi {
         };
         Self {
             ticket: shard.ticket(),
-            shards: shard.count,
+            shards,
             plan,
             locks,
             locked: Vec::new(),
@@ -285,8 +299,10 @@ impl Multi {
             }
         };
         let ticket = self.ticket;
-        let mut requests: Vec<(u16, Request)> =
-            ops.into_iter().map(|(target, op)| (target, Request::Op { ticket, op, unlock })).collect();
+        let mut requests: Vec<(u16, Request)> = ops
+            .into_iter()
+            .map(|(target, op)| (target, Request::Op { ticket, op, unlock }))
+            .collect();
         if unlock {
             // Shards without a step of their own still hold locks.
             for target in std::mem::take(&mut self.locked) {
@@ -299,7 +315,7 @@ impl Multi {
     }
 
     fn every(&self, op: Op) -> Next {
-        Next::Ops((0..self.shards).map(|target| (target, op.clone())).collect())
+        Next::Ops(self.shards.clone().map(|target| (target, op.clone())).collect())
     }
 
     fn run(&mut self, round: u8, responses: Vec<Response>, reply: &mut Reply<'_>) -> Next {
@@ -326,17 +342,17 @@ impl Multi {
             (Plan::Move(plan), round) => plan.run(round, responses, reply),
             (Plan::Flush(db), 0) => {
                 let db = *db;
-                Next::Last((0..self.shards).map(|target| (target, Op::Flush(db))).collect())
+                Next::Last(self.shards.clone().map(|target| (target, Op::Flush(db))).collect())
             }
             (plan, 0) => {
-                let (one, op) = plan.single_round(reply);
+                let (one, op) = plan.single_round(reply, &self.shards);
                 match one {
                     Some(target) => Next::Ops(vec![(target, op)]),
                     None => self.every(op),
                 }
             }
             (plan, _) => {
-                plan.reply(responses, reply);
+                plan.reply(responses, reply, &self.shards);
                 Next::End
             }
         }
@@ -345,14 +361,18 @@ impl Multi {
 
 impl Plan {
     /// The one step of a command without locks, and the shard it goes to when it is only one.
-    fn single_round(&self, reply: &Reply<'_>) -> (Option<u16>, Op) {
+    fn single_round(&self, reply: &Reply<'_>, shards: &Range<u16>) -> (Option<u16>, Op) {
         let op = match self {
             Self::Len(db) => Op::Len(*db),
             Self::Keys(db, pattern) => Op::Keys(*db, pattern.clone()),
             Self::Random(db) => Op::Random(*db),
-            Self::Scan(target, scan) => return (Some(*target), Op::Scan(scan.clone())),
+            Self::Scan(target, scan) => {
+                return (Some(shards.start + *target), Op::Scan(scan.clone()));
+            }
             Self::Slot { slot, most, .. } => {
-                let target = reply.shard.topology.owner_of_slot(*slot);
+                let owner = reply.shard.topology.owner_of_slot(*slot);
+                // A node that does not own the slot has none of its keys.
+                let target = owner.clamp(shards.start, shards.end.saturating_sub(1));
                 return (Some(target), Op::SlotKeys { slot: *slot, most: *most });
             }
             Self::Info(_) => Op::Report,
@@ -366,7 +386,7 @@ impl Plan {
     }
 
     /// Writes the reply from the last responses.
-    fn reply(&self, responses: Vec<Response>, reply: &mut Reply<'_>) {
+    fn reply(&self, responses: Vec<Response>, reply: &mut Reply<'_>, shards: &Range<u16>) {
         if let Some(Response::Error(text)) =
             responses.iter().find(|response| matches!(response, Response::Error(_)))
         {
@@ -382,7 +402,8 @@ impl Plan {
             Self::Keys(..) => keyspace::reply_keys(reply.out, keys(responses)),
             Self::Random(_) => keyspace::reply_random(reply.out, version, reply.now, responses),
             Self::Scan(target, _) => {
-                keyspace::reply_scan(reply.out, *target, reply.shard.count, responses);
+                let count = shards.end - shards.start;
+                keyspace::reply_scan(reply.out, *target, count, responses);
             }
             Self::Slot { count, .. } => cluster::reply_slot(reply.out, *count, responses),
             Self::Info(sections) => {
@@ -480,10 +501,9 @@ impl Move {
                 reply.int(0);
                 Next::End
             }
-            Some(record) => Next::Ops(vec![(
-                self.to_shard,
-                Op::Store(self.to.0, self.to.1.clone(), record),
-            )]),
+            Some(record) => {
+                Next::Ops(vec![(self.to_shard, Op::Store(self.to.0, self.to.1.clone(), record))])
+            }
         }
     }
 
@@ -532,13 +552,12 @@ impl Parts {
     }
 
     fn pairs(&self, db: u16, values: &[Bytes]) -> Vec<(u16, Op)> {
-        let pair = |(key, at): (&Box<[u8]>, &usize)| {
-            (key.clone(), values.get(*at).cloned().unwrap_or_default())
-        };
         self.0
             .iter()
             .map(|part| {
-                let pairs = part.keys.iter().zip(&part.at).map(pair).collect();
+                let value = |at: usize| values.get(at).cloned().unwrap_or_default();
+                let keys = part.keys.iter().zip(&part.at);
+                let pairs = keys.map(|(key, at)| (key.clone(), value(*at))).collect();
                 (part.shard, Op::Set(db, pairs))
             })
             .collect()
@@ -569,7 +588,7 @@ pub(crate) fn plan(cx: &mut Cx<'_>) -> Result<Multi, Fault> {
         "touch" => Plan::Count { db, parts, op: Op::Touch },
         "mget" => Plan::Mget { db, parts },
         "mset" | "msetnx" => {
-            if cx.argc() % 2 == 0 {
+            if cx.argc().is_multiple_of(2) {
                 return Err(Fault::arity(cx.row.name));
             }
             let value = |at: usize| Bytes::copy_from_slice(cx.arg(at));
@@ -591,7 +610,7 @@ pub(crate) fn plan(cx: &mut Cx<'_>) -> Result<Multi, Fault> {
             )));
         }
     };
-    Ok(Multi::new(plan, cx.shard, cx.conn))
+    Ok(Multi::new(plan, cx.shard))
 }
 
 fn moving(cx: &Cx<'_>, to_db: u16, take: bool, nx: bool, ok: bool) -> Move {

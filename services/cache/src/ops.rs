@@ -1,7 +1,7 @@
 //! The steps of multi-key commands on the shard that holds the keys.
 
 use bytes::Bytes;
-use logic::store::{Entry, Expire, NewValue, Value};
+use logic::store::{Entry, Expire, Form, NewValue, Value};
 use view::Instant;
 
 use crate::{
@@ -19,7 +19,7 @@ pub(crate) fn to_bytes(value: Value<'_>) -> Bytes {
 
 /// An entry as a record of its own.
 pub(crate) fn to_record(entry: &Entry<'_>) -> Record {
-    Record { value: to_bytes(entry.value), expire_at_ms: entry.expire_at_ms, raw: entry.raw }
+    Record { value: to_bytes(entry.value), expire_at_ms: entry.expire_at_ms, form: entry.form }
 }
 
 impl Record {
@@ -117,7 +117,7 @@ impl Shard {
         for (key, value) in pairs {
             let hash = self.store.hash(&key);
             let value = NewValue::Shared(value);
-            if self.store.set(db, hash, &key, value, Expire::Clear, false, now_ms).is_err() {
+            if self.store.set(db, hash, &key, value, Expire::Clear, Form::Plain, now_ms).is_err() {
                 return Response::Error(crate::command::Fault::FULL.0.into_owned());
             }
         }
@@ -125,10 +125,10 @@ impl Shard {
     }
 
     fn put(&mut self, db: u16, key: &[u8], record: Record, now_ms: u64) -> Response {
-        let (expire, raw) = (record.expire(), record.raw);
+        let (expire, form) = (record.expire(), record.form);
         let hash = self.store.hash(key);
         let value = NewValue::Shared(record.value);
-        match self.store.set(db, hash, key, value, expire, raw, now_ms) {
+        match self.store.set(db, hash, key, value, expire, form, now_ms) {
             Ok(_) => Response::Done,
             Err(_) => Response::Error(crate::command::Fault::FULL.0.into_owned()),
         }

@@ -69,13 +69,7 @@ impl Shard {
     ) {
         match request {
             Request::Batch(batch) => {
-                let run = Run {
-                    batch,
-                    at: 0,
-                    large: 0,
-                    out: Output::default(),
-                    ends: Vec::new(),
-                };
+                let run = Run { batch, at: 0, large: 0, out: Output::default(), ends: Vec::new() };
                 self.proceed(token, Box::new(run), now, done);
             }
             Request::Lock { ticket, keys, needs_memory } => {

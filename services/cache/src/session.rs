@@ -16,9 +16,10 @@ use wire::resp::{Args, Limits, ParseState, Parsed, Version, parse_command};
 use crate::{
     clients::ConnInfo,
     command::{Conn, Outcome, Waiting, dispatch},
+    hop::Hop,
     multi::{self, Multi},
     shard::Shard,
-    work::{Batch, Done, Request, Response, Work},
+    work::{Done, Response, Work},
 };
 
 /// Most commands run per call.
@@ -50,7 +51,7 @@ enum Pending {
 /// Storage for one group of commands, reused by all sessions of a shard.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
-    args: Vec<Args>,
+    args: [Args; GROUP],
     items: [Item; GROUP],
 }
 
@@ -78,6 +79,8 @@ enum Step {
 /// Everything a step needs beside the session.
 struct Turn<'a, 'i> {
     out: &'a mut Output,
+    /// Where this call's replies begin.
+    start: Mark,
     shard: &'a mut Shard,
     now: Instant,
     hop: Option<Box<Hop>>,
@@ -99,7 +102,6 @@ impl Session {
             no_touch: false,
             shard_port: info.shard_port,
             knows_topology: false,
-            remote: false,
             last_command: u16::MAX,
         };
         Self { conn, parse: ParseState::new(), pending: None }
@@ -122,15 +124,13 @@ impl Session {
     ) -> Flow<Work> {
         let full = out.len() + MAX_OUTPUT_BYTES;
         let bytes = input.remaining();
-        let mut turn = Turn { out, shard, now, hop: None, bytes };
+        let mut limits = self.limits(shard);
+        let start = out.mark();
+        let mut turn = Turn { out, start, shard, now, hop: None, bytes };
         let mut budget = MAX_COMMANDS;
         let flow = loop {
-            let limits = self.limits(turn.shard);
-            let parsed = match scratch.args.first_mut() {
-                Some(args) => parse_command(turn.bytes, args, &limits, &mut self.parse),
-                None => break Flow::Close,
-            };
-            let len = match parsed {
+            let first = &mut scratch.args[0];
+            let len = match parse_command(turn.bytes, first, &limits, &mut self.parse) {
                 Parsed::Command { frame_len } => frame_len,
                 Parsed::Incomplete { need } => {
                     input.want(if need >= WANT_MIN_BYTES { need } else { 0 });
@@ -156,6 +156,8 @@ impl Session {
             if turn.bytes.is_empty() {
                 break Flow::NeedInput;
             }
+            // The group may have held AUTH, RESET or CONFIG SET.
+            limits = self.limits(turn.shard);
         };
         let hop = turn.hop.take();
         self.finish(hop, flow, shard)
@@ -224,12 +226,14 @@ impl Session {
         match outcome {
             Outcome::Done => Step::Next,
             Outcome::Close => Step::End(Flow::Close),
+            Outcome::Hangup => Step::End(turn.hangup()),
             Outcome::Wait(waiting) => Step::End(self.wait(*waiting, turn)),
         }
     }
 
     #[cold]
     fn wait(&mut self, waiting: Waiting, turn: &mut Turn<'_, '_>) -> Flow<Work> {
+        debug_assert!(turn.hop.is_none(), "a waiting command ends the batch before it");
         match waiting {
             Waiting::Sleep { us } => {
                 turn.shard.blocked += 1;
@@ -285,9 +289,7 @@ impl Session {
                 return match dispatch::spread(call, turn.out, turn.shard, &mut self.conn, turn.now)
                 {
                     None => Place::Done,
-                    Some(multi) => {
-                        Place::Stop(Step::End(self.wait(Waiting::Multi(multi), turn)))
-                    }
+                    Some(multi) => Place::Stop(Step::End(self.wait(Waiting::Multi(multi), turn))),
                 };
             }
             multi::Target::There { shard, moved: Some(slot) } => {
@@ -310,12 +312,7 @@ impl Session {
     }
 
     /// Ends a batch: commands handed on are sent first.
-    fn finish(
-        &mut self,
-        hop: Option<Box<Hop>>,
-        flow: Flow<Work>,
-        shard: &mut Shard,
-    ) -> Flow<Work> {
+    fn finish(&mut self, hop: Option<Box<Hop>>, flow: Flow<Work>, shard: &mut Shard) -> Flow<Work> {
         let Some(mut hop) = hop else {
             if let Flow::Await(Work::Locked) = flow {
                 self.pending = Some(Box::new(Pending::Locked));
@@ -329,9 +326,11 @@ impl Session {
         Flow::Await(Work::Exchange(requests))
     }
 
+    #[inline]
     fn limits(&self, shard: &Shard) -> Limits {
         Limits {
             max_bulk_bytes: shard.settings.max_bulk_bytes,
+            max_frame_bytes: shard.settings.max_query_bytes,
             unauthenticated: !self.conn.authenticated && shard.needs_password(),
             ..Limits::DEFAULT
         }
@@ -346,6 +345,16 @@ enum Place {
 }
 
 impl Turn<'_, '_> {
+    /// Closes without any of this call's replies.
+    #[cold]
+    fn hangup(&mut self) -> Flow<Work> {
+        self.out.truncate(self.start);
+        if let Some(hop) = &mut self.hop {
+            hop.silence();
+        }
+        Flow::Close
+    }
+
     /// Parses up to a group of commands; the first is already in the scratch. How many there are.
     #[inline]
     fn collect(
@@ -362,9 +371,7 @@ impl Turn<'_, '_> {
             return count;
         }
         let most = GROUP.min(budget);
-        for (item, args) in
-            scratch.items.iter_mut().zip(&mut scratch.args).take(most).skip(1)
-        {
+        for (item, args) in scratch.items.iter_mut().zip(&mut scratch.args).take(most).skip(1) {
             let rest = self.bytes.get(at..).unwrap_or_default();
             // A frame that does not parse here is looked at again as the first of its group.
             let parsed = parse_command(rest, args, limits, &mut ParseState::new());
@@ -392,80 +399,15 @@ impl Turn<'_, '_> {
             return;
         }
         let store = &self.shard.store;
+        let items = scratch.items.get(..count).unwrap_or_default();
         let mut sink = 0_u32;
-        let hashes = |scratch: &Scratch, touch: &dyn Fn(KeyHash) -> u32| -> u32 {
-            let items = scratch.items.iter().take(count);
-            items.filter_map(|item| item.hash).map(touch).fold(0, |sum, seen| sum ^ seen)
-        };
-        sink ^= hashes(scratch, &|hash| store.touch_bucket(db, hash));
-        sink ^= hashes(scratch, &|hash| store.touch_record(db, hash));
-        std::hint::black_box(sink);
-    }
-}
-
-/// Commands of one batch that run on other shards, and the replies of those between them that ran
-/// here.
-#[derive(Debug, Default)]
-struct Hop {
-    batches: Vec<(u16, Batch)>,
-    /// Per command: which batch answers it, or [`HERE`].
-    order: Vec<u16>,
-    local: Output,
-    local_ends: Vec<Mark>,
-    close: bool,
-}
-
-const HERE: u16 = u16::MAX;
-
-impl Hop {
-    fn mark_local(&mut self) {
-        self.order.push(HERE);
-        self.local_ends.push(self.local.mark());
-    }
-
-    fn push(&mut self, target: u16, conn: &Conn, frame: &[u8], input: &Input<'_>) {
-        let at = match self.batches.iter().position(|(shard, _)| *shard == target) {
-            Some(at) => at,
-            None => {
-                let (db, version, no_touch) = (conn.db, conn.version, conn.no_touch);
-                self.batches.push((target, Batch { db, version, no_touch, ..Batch::default() }));
-                self.batches.len() - 1
-            }
-        };
-        let Some((_, batch)) = self.batches.get_mut(at) else { return };
-        batch.push(frame, input);
-        self.order.push(u16::try_from(at).unwrap_or(HERE));
-    }
-
-    fn take_requests(&mut self) -> Vec<(u16, Request)> {
-        let batches = std::mem::take(&mut self.batches);
-        batches.into_iter().map(|(shard, batch)| (shard, Request::Batch(batch))).collect()
-    }
-
-    /// Puts the replies in the commands' order.
-    fn assemble(&self, responses: &[Response], out: &mut Output) {
-        let mut taken = vec![(Mark::default(), 0_usize); responses.len()];
-        let (mut here, mut here_count) = (Mark::default(), 0);
-        for &source in &self.order {
-            if source == HERE {
-                let Some(&end) = self.local_ends.get(here_count) else { continue };
-                out.append_range(&self.local, here, end);
-                here = end;
-                here_count += 1;
-                continue;
-            }
-            let at = usize::from(source);
-            let (Some(Response::Batch { out: replies, ends }), Some((from, count))) =
-                (responses.get(at), taken.get_mut(at))
-            else {
-                wire::resp::reply::error(out.inline_mut(), b"ERR a shard did not answer");
-                continue;
-            };
-            let Some(&end) = ends.get(*count) else { continue };
-            out.append_range(replies, *from, end);
-            *from = end;
-            *count += 1;
+        for hash in items.iter().filter_map(|item| item.hash) {
+            sink ^= store.touch_bucket(db, hash);
         }
+        for hash in items.iter().filter_map(|item| item.hash) {
+            sink ^= store.touch_record(db, hash);
+        }
+        std::hint::black_box(sink);
     }
 }
 
@@ -481,12 +423,10 @@ impl view::Session for Session {
         shard: &mut Shard,
         now: Instant,
     ) -> Flow<Work> {
-        let mut scratch = std::mem::take(&mut shard.scratch);
-        if scratch.args.len() < GROUP {
-            scratch.args.resize_with(GROUP, Args::new);
-        }
+        // A pointer leaves the shard and comes back; nothing is copied or allocated.
+        let mut scratch = shard.scratch.take().unwrap_or_default();
         let flow = self.run(input, out, shard, now, &mut scratch);
-        shard.scratch = scratch;
+        shard.scratch = Some(scratch);
         if let Some(record) = shard.clients.get_mut(self.conn.slot) {
             record.last_ms = now.unix_ms();
             record.last_command = self.conn.last_command;

@@ -173,6 +173,8 @@ pub(crate) struct Settings {
     pub(crate) samples: u8,
     pub(crate) requirepass: String,
     pub(crate) max_bulk_bytes: usize,
+    /// Most bytes of one request that has not ended.
+    pub(crate) max_query_bytes: usize,
 }
 
 impl Settings {
@@ -184,6 +186,7 @@ impl Settings {
             samples: config.samples,
             requirepass: String::new(),
             max_bulk_bytes: 512 << 20,
+            max_query_bytes: 1 << 30,
         };
         for (name, text) in [
             ("databases", config.databases.to_string()),
@@ -242,6 +245,7 @@ impl Settings {
                 self.samples = u8::try_from(text.parse().unwrap_or(5_u32)).unwrap_or(u8::MAX);
             }
             "requirepass" => self.requirepass.clone_from(&text),
+            "client-query-buffer-limit" => self.max_query_bytes = text.parse().unwrap_or(1 << 30),
             "proto-max-bulk-len" => self.max_bulk_bytes = text.parse().unwrap_or(512 << 20),
             _ => {}
         }
@@ -265,15 +269,10 @@ fn check(kind: Kind, text: String) -> Result<String, String> {
             lower @ ("yes" | "no") => Ok(lower.into()),
             _ => Err("argument must be 'yes' or 'no'".into()),
         },
-        Kind::Word(words) => {
-            match words.iter().find(|word| word.eq_ignore_ascii_case(&text)) {
-                Some(word) => Ok((*word).into()),
-                None => Err(format!(
-                    "argument(s) must be one of the following: {}",
-                    words.join(", ")
-                )),
-            }
-        }
+        Kind::Word(words) => match words.iter().find(|word| word.eq_ignore_ascii_case(&text)) {
+            Some(word) => Ok((*word).into()),
+            None => Err(format!("argument(s) must be one of the following: {}", words.join(", "))),
+        },
         Kind::Int(min, max) => {
             let value = wire::resp::parse_i64(text.as_bytes())
                 .ok_or("argument couldn't be parsed into an integer")?;
@@ -308,7 +307,9 @@ pub(crate) fn memory(text: &str) -> Option<u64> {
         "gb" => 1 << 30,
         _ => return None,
     };
-    number.parse::<u64>().ok()?.checked_mul(factor)
+    // No digits at all are zero, as for C's strtoull.
+    let number = if number.is_empty() { 0 } else { number.parse::<u64>().ok()? };
+    number.checked_mul(factor)
 }
 
 fn save(text: &str) -> Result<String, String> {
@@ -410,7 +411,8 @@ mod tests {
         assert_eq!(memory("2G"), Some(2_000_000_000));
         assert_eq!(memory("1k"), Some(1000));
         assert_eq!(memory("7"), Some(7));
-        for bad in ["", "mb", "-1", "1x", "99999999999999999999", "18446744073709551615gb"] {
+        assert_eq!((memory(""), memory("mb")), (Some(0), Some(0)));
+        for bad in ["-1", "1x", "99999999999999999999", "18446744073709551615gb"] {
             assert_eq!(memory(bad), None, "{bad}");
         }
     }

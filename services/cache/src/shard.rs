@@ -15,7 +15,7 @@ use crate::{
     route::Topology,
     session::Scratch,
     settings::Settings,
-    stats::{Report, Stats},
+    stats::{CpuTime, Report, Stats},
 };
 
 /// How a shard is set up.
@@ -76,13 +76,15 @@ pub struct Shard {
     pub(crate) clients: Clients,
     pub(crate) locks: Locks,
     pub(crate) parked: Vec<Parked>,
-    pub(crate) scratch: Scratch,
+    /// Out while a session runs.
+    pub(crate) scratch: Option<Box<Scratch>>,
     pub(crate) next_ticket: u64,
     pub(crate) started: Instant,
     pub(crate) config: ShardConfig,
     pub(crate) blocked: u64,
     pub(crate) peak_bytes: u64,
-    /// The SCAN-less sample for `instantaneous_ops_per_sec`.
+    cpu: CpuTime,
+    /// Time and calls of the last sample for `instantaneous_ops_per_sec`.
     sample: (u64, u64),
     ops_per_s: u64,
 }
@@ -124,12 +126,13 @@ impl Shard {
             clients: Clients::default(),
             locks: Locks::default(),
             parked: Vec::new(),
-            scratch: Scratch::default(),
+            scratch: Some(Box::default()),
             next_ticket: 0,
             started: now,
             config,
             blocked: 0,
             peak_bytes: 0,
+            cpu: CpuTime::default(),
             sample: (now.mono_ns, 0),
             ops_per_s: 0,
         }
@@ -151,6 +154,12 @@ impl Shard {
     #[must_use]
     pub fn has_kills(&self) -> bool {
         self.clients.has_kills()
+    }
+
+    /// Tells the processor time this shard's thread has used so far, for `INFO cpu`: only the host
+    /// can measure it.
+    pub const fn set_cpu_time(&mut self, cpu: CpuTime) {
+        self.cpu = cpu;
     }
 
     /// Connections now.
@@ -180,6 +189,7 @@ impl Shard {
         report.clients = self.clients.len();
         report.blocked = self.blocked;
         report.ops_per_s = self.ops_per_s;
+        report.cpu = self.cpu;
         report
     }
 

@@ -111,6 +111,15 @@ impl Stats {
     }
 }
 
+/// Processor time used by a thread.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CpuTime {
+    /// In its own code, microseconds.
+    pub user_us: u64,
+    /// In the kernel on its behalf, microseconds.
+    pub system_us: u64,
+}
+
 /// What INFO needs of a shard; sums over shards are formed with [`Report::merge`].
 #[derive(Clone, Debug, Default)]
 pub struct Report {
@@ -128,6 +137,8 @@ pub struct Report {
     pub blocked: u64,
     /// Commands per second, lately.
     pub ops_per_s: u64,
+    /// Processor time.
+    pub cpu: CpuTime,
     /// Per database: keys, keys with an expiry, mean remaining time.
     pub databases: Vec<(u64, u64, u64)>,
 }
@@ -141,12 +152,7 @@ impl Report {
                 (store.len(db), expires, ttl)
             })
             .collect();
-        Self {
-            store: *store.stats(),
-            used_bytes: store.used_bytes(),
-            databases,
-            ..Self::default()
-        }
+        Self { store: *store.stats(), used_bytes: store.used_bytes(), databases, ..Self::default() }
     }
 
     /// Adds another shard's report.
@@ -161,6 +167,8 @@ impl Report {
         self.clients += other.clients;
         self.blocked += other.blocked;
         self.ops_per_s += other.ops_per_s;
+        self.cpu.user_us += other.cpu.user_us;
+        self.cpu.system_us += other.cpu.system_us;
         for (mine, theirs) in self.databases.iter_mut().zip(&other.databases) {
             let expires = mine.1 + theirs.1;
             let weighted = mine.2.saturating_mul(mine.1) + theirs.2.saturating_mul(theirs.1);

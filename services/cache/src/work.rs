@@ -140,8 +140,8 @@ pub struct Record {
     pub value: Bytes,
     /// When it expires, unix milliseconds.
     pub expire_at_ms: Option<u64>,
-    /// It was modified in place.
-    pub raw: bool,
+    /// How it came to be.
+    pub form: logic::store::Form,
 }
 
 /// A step of a command over several shards. Keys are keys of that shard.

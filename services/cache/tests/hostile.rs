@@ -35,6 +35,7 @@ const LONGEST: Duration = Duration::from_millis(400);
 
 /// What the bystander waited: the 99th percentile and the longest.
 struct Waits {
+    count: usize,
     p99: Duration,
     longest: Duration,
 }
@@ -56,7 +57,8 @@ fn bystander(address: SocketAddr, go_on: impl Fn() -> bool) -> Waits {
         thread::sleep(Duration::from_micros(500));
     }
     waits.sort_unstable();
-    Waits { p99: waits[waits.len() * 99 / 100], longest: waits[waits.len() - 1] }
+    let count = waits.len();
+    Waits { count, p99: waits[count * 99 / 100], longest: waits[count - 1] }
 }
 
 /// Runs an attack beside the bystander, and asserts what must hold after every attack.
@@ -89,8 +91,8 @@ fn attack(name: &str, growth_limit: u64, run: impl Fn(&Server) + Sync) {
     let growth = peak.saturating_sub(before);
     let kib = (before / 1024, growth / 1024);
     println!(
-        "{name}: p99 {:?} before, {:?} during, longest {:?}; memory {} + {} KiB",
-        quiet.p99, under.p99, under.longest, kib.0, kib.1
+        "{name}: p99 {:?} before, {:?} of {} during, longest {:?}; memory {} + {} KiB",
+        quiet.p99, under.p99, under.count, under.longest, kib.0, kib.1
     );
     assert!(server.answers(), "{name}: the server is gone: {}", server.log());
     assert!(
@@ -334,7 +336,7 @@ fn many_clients_that_never_read() {
             let _ = greedy.send_raw(&request);
             held.push(greedy);
         }
-        thread::sleep(Duration::from_millis(1_000));
+        thread::sleep(Duration::from_millis(3_000));
     });
 }
 

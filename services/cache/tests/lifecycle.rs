@@ -218,7 +218,7 @@ fn restart_on_the_same_port_within_a_second() {
 }
 
 /// Starts the binary where something listens already; it must end by itself with an error.
-fn must_refuse(port: u16, shards: u16, taken: u16, what: &str) {
+fn must_refuse(port: u16, shards: u16, taken: &[u16], what: &str) {
     let mut command = cache_command(port, shards);
     let mut child = command.stderr(Stdio::piped()).spawn().expect("the binary starts");
     let deadline = Instant::now() + Duration::from_secs(5);
@@ -234,15 +234,15 @@ fn must_refuse(port: u16, shards: u16, taken: u16, what: &str) {
     };
     let output = child.wait_with_output().expect("its output");
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(ended, "{what}: it runs although port {taken} is taken: {stderr}");
+    assert!(ended, "{what}: it runs although {taken:?} is taken: {stderr}");
     assert!(
         output.status.code().is_some_and(|code| code != 0),
         "{what}: {}: {stderr}",
         output.status
     );
     assert!(
-        stderr.contains(&taken.to_string()),
-        "{what}: the error does not name port {taken}: {stderr}"
+        taken.iter().any(|port| stderr.contains(&port.to_string())),
+        "{what}: the error names none of {taken:?}: {stderr}"
     );
     assert!(!stderr.contains("panicked"), "{what}: a panic is no error message: {stderr}");
 }
@@ -252,13 +252,13 @@ fn a_taken_port_is_an_error() {
     let _turn = Turn::shared();
     let port = free_ports(4);
     let listener = TcpListener::bind(local(port)).expect("the port was free");
-    must_refuse(port, 2, port, "the shared port");
+    must_refuse(port, 2, &[port], "the shared port");
     drop(listener);
     let listener = TcpListener::bind(local(port + 2)).expect("the port was free");
-    must_refuse(port, 2, port + 2, "a shard's own port");
+    must_refuse(port, 2, &[port + 2], "a shard's own port");
     drop(listener);
     let listener = TcpListener::bind(local(port + 3)).expect("the port was free");
-    must_refuse(port, 2, port + 3, "the admin port");
+    must_refuse(port, 2, &[port + 3], "the admin port");
     drop(listener);
 }
 
@@ -268,6 +268,6 @@ fn a_second_server_on_the_same_port_is_an_error() {
     let port = free_ports(3);
     let first = Server::cache_at(port, 1, &[]);
     // SO_REUSEPORT would let both in, and split the clients between them.
-    must_refuse(port, 1, port, "a second server");
+    must_refuse(port, 1, &[port, port + 1, port + 2], "a second server");
     assert!(first.answers(), "the first server still serves: {}", first.log());
 }

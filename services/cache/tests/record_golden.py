@@ -3,13 +3,13 @@
 
     record_golden.py [--check] [--addr HOST:PORT] [FILE...]
 
-Starts its own redis-server, runs every case of redis_golden/*.txt over RESP2 and RESP3
+Starts its own redis-server, runs every case of golden/*.txt over RESP2 and RESP3
 and rewrites the expected replies in place; `--check` only compares and exits 1 on
 a difference. `--addr` compares with a server that is already running instead.
 An expected reply that holds a matcher (`<any>`, `<int 1..5>`, ...) is kept as
 written, and it is an error when redis does not satisfy it.
 
-The format of a corpus file is described in redis_golden/README.md; redis_golden.rs replays it.
+The format of a corpus file is described in golden/README.md; golden.rs replays it.
 """
 import glob
 import os
@@ -22,7 +22,7 @@ import tempfile
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-GOLDEN = os.path.join(HERE, "redis_golden")
+GOLDEN = os.path.join(HERE, "golden")
 LONG_BULK = 400
 QUIET_S = 0.12
 

@@ -7,7 +7,7 @@
 
 use std::{hint::black_box, time::Instant};
 
-use logic::store::{Expire, KeyHash, NewValue, Store, StoreConfig};
+use logic::store::{Expire, Form, KeyHash, NewValue, Store, StoreConfig};
 
 const VALUE: [u8; 64] = [b'v'; 64];
 const NOW_MS: u64 = 1_800_000_000_000;
@@ -43,7 +43,8 @@ fn fill(keys: u64) -> Store {
         let key = key(n);
         let one = Instant::now();
         let hash = store.hash(&key);
-        let set = store.set(0, hash, &key, NewValue::Copy(&VALUE), Expire::Keep, false, NOW_MS);
+        let set =
+            store.set(0, hash, &key, NewValue::Copy(&VALUE), Expire::Keep, Form::Plain, NOW_MS);
         assert_eq!(set, Ok(true));
         slow[one.elapsed().as_nanos().ilog2() as usize] += 1;
         if n + 1 == keys || (n + 1).is_multiple_of(250_000) {
@@ -111,7 +112,7 @@ fn get(store: &mut Store, hash: KeyHash, key: &[u8; 16]) {
 }
 
 fn set(store: &mut Store, hash: KeyHash, key: &[u8; 16]) {
-    let set = store.set(0, hash, key, NewValue::Copy(&VALUE), Expire::Keep, false, NOW_MS);
+    let set = store.set(0, hash, key, NewValue::Copy(&VALUE), Expire::Keep, Form::Plain, NOW_MS);
     black_box(set.is_ok());
 }
 

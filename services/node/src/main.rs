@@ -25,6 +25,9 @@ use engine::shard::ShardCx;
 const COMMANDS: &[(&str, &str)] =
     &[("doctor", "probe this machine's kernel and print what the engine found")];
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     match run() {
         Ok(code) => code,

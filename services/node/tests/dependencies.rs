@@ -27,23 +27,17 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("sim", &["engine", "view", "wire", "logic", "cache"]),
     // Its load generator runs on the engine's own driver: a generator on a slower loop would be the
     // limit of every comparison. It hosts the services' sessions on other runtimes, hence their libraries.
-    (
-        "bench-harness",
-        &["engine", "view", "wire", "logic", "cache"],
-    ),
+    ("bench-harness", &["engine", "view", "wire", "logic", "cache"]),
 ];
 
-/// Crates of others with one place: the name, who may depend on it, under which name there.
-const FENCED: &[(&str, &[(&str, Option<&str>)])] = &[
+/// A crate of ours, and the name it gives a dependency when that is another than its own.
+type User = (&'static str, Option<&'static str>);
+
+/// Crates of others with one place, and who may depend on each.
+const FENCED: &[(&str, &[User])] = &[
     // The second is the release monoio is built on; its ring builder is how monoio is given the flags
     // the engine uses, so that the comparison is fair.
-    (
-        "io-uring",
-        &[
-            ("engine", None),
-            ("bench-harness", Some("io-uring-of-monoio")),
-        ],
-    ),
+    ("io-uring", &[("engine", None), ("bench-harness", Some("io-uring-of-monoio"))]),
     ("monoio", &[("bench-harness", None)]),
     ("glommio", &[("bench-harness", None)]),
 ];
@@ -53,31 +47,14 @@ const BANNED_NAMES: &[&str] = &["core", "std", "alloc", "log", "test"];
 
 fn packages() -> Vec<Value> {
     let output = Command::new(env!("CARGO"))
-        .args([
-            "metadata",
-            "--format-version",
-            "1",
-            "--no-deps",
-            "--offline",
-        ])
+        .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
         .current_dir(tree::root())
         .output()
         .expect("cargo runs");
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let metadata: Value = serde_json::from_slice(&output.stdout).expect("cargo metadata is JSON");
-    let packages = metadata["packages"]
-        .as_array()
-        .expect("a list of packages")
-        .clone();
-    assert!(
-        packages.len() >= ALLOWED.len(),
-        "{} packages",
-        packages.len()
-    );
+    let packages = metadata["packages"].as_array().expect("a list of packages").clone();
+    assert!(packages.len() >= ALLOWED.len(), "{} packages", packages.len());
     packages
 }
 
@@ -90,15 +67,9 @@ fn edges(packages: &[Value]) -> Vec<(&str, &str, Option<&str>)> {
     packages
         .iter()
         .flat_map(|package| {
-            let list = package["dependencies"]
-                .as_array()
-                .expect("a list of dependencies");
+            let list = package["dependencies"].as_array().expect("a list of dependencies");
             list.iter().map(|dependency| {
-                (
-                    text(package, "name"),
-                    text(dependency, "name"),
-                    dependency["rename"].as_str(),
-                )
+                (text(package, "name"), text(dependency, "name"), dependency["rename"].as_str())
             })
         })
         .collect()
@@ -107,10 +78,7 @@ fn edges(packages: &[Value]) -> Vec<(&str, &str, Option<&str>)> {
 #[test]
 fn crates_depend_only_on_the_layers_below() {
     let packages = packages();
-    let ours: Vec<&str> = packages
-        .iter()
-        .map(|package| text(package, "name"))
-        .collect();
+    let ours: Vec<&str> = packages.iter().map(|package| text(package, "name")).collect();
     for name in &ours {
         assert!(
             ALLOWED.iter().any(|(known, _)| known == name),
@@ -121,14 +89,8 @@ fn crates_depend_only_on_the_layers_below() {
         if !ours.contains(&to) {
             continue;
         }
-        let (_, allowed) = ALLOWED
-            .iter()
-            .find(|(name, _)| *name == from)
-            .expect("checked above");
-        assert!(
-            allowed.contains(&to),
-            "{from} depends on {to}; it may use only {allowed:?}"
-        );
+        let (_, allowed) = ALLOWED.iter().find(|(name, _)| *name == from).expect("checked above");
+        assert!(allowed.contains(&to), "{from} depends on {to}; it may use only {allowed:?}");
     }
 }
 
@@ -137,23 +99,14 @@ fn the_list_itself_keeps_the_layers() {
     for (from, allowed) in ALLOWED {
         let joins = ["node", "sim", "bench-harness"].contains(from);
         for to in *allowed {
-            assert!(
-                joins || !SERVICES.contains(to),
-                "{from} may not use the service {to}"
-            );
+            assert!(joins || !SERVICES.contains(to), "{from} may not use the service {to}");
         }
         if ["view", "wire", "logic"].contains(from) {
-            assert!(
-                !allowed.contains(&"engine"),
-                "{from} must not know the engine"
-            );
+            assert!(!allowed.contains(&"engine"), "{from} must not know the engine");
         }
     }
     for service in SERVICES {
-        assert!(
-            ALLOWED.iter().any(|(name, _)| name == service),
-            "no row for {service}"
-        );
+        assert!(ALLOWED.iter().any(|(name, _)| name == service), "no row for {service}");
     }
 }
 
@@ -164,10 +117,7 @@ fn fenced_crates_stay_in_their_place() {
         let Some((_, places)) = FENCED.iter().find(|(name, _)| *name == to) else {
             continue;
         };
-        assert!(
-            places.contains(&(from, rename)),
-            "{from} depends on {to}; only {places:?} may"
-        );
+        assert!(places.contains(&(from, rename)), "{from} depends on {to}; only {places:?} may");
     }
     for (name, places) in FENCED {
         for (from, rename) in *places {
@@ -182,18 +132,9 @@ fn fenced_crates_stay_in_their_place() {
 #[test]
 fn names_hide_nothing() {
     for package in packages() {
-        let names = package["targets"]
-            .as_array()
-            .expect("a list of targets")
-            .iter();
-        for name in names
-            .map(|target| text(target, "name"))
-            .chain([text(&package, "name")])
-        {
-            assert!(
-                !BANNED_NAMES.contains(&name),
-                "a crate or target is named {name}"
-            );
+        let names = package["targets"].as_array().expect("a list of targets").iter();
+        for name in names.map(|target| text(target, "name")).chain([text(&package, "name")]) {
+            assert!(!BANNED_NAMES.contains(&name), "a crate or target is named {name}");
         }
     }
 }

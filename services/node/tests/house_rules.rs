@@ -33,22 +33,14 @@ const TEXT: &[&str] = &[
 fn files_are_short_enough_to_read() {
     for source in sources(&[".rs", ".py", ".sh", ".js", ".c", "Makefile"]) {
         let lines = source.text.lines().count();
-        assert!(
-            lines <= MAX_LINES,
-            "{}: {lines} lines; split it by what it does",
-            source.path
-        );
+        assert!(lines <= MAX_LINES, "{}: {lines} lines; split it by what it does", source.path);
     }
 }
 
 #[test]
 fn files_say_what_they_are() {
     for source in rust() {
-        assert!(
-            source.text.starts_with("//!"),
-            "{}: no `//!` header",
-            source.path
-        );
+        assert!(source.text.starts_with("//!"), "{}: no `//!` header", source.path);
     }
 }
 
@@ -59,16 +51,9 @@ fn nothing_is_left_unfinished() {
         for word in UNFINISHED {
             let name = word.trim_end_matches('!');
             let lines = lines_with(&code, name);
-            let call = |line: &&usize| {
-                code.lines()
-                    .nth(**line - 1)
-                    .is_some_and(|l| l.contains(word))
-            };
-            assert!(
-                lines.iter().find(call).is_none(),
-                "{}: {word} at {lines:?}",
-                source.path
-            );
+            let call =
+                |line: &&usize| code.lines().nth(**line - 1).is_some_and(|l| l.contains(word));
+            assert!(lines.iter().find(call).is_none(), "{}: {word} at {lines:?}", source.path);
         }
     }
 }
@@ -102,11 +87,7 @@ fn the_engine_and_the_services_keep_anyhow_to_main() {
             continue;
         }
         let lines = lines_with(&code_only(&source.text), "anyhow");
-        assert!(
-            lines.is_empty(),
-            "{}:{lines:?}: anyhow outside main.rs",
-            source.path
-        );
+        assert!(lines.is_empty(), "{}:{lines:?}: anyhow outside main.rs", source.path);
     }
 }
 
@@ -114,25 +95,16 @@ fn the_engine_and_the_services_keep_anyhow_to_main() {
 fn links_between_documents_lead_somewhere() {
     for document in sources(&[".md"]) {
         for target in links(&document.text) {
-            let folder = std::path::Path::new(&document.path)
-                .parent()
-                .expect("a folder");
+            let folder = std::path::Path::new(&document.path).parent().expect("a folder");
             let path = root().join(folder).join(target);
-            assert!(
-                path.exists(),
-                "{}: the link to {target} leads nowhere",
-                document.path
-            );
+            assert!(path.exists(), "{}: the link to {target} leads nowhere", document.path);
         }
     }
 }
 
 /// Targets of `[text](target)` within the repository, without their `#part`.
 fn links(text: &str) -> Vec<&str> {
-    let targets = text
-        .split("](")
-        .skip(1)
-        .filter_map(|rest| rest.split(')').next());
+    let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
     targets
         .filter(|target| !target.contains("://") && !target.starts_with('#'))
         .map(|target| target.split('#').next().unwrap_or(target))
@@ -140,12 +112,7 @@ fn links(text: &str) -> Vec<&str> {
 }
 
 /// The documents that lead a reader through the code.
-const GUIDES: &[&str] = &[
-    "ARCHITECTURE.md",
-    "CONTRIBUTING.md",
-    "README.md",
-    "BENCHMARKS.md",
-];
+const GUIDES: &[&str] = &["ARCHITECTURE.md", "CONTRIBUTING.md", "README.md", "BENCHMARKS.md"];
 
 #[test]
 fn guides_name_files_and_functions_that_exist() {
@@ -157,48 +124,42 @@ fn guides_name_files_and_functions_that_exist() {
         {
             continue;
         }
+        let mut file = None;
         for (at, line) in document.text.lines().enumerate() {
             let place = format!("{}:{}", document.path, at + 1);
-            named += check_line(line, &place, &files);
+            named += check_line(line, &place, &files, &mut file);
         }
     }
-    assert!(
-        named > 20,
-        "only {named} names found in the guides: the check has gone blind"
-    );
+    assert!(named > 20, "only {named} names found in the guides: the check has gone blind");
 }
 
 /// Checks the names between backquotes of one line: a path from the top must exist, and a `name()`
-/// after a Rust file must be a function of that file. How many there were.
-fn check_line(line: &str, place: &str, files: &[Source]) -> usize {
-    let mut file: Option<&Source> = None;
+/// after a Rust file must be a function of that file, which is the last one named in the paragraph.
+/// How many there were.
+fn check_line<'a>(
+    line: &str,
+    place: &str,
+    files: &'a [Source],
+    file: &mut Option<&'a Source>,
+) -> usize {
+    const TOP: &[&str] = &["engine/", "services/", "bench-harness/", "docs/", ".ci/", ".config/"];
+    if line.trim().is_empty() {
+        *file = None;
+    }
     let mut named = 0;
     for name in line.split('`').skip(1).step_by(2) {
-        let top = [
-            "engine/",
-            "services/",
-            "bench-harness/",
-            "docs/",
-            ".ci/",
-            ".config/",
-        ];
-        if top.iter().any(|top| name.starts_with(top)) && !name.contains([' ', '<', '*', '{']) {
+        if TOP.iter().any(|top| name.starts_with(top)) && !name.contains([' ', '<', '*', '{']) {
             assert!(root().join(name).exists(), "{place}: {name} does not exist");
-            file = files.iter().find(|source| source.path == name);
+            *file = files.iter().find(|source| source.path == name);
             named += 1;
-        } else if let (Some(source), Some(function)) = (file, name.strip_suffix("()")) {
-            let function = function.rsplit("::").next().unwrap_or(function);
+        } else if let (Some(source), Some(function)) = (*file, name.strip_suffix("()")) {
             let code = code_only(&source.text);
-            let defined = lines_with(&code, function).into_iter().any(|line| {
-                code.lines()
-                    .nth(line - 1)
-                    .is_some_and(|l| l.contains(&format!("fn {function}")))
-            });
-            assert!(
-                defined,
-                "{place}: {} has no function {function}",
-                source.path
-            );
+            let defines = |line: usize| {
+                let line = code.lines().nth(line - 1).unwrap_or_default();
+                line.contains(&format!("fn {function}"))
+            };
+            let defined = lines_with(&code, function).into_iter().any(defines);
+            assert!(defined, "{place}: {} has no function {function}", source.path);
             named += 1;
         }
     }
@@ -212,14 +173,9 @@ fn the_checks_find_what_they_look_for() {
     assert!(machine_path("see src/work/notes and https://example.org/x").is_none());
     assert_eq!(links("[a](b.md#c) [d](https://e.f/) [g](#h)"), ["b.md"]);
     let files = rust();
-    assert_eq!(
-        check_line(
-            "`services/node/tests/house_rules.rs` `check_line()`",
-            "here",
-            &files
-        ),
-        2
-    );
-    let gone = std::panic::catch_unwind(|| check_line("`services/node/gone.rs`", "here", &files));
-    assert!(gone.is_err());
+    let check = |line: &str| check_line(line, "here", &files, &mut None);
+    assert_eq!(check("`services/node/tests/house_rules.rs` `check_line()`"), 2);
+    assert!(std::panic::catch_unwind(|| check("`services/node/gone.rs`")).is_err());
+    let gone = "`services/node/tests/house_rules.rs` `gone()`";
+    assert!(std::panic::catch_unwind(|| check(gone)).is_err());
 }

@@ -30,12 +30,7 @@ fn unsafe_stands_only_in_the_fenced_places() {
         if PLACES.iter().any(|place| source.path.starts_with(place)) {
             seen += lines.len();
         } else {
-            assert!(
-                lines.is_empty(),
-                "{}:{}: unsafe outside its places",
-                source.path,
-                lines[0]
-            );
+            assert!(lines.is_empty(), "{}:{}: unsafe outside its places", source.path, lines[0]);
         }
     }
     assert!(seen > 10, "only {seen} uses found: the scan has gone blind");
@@ -63,11 +58,7 @@ fn every_block_says_why_it_is_sound() {
 /// Whether the word at this line opens a block or an implementation; functions and traits state
 /// their conditions in their documentation instead.
 fn is_block(code: &[&str], at: usize) -> bool {
-    let after = code[at]
-        .split("unsafe")
-        .nth(1)
-        .unwrap_or_default()
-        .trim_start();
+    let after = code[at].split("unsafe").nth(1).unwrap_or_default().trim_start();
     let after = if after.is_empty() {
         code.get(at + 1).map_or("", |line| line.trim_start())
     } else {
@@ -115,9 +106,7 @@ fn every_other_crate_forbids_it() {
             };
             found += 1;
             let code = code_only(&text);
-            let forbids = code
-                .lines()
-                .any(|line| line.trim() == "#![forbid(unsafe_code)]");
+            let forbids = code.lines().any(|line| line.trim() == "#![forbid(unsafe_code)]");
             assert!(forbids, "{path}: no #![forbid(unsafe_code)]");
         }
         assert!(found > 0, "{folder}: neither src/lib.rs nor src/main.rs");
@@ -146,11 +135,7 @@ let für = unsafe { f() };
 fn a_justification_is_found_above_a_statement_and_not_beyond_it() {
     let justified = ["// SAFETY: because.", "let x =", "    f(unsafe { g() });"];
     assert!(is_justified(&justified, &justified, 2));
-    let other = [
-        "// SAFETY: because.",
-        "let y = 1;",
-        "let x = unsafe { g() };",
-    ];
+    let other = ["// SAFETY: because.", "let y = 1;", "let x = unsafe { g() };"];
     assert!(!is_justified(&other, &other, 2));
     let blank = ["// SAFETY: because.", "", "unsafe { g() };"];
     assert!(!is_justified(&blank, &blank, 2));

@@ -8,7 +8,8 @@ use std::rc::Rc;
 
 use crate::driver::PeerName;
 
-use super::kernel::{Kernel, Target};
+use super::flight::Target;
+use super::kernel::Kernel;
 use super::net::{Found, Remote, Role, SockId};
 
 /// What a receive found.

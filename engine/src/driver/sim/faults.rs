@@ -1,4 +1,4 @@
-//! What may go wrong in a world, how often, and how large its queues are.
+//! What may go wrong in a world, how often, how large its queues are, and what did go wrong.
 
 /// Probabilities between zero and one, and the sizes they work with. [`Faults::none`] is a perfect
 /// world.
@@ -185,4 +185,45 @@ impl Faults {
             ..Self::hostile()
         }
     }
+}
+
+/// A bug planted on purpose, to prove that a simulation finds its kind. Never drawn by a seed.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plant {
+    /// The buffer of a send is freed when the send is submitted, as if its future had owned it.
+    EarlyFree,
+    /// No doorbell is heard.
+    DropBells,
+}
+
+/// How often what happened, for tests that must not see the happy path only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WorldStats {
+    /// Completions posted.
+    pub completions: u64,
+    /// Events delivered.
+    pub events: u64,
+    /// Operations that started late.
+    pub delays: u64,
+    /// Multishot operations ended early.
+    pub multishot_ends: u64,
+    /// Receives that found no buffer.
+    pub no_buffers: u64,
+    /// Completions put aside.
+    pub overflows: u64,
+    /// Cancels whose target completed first.
+    pub lost_cancels: u64,
+    /// Waits that ended without cause.
+    pub spurious_wakes: u64,
+    /// Receives and sends cut short.
+    pub short_transfers: u64,
+    /// Connections broken by the network.
+    pub resets: u64,
+    /// File operations cut short.
+    pub short_files: u64,
+    /// File operations failed.
+    pub file_errors: u64,
+    /// Failures ordered by `World::fail_completion` and `World::fail_call`.
+    pub ordered_failures: u64,
 }

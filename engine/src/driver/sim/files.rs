@@ -5,7 +5,8 @@ use std::path::Path;
 use crate::driver::{Errno, Fd, OpenOptions, PeerName};
 
 use super::disk::SECTOR_BYTES;
-use super::kernel::{FileId, Kernel, Kind, OpKey, OpenFile, Target};
+use super::flight::{FileId, Kind, OpKey, OpenFile, Target};
+use super::kernel::Kernel;
 use super::streams::{chance, part, up_to};
 
 /// Offsets, lengths and addresses of direct I/O are multiples of this.
@@ -242,7 +243,9 @@ impl Kernel {
         offset: u64,
         len: usize,
     ) -> Result<usize, Errno> {
-        let Target::Sock(to) = self.target(to).map_err(Errno)? else { return Err(Errno(libc::EINVAL)) };
+        let Target::Sock(to) = self.target(to).map_err(Errno)? else {
+            return Err(Errno(libc::EINVAL));
+        };
         let inode = self.file(file).map_err(Errno)?.inode;
         let there = self.disk.read(inode, offset, len).map_err(Errno)?.len();
         if there == 0 {

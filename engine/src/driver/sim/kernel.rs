@@ -5,10 +5,9 @@
 //! completion is posted. Invariants: all state is iterated in a fixed order; completions of one
 //! operation stay in order; memory is verified before it is given up.
 //!
-//! Next: `net` and `files` say what each operation does.
+//! Next: `flight` for what is in flight, `net` and `files` for what each operation does.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -16,8 +15,11 @@ use std::rc::Rc;
 use crate::buf::{Lease, Pool};
 use crate::driver::{Fd, OpId, Token};
 
-use super::disk::{Disk, Inode};
-use super::faults::Faults;
+use super::disk::Disk;
+use super::faults::{Faults, Plant, WorldStats};
+use super::flight::{
+    Cqe, Descriptor, Event, FileId, Flying, Kind, OpKey, OpenFile, Request, Target, tag,
+};
 use super::memory::{Memory, Regions};
 use super::net::{Sock, SockId};
 use super::streams::{Streams, chance, fold, up_to};
@@ -28,128 +30,6 @@ const FIRST_FD: i32 = 1 << 30;
 const EVENTS_PER_TIME_MAX: u32 = 5_000_000;
 /// Recent completions kept for a failure report.
 const RECENT_MAX: usize = 64;
-
-/// An operation in flight, in the whole world.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct OpKey {
-    pub(super) shard: usize,
-    pub(super) id: OpId,
-}
-
-impl fmt::Debug for OpKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "operation {:#x} of shard {}", self.id.0, self.shard)
-    }
-}
-
-impl OpKey {
-    /// The slot's index: the lower half of the id.
-    const fn index(self) -> usize {
-        (self.id.0 & u32::MAX as u64) as usize
-    }
-}
-
-/// What an operation does; its memory apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    AcceptMulti,
-    Connect { addr: SocketAddr },
-    RecvMulti,
-    RecvSelect { len: u32 },
-    RecvInto,
-    Send { zero_copy: bool },
-    PollOut,
-    PollIn,
-    Shutdown { write_only: bool },
-    Close,
-    Read { offset: u64 },
-    ReadAhead { offset: u64, len: usize },
-    Write { offset: u64, durable: bool },
-    Fsync,
-    Splice,
-    Cancel { target: OpId },
-}
-
-/// What a descriptor stands for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Target {
-    Sock(SockId),
-    File(FileId),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct FileId(pub(super) u64);
-
-/// An open file, alive while a descriptor or an operation names it.
-#[derive(Debug)]
-pub(super) struct OpenFile {
-    pub(super) inode: Inode,
-    pub(super) write: bool,
-    pub(super) direct: bool,
-    pub(super) refs: u32,
-}
-
-#[derive(Debug)]
-pub(super) struct Descriptor {
-    pub(super) target: Target,
-    /// The shard that opened it.
-    pub(super) shard: usize,
-}
-
-/// An operation in flight.
-#[derive(Debug)]
-pub(super) struct Flying {
-    pub(super) id: OpId,
-    pub(super) token: Token,
-    pub(super) kind: Kind,
-    pub(super) fd: Option<Fd>,
-    pub(super) target: Option<Target>,
-    pub(super) memory: Memory,
-    /// Not tried yet.
-    pub(super) first: bool,
-    /// An attempt is scheduled.
-    pub(super) scheduled: bool,
-    /// Bytes sent so far.
-    pub(super) done: usize,
-    /// A zero-copy send whose result waits for its notification.
-    pub(super) notifying: bool,
-}
-
-/// A new operation, as its driver hands it over.
-#[derive(Debug)]
-pub(super) struct Request {
-    pub(super) id: OpId,
-    pub(super) token: Token,
-    pub(super) kind: Kind,
-    pub(super) fd: Option<Fd>,
-    pub(super) memory: Memory,
-}
-
-/// An entry of a completion queue.
-#[derive(Debug)]
-pub(super) enum Cqe {
-    Bell,
-    Done { id: OpId, result: i32, more: bool, lease: Option<Lease> },
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Event {
-    /// An operation is tried (again).
-    Attempt(OpKey),
-    /// The next piece arrives at a socket.
-    Deliver(SockId),
-    /// A connection request arrives at its listener.
-    Arrive { from: SockId, tries: u32 },
-    /// The answer to it arrives; zero or an errno.
-    Answer { to: SockId, errno: i32 },
-    /// The notification of a zero-copy send.
-    Notify { key: OpKey, result: i32 },
-    Bell { shard: usize },
-    /// Completions put aside become visible.
-    Flush { shard: usize },
-    /// A waiting turn ends.
-    Wake { shard: usize },
-}
 
 type EventKey = (u64, u64, u64);
 
@@ -164,37 +44,6 @@ pub(super) struct ShardSide {
     pub(super) overflows: u64,
     wake: Option<EventKey>,
     pub(super) woken: bool,
-}
-
-/// How often what happened, for tests that must not see the happy path only.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct WorldStats {
-    /// Completions posted.
-    pub completions: u64,
-    /// Events delivered.
-    pub events: u64,
-    /// Operations that started late.
-    pub delays: u64,
-    /// Multishot operations ended early.
-    pub multishot_ends: u64,
-    /// Receives that found no buffer.
-    pub no_buffers: u64,
-    /// Completions put aside.
-    pub overflows: u64,
-    /// Cancels whose target completed first.
-    pub lost_cancels: u64,
-    /// Waits that ended without cause.
-    pub spurious_wakes: u64,
-    /// Receives and sends cut short.
-    pub short_transfers: u64,
-    /// Connections broken by the network.
-    pub resets: u64,
-    /// File operations cut short.
-    pub short_files: u64,
-    /// File operations failed.
-    pub file_errors: u64,
-    /// Failures ordered by `World::fail_completion` and `World::fail_call`.
-    pub ordered_failures: u64,
 }
 
 /// A completion, for failure reports.
@@ -231,6 +80,7 @@ pub(super) struct Kernel {
     pub(super) fail_completion: Option<u64>,
     pub(super) calls_counted: u64,
     pub(super) fail_call: Option<u64>,
+    pub(super) plant: Option<Plant>,
 }
 
 impl Kernel {
@@ -261,6 +111,7 @@ impl Kernel {
             fail_completion: None,
             calls_counted: 0,
             fail_call: None,
+            plant: None,
             faults,
         }
     }
@@ -360,8 +211,7 @@ impl Kernel {
 
     pub(super) fn in_flight(&self, shard: usize) -> impl Iterator<Item = OpKey> {
         let side = self.shards.get(shard).into_iter();
-        side.flat_map(|side| side.flying.iter().flatten())
-            .map(move |op| OpKey { shard, id: op.id })
+        side.flat_map(|side| side.flying.iter().flatten()).map(move |op| OpKey { shard, id: op.id })
     }
 
     /// What a turn collects.
@@ -398,6 +248,9 @@ impl Kernel {
 
     pub(super) fn ring_bell(&mut self, shard: usize) {
         if !self.shards.get(shard).is_some_and(|side| side.alive) {
+            return;
+        }
+        if self.plant == Some(Plant::DropBells) {
             return;
         }
         let late = chance(&mut self.rng.delay, self.faults.late_bell);
@@ -604,7 +457,7 @@ impl Kernel {
                 self.deliver_early(sock);
             }
             self.attempt(target);
-            if !self.op(target).is_some_and(|op| !op.notifying) {
+            if self.op(target).is_none_or(|op| op.notifying) {
                 self.stats.lost_cancels += 1;
                 let late = chance(&mut self.rng.ring, 0.5);
                 return if late { -libc::ENOENT } else { -libc::EALREADY };
@@ -716,26 +569,5 @@ impl Kernel {
     #[cfg(test)]
     pub(super) fn has_memory_in_flight(&self) -> bool {
         !self.regions.is_empty()
-    }
-}
-
-const fn tag(kind: Kind) -> u8 {
-    match kind {
-        Kind::AcceptMulti => 1,
-        Kind::Connect { .. } => 2,
-        Kind::RecvMulti => 3,
-        Kind::RecvSelect { .. } => 4,
-        Kind::RecvInto => 5,
-        Kind::Send { .. } => 6,
-        Kind::PollOut => 7,
-        Kind::PollIn => 8,
-        Kind::Shutdown { .. } => 9,
-        Kind::Close => 10,
-        Kind::Read { .. } => 11,
-        Kind::Write { .. } => 12,
-        Kind::Fsync => 13,
-        Kind::Splice => 14,
-        Kind::ReadAhead { .. } => 16,
-        Kind::Cancel { .. } => 15,
     }
 }

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::ptr::NonNull;
 
-use super::kernel::OpKey;
+use super::flight::OpKey;
 use super::streams::fold;
 
 /// What received-into memory holds until its completion.
@@ -260,7 +260,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "would write memory that")]
     fn receiving_into_memory_being_sent_is_seen() {
-        let mut bytes = vec![0; 100];
+        let mut bytes = [0; 100];
         let mut regions = Regions::default();
         regions.add(key(1), &Memory::from(vec![region(&mut bytes[10..50])]));
         regions.add(key(2), &Memory::into(region(&mut bytes[40..60])));
@@ -269,7 +269,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "will write")]
     fn receiving_twice_into_one_place_is_seen() {
-        let mut bytes = vec![0; 100];
+        let mut bytes = [0; 100];
         let mut regions = Regions::default();
         regions.add(key(1), &Memory::into(region(&mut bytes[..50])));
         regions.add(key(2), &Memory::into(region(&mut bytes[49..])));

@@ -15,9 +15,11 @@ mod client;
 mod disk;
 mod faults;
 mod files;
+mod flight;
 mod kernel;
 mod memory;
 mod net;
+mod prepare;
 mod slots;
 mod streams;
 #[cfg(test)]
@@ -34,8 +36,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::rc::Rc;
 
-use bytes::BytesMut;
-use view::{Instant, Output};
+use view::Instant;
 
 use super::{
     Completion, DriverStats, Errno, Fd, ListenOptions, Op, OpId, OpenOptions, Payload, PeerName,
@@ -45,16 +46,17 @@ use crate::buf::{DirectBuf, Lease, Pool};
 use crate::error::Error;
 
 pub use client::{ClientEnd, RecvState};
-pub use faults::{Faults, Limits};
-pub use kernel::WorldStats;
+pub use faults::{Faults, Limits, Plant, WorldStats};
 pub use world::{Leak, World};
 
-use kernel::{Cqe, Kernel, Kind, OpKey, Request, Target};
-use memory::{Memory, Region};
+use flight::{Cqe, Kind, OpKey, Request, Target};
+use kernel::Kernel;
+use prepare::{Prepared, prepare, received};
 use slots::{Held, Slots};
 
-/// Longest gathered send, as on the ring (UIO_MAXIOV).
-const VECTOR_MAX: usize = 1024;
+/// [`Plant::EarlyFree`] frees smaller buffers only, whose memory stays mapped: the process lives
+/// on to see what the model says.
+const EARLY_MAX_BYTES: usize = 32 << 10;
 
 /// What is handed over with the next turn.
 #[derive(Debug)]
@@ -118,8 +120,12 @@ impl SimDriver {
         self.make_room();
         self.stats.submitted += 1;
         let Prepared { kind, fd, held, memory } = prepare(op);
+        let planted = self.world.kernel.borrow().plant == Some(Plant::EarlyFree);
+        let early = planted && matches!(kind, Kind::Send { .. }) && memory.len() < EARLY_MAX_BYTES;
+        let (held, freed) = if early { (Held::Nothing, Some(held)) } else { (held, None) };
         let id = self.slots.insert(token, held);
         self.kernel().borrow_mut().register(self.key(id), &memory);
+        drop(freed);
         self.pending.push(Entry::Op(Request { id, token, kind, fd, memory }));
         id
     }
@@ -206,7 +212,7 @@ impl SimDriver {
 
     /// See [`super::Driver::has_pending_events`].
     pub fn has_pending_events(&mut self) -> bool {
-        !self.kernel().borrow().shards[self.shard].queue.is_empty()
+        !self.collected.is_empty() || !self.kernel().borrow().shards[self.shard].queue.is_empty()
     }
 
     /// The receive pool.
@@ -308,13 +314,7 @@ impl SimDriver {
     ///
     /// # Errors
     /// EAGAIN when the socket is full; EPIPE and ECONNRESET.
-    pub fn sendfile(
-        &mut self,
-        to: Fd,
-        file: Fd,
-        offset: u64,
-        len: usize,
-    ) -> Result<usize, Errno> {
+    pub fn sendfile(&mut self, to: Fd, file: Fd, offset: u64, len: usize) -> Result<usize, Errno> {
         self.stats.calls += 1;
         self.kernel().borrow_mut().sendfile(to, file, offset, len)
     }
@@ -324,6 +324,11 @@ impl SimDriver {
     pub fn cached_bytes(&mut self, file: Fd, offset: u64, len: u64) -> Option<u64> {
         self.stats.calls += 1;
         self.kernel().borrow_mut().cached_bytes(file, offset, len)
+    }
+
+    /// See [`super::Driver::no_read_ahead`]; there is none.
+    pub const fn no_read_ahead(&mut self, _file: Fd) {
+        self.stats.calls += 1;
     }
 
     /// See [`super::Driver::read_now`].
@@ -475,72 +480,4 @@ impl Call {
             Self::ListDir => ("opendir", libc::EIO),
         }
     }
-}
-
-struct Prepared {
-    kind: Kind,
-    fd: Option<Fd>,
-    held: Held,
-    memory: Memory,
-}
-
-/// Splits an operation into what it does, what it owns, and where that lies. The memory named is
-/// on the heap, so it stays where it is when its owner moves into the slot.
-fn prepare(op: Op) -> Prepared {
-    let plain = |kind, fd| Prepared { kind, fd: Some(fd), held: Held::Nothing, memory: Memory::None };
-    match op {
-        Op::AcceptMulti { listener } => plain(Kind::AcceptMulti, listener),
-        Op::Connect { fd, addr } => plain(Kind::Connect { addr }, fd),
-        Op::RecvMulti { fd } => plain(Kind::RecvMulti, fd),
-        Op::RecvSelect { fd, len } => plain(Kind::RecvSelect { len }, fd),
-        Op::RecvInto { fd, buf, len } => receive_into(fd, buf, len),
-        Op::Send { fd, out, skip, zero_copy } => send(fd, out, skip, zero_copy),
-        Op::PollOut { fd } => plain(Kind::PollOut, fd),
-        Op::PollIn { fd } => plain(Kind::PollIn, fd),
-        Op::Shutdown { fd, write_only } => plain(Kind::Shutdown { write_only }, fd),
-        Op::Close { fd } => plain(Kind::Close, fd),
-        Op::Read { fd, buf, len, offset, uncached: _ } => {
-            let memory = Memory::into(Region::new(buf.start(), len.min(buf.len())));
-            Prepared { kind: Kind::Read { offset }, fd: Some(fd), held: Held::Direct(buf), memory }
-        }
-        Op::Write { fd, buf, len, offset, durable } => write(fd, buf, len, offset, durable),
-        Op::ReadAhead { fd, offset, len } => plain(Kind::ReadAhead { offset, len }, fd),
-        Op::Fsync { fd, data_only: _ } => plain(Kind::Fsync, fd),
-        Op::Splice { from, .. } => plain(Kind::Splice, from),
-        Op::Cancel { target } => Prepared {
-            kind: Kind::Cancel { target },
-            fd: None,
-            held: Held::Nothing,
-            memory: Memory::None,
-        },
-    }
-}
-
-fn receive_into(fd: Fd, mut buf: BytesMut, len: usize) -> Prepared {
-    let spare = buf.spare_capacity_mut();
-    let region = Region::new(spare.as_mut_ptr().cast(), len.min(spare.len()));
-    let memory = Memory::into(region);
-    Prepared { kind: Kind::RecvInto, fd: Some(fd), held: Held::Bytes(buf), memory }
-}
-
-fn send(fd: Fd, out: Output, skip: usize, zero_copy: bool) -> Prepared {
-    let runs = out.pieces(skip).take(VECTOR_MAX);
-    let runs = runs.map(|run| Region::new(run.as_ptr().cast_mut(), run.len())).collect();
-    let memory = Memory::from(runs);
-    Prepared { kind: Kind::Send { zero_copy }, fd: Some(fd), held: Held::Output(out), memory }
-}
-
-fn write(fd: Fd, buf: DirectBuf, len: usize, offset: u64, durable: bool) -> Prepared {
-    let memory = Memory::from(vec![Region::new(buf.start(), len.min(buf.len()))]);
-    let kind = Kind::Write { offset, durable };
-    Prepared { kind, fd: Some(fd), held: Held::Direct(buf), memory }
-}
-
-/// Accounts for what a receive appended to `buf`.
-fn received(mut buf: BytesMut, result: i32) -> BytesMut {
-    let len = usize::try_from(result).unwrap_or(0).min(buf.capacity() - buf.len());
-    // SAFETY: the model wrote `len` bytes to the spare capacity handed to it by `receive_into`;
-    // the buffer was owned by its slot since.
-    unsafe { buf.set_len(buf.len() + len) };
-    buf
 }

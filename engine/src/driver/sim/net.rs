@@ -14,7 +14,8 @@ use std::path::{Path, PathBuf};
 
 use crate::driver::{Fd, ListenOptions, PeerName};
 
-use super::kernel::{Event, Kernel, Kind, OpKey, Target};
+use super::flight::{Event, Kind, OpKey, Target};
+use super::kernel::Kernel;
 use super::streams::{chance, up_to};
 use super::transfer::Take;
 
@@ -401,8 +402,7 @@ impl Kernel {
                 sock.readers.push(key);
                 return;
             };
-            let failed = self.fails_now()
-                || chance(&mut self.rng.net, self.faults.accept_error);
+            let failed = self.fails_now() || chance(&mut self.rng.net, self.faults.accept_error);
             let accepted = match failed {
                 true => Err(libc::EMFILE),
                 false => self.new_fd(key.shard, Target::Sock(next)),
@@ -426,8 +426,8 @@ impl Kernel {
 
     /// Whether a multishot operation survives its next completion.
     pub(super) fn goes_on(&mut self, key: OpKey) -> bool {
-        let ends = self.overflowing(key.shard)
-            || chance(&mut self.rng.ring, self.faults.multishot_end);
+        let ends =
+            self.overflowing(key.shard) || chance(&mut self.rng.ring, self.faults.multishot_end);
         self.stats.multishot_ends += u64::from(ends);
         !ends
     }
@@ -477,9 +477,7 @@ impl Kernel {
     pub(super) fn room(&self, id: SockId) -> usize {
         let most = self.faults.limits.socket_buffer_bytes;
         let peer = self.socks.get(&id).and_then(|sock| self.socks.get(&sock.peer?));
-        peer.map_or(most, |peer| {
-            most.saturating_sub(peer.inbound_len_bytes + peer.inbox.len())
-        })
+        peer.map_or(most, |peer| most.saturating_sub(peer.inbound_len_bytes + peer.inbox.len()))
     }
 
     pub(super) fn park_reader(&mut self, id: SockId, key: OpKey) {

@@ -54,7 +54,7 @@ pub(super) const fn up_to(rng: &mut Rng, most: u64) -> u64 {
 
 /// Adds `value` to the running hash `hash`.
 pub(super) const fn fold(hash: u64, value: u64) -> u64 {
-    let mixed = (hash ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mixed = (hash ^ value).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (mixed ^ (mixed >> 32)).wrapping_mul(0xbf58_476d_1ce4_e5b9).rotate_left(17)
 }
 

@@ -2,7 +2,8 @@
 
 use crate::driver::Errno;
 
-use super::kernel::{Event, Kernel, Kind, OpKey};
+use super::flight::{Event, Kind, OpKey, Target};
+use super::kernel::Kernel;
 use super::memory::{Memory, poison_buffer};
 use super::net::{Found, Piece, SockId};
 use super::streams::{chance, part, up_to};
@@ -29,7 +30,8 @@ impl Kernel {
             // The kernel takes a buffer before it looks for bytes, on the first try also when
             // there are none (io_recv).
             if found != Found::Nothing || first {
-                let front = self.shards[key.shard].pool.as_ref().and_then(|pool| pool.model_front());
+                let front =
+                    self.shards[key.shard].pool.as_ref().and_then(|pool| pool.model_front());
                 if front.is_none() || chance(&mut self.rng.ring, self.faults.no_buffers) {
                     self.stats.no_buffers += 1;
                     self.complete(key, -libc::ENOBUFS, false, None);
@@ -186,7 +188,7 @@ impl Kernel {
         op.notifying = true;
         let target = op.target.take();
         let mut at = self.now_ns;
-        if let Some(super::kernel::Target::Sock(id)) = target {
+        if let Some(Target::Sock(id)) = target {
             at = self.all_arrived_ns(id);
         }
         if chance(&mut self.rng.delay, self.faults.late_notification) {

@@ -8,11 +8,11 @@ use std::rc::Rc;
 
 use view::Instant;
 
-use crate::driver::Fd;
+use crate::driver::{Fd, PeerName};
 
 use super::client::ClientEnd;
-use super::faults::Faults;
-use super::kernel::{Kernel, WorldStats};
+use super::faults::{Faults, Plant, WorldStats};
+use super::kernel::Kernel;
 
 /// Where the wall clock of a world starts: 14 November 2023, 22:13:20 UTC.
 const UNIX_START_US: u64 = 1_700_000_000_000_000;
@@ -175,6 +175,19 @@ impl World {
         self.kernel.borrow().calls_counted
     }
 
+    /// Whether the engine still has a connection with the peer of this name, accepted or not:
+    /// when it has none, nothing that peer sent will be looked at any more.
+    #[must_use]
+    pub fn has_peer(&self, peer: &PeerName) -> bool {
+        self.kernel.borrow().socks.values().any(|sock| sock.is_stream() && sock.peer_name == *peer)
+    }
+
+    /// Plants a bug, for the tests that prove it is found.
+    #[doc(hidden)]
+    pub fn plant(&self, plant: Plant) {
+        self.kernel.borrow_mut().plant = Some(plant);
+    }
+
     /// How often what happened.
     #[must_use]
     pub fn stats(&self) -> WorldStats {
@@ -198,10 +211,10 @@ impl World {
             }
         }
         let descriptors = kernel.fds.iter();
-        leaks.extend(descriptors.map(|(fd, descriptor)| Leak::Descriptor {
-            fd: Fd(*fd),
-            shard: descriptor.shard,
-        }));
+        leaks.extend(
+            descriptors
+                .map(|(fd, descriptor)| Leak::Descriptor { fd: Fd(*fd), shard: descriptor.shard }),
+        );
         leaks
     }
 }

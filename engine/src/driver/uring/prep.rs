@@ -26,7 +26,8 @@ const fn file(fd: Fd) -> types::Fd {
 pub(super) fn entry(op: Op) -> (squeue::Entry, Held) {
     match op {
         Op::AcceptMulti { listener } => {
-            let flags = libc::SOCK_CLOEXEC;
+            // Non-blocking for the sake of sendfile(2), which runs outside the ring.
+            let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
             (opcode::AcceptMulti::new(file(listener)).flags(flags).build(), Held::Nothing)
         }
         Op::Connect { fd, addr } => connect(fd, addr),

@@ -9,6 +9,7 @@ use crate::driver::{OpId, Token};
 
 /// What an operation in flight keeps alive.
 #[derive(Debug, Default)]
+#[expect(dead_code, reason = "some of it is only kept alive for the kernel")]
 pub(super) enum Held {
     #[default]
     Nothing,

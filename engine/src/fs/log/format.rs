@@ -170,8 +170,11 @@ impl Key {
         if sequence != self.sequence {
             return None;
         }
-        let header =
-            RecordHeader { sum: word32(bytes, 0)?, len: word32(bytes, 4)?, batch: word32(bytes, 8)? };
+        let header = RecordHeader {
+            sum: word32(bytes, 0)?,
+            len: word32(bytes, 4)?,
+            batch: word32(bytes, 8)?,
+        };
         let end = u64::from(offset) + record_bytes(header.len as usize) as u64;
         let fits = header.len <= self.record_max_bytes && end <= u64::from(limit);
         let begun = RECORDS_START <= header.batch && header.batch <= offset;

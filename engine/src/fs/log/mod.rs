@@ -47,12 +47,7 @@ pub struct LogConfig {
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self {
-            segment_bytes: 64 << 20,
-            segments_max: 1024,
-            batch_bytes: 256 << 10,
-            batches: 4,
-        }
+        Self { segment_bytes: 64 << 20, segments_max: 1024, batch_bytes: 256 << 10, batches: 4 }
     }
 }
 

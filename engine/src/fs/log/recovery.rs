@@ -93,7 +93,8 @@ enum Step {
 
 impl Recovery {
     /// Opens the log in directory `dir`, making it when missing, to read the records at and after
-    /// `from`: zero, or a position that was passed to [`Log::trim`] or could have been.
+    /// `from`: zero, or a position that was passed to [`Log::trim`] or could have been. Segments
+    /// that end before it may be used again.
     ///
     /// # Errors
     /// Wrong sizes, or the file system refuses.
@@ -165,7 +166,10 @@ impl Recovery {
         let oldest = self.segments.last().map_or(0, |newest| newest.header.oldest);
         let live = self.segments.partition_point(|found| found.header.sequence < oldest);
         let live = self.segments.split_off(live);
-        for trimmed in std::mem::replace(&mut self.segments, live) {
+        let mut unneeded = std::mem::replace(&mut self.segments, live);
+        let starts = self.segments.partition_point(|found| found.header.base <= self.from);
+        unneeded.extend(self.segments.drain(..starts.saturating_sub(1)));
+        for trimmed in unneeded {
             if trimmed.header.segment_bytes == self.config.segment_bytes {
                 self.idle.push(trimmed.file);
             } else {
@@ -186,8 +190,6 @@ impl Recovery {
                 .filter(|_| next.sequence == found.header.sequence + 1)
                 .and_then(|limit| u32::try_from(limit).ok());
         }
-        let first = self.segments.partition_point(|found| found.header.base <= self.from);
-        self.at = first.saturating_sub(1);
         let longest = self.segments.iter().map(|found| found.header.record_max_bytes as usize);
         let window_bytes = longest.max().unwrap_or(0) + 2 * BLOCK_BYTES;
         self.window.buf = Some(DirectBuf::zeroed(window_bytes.max(WINDOW_BYTES)));
@@ -373,8 +375,9 @@ impl Recovery {
         let end = self.end.unwrap_or(self.from);
         let Self { cx, config, dir, mut segments, mut idle, mut next_slot, .. } = self;
         let newest = segments.last().map_or(0, |found| found.header.sequence);
-        let unused = segments
-            .pop_if(|last| last.header.base == end && last.header.segment_bytes == config.segment_bytes);
+        let unused = segments.pop_if(|last| {
+            last.header.base == end && last.header.segment_bytes == config.segment_bytes
+        });
         let (sequence, file) = match (unused, idle.pop()) {
             (Some(unused), spare) => {
                 idle.extend(spare);
@@ -415,8 +418,7 @@ impl Window {
             self.len = 0;
             let buf = self.buf.take().unwrap_or_else(|| DirectBuf::zeroed(WINDOW_BYTES));
             let need = (offset - start + len) as usize;
-            let (buf, read) =
-                segment::read_at_least(cx, file, buf, need, u64::from(start)).await?;
+            let (buf, read) = segment::read_at_least(cx, file, buf, need, u64::from(start)).await?;
             (self.slot, self.start, self.buf) = (file.slot, start, Some(buf));
             self.len = u32::try_from(read).unwrap_or(u32::MAX);
         }

@@ -184,10 +184,10 @@ fn a_spoilt_record_is_reported_with_its_place_and_a_spoilt_end_is_cut() {
         let last = *all.last().expect("some");
         spoil(&second, BLOCK_BYTES as u64 + (last - second_base) + 100, &[0xee; 8]);
         let (log, records, damage) = open(&cx, &path, SMALL).await;
-        assert_eq!(damage, [
-            (10 * size, 11 * size),
-            (second_base + 3 * size, second_base + 4 * size)
-        ]);
+        assert_eq!(
+            damage,
+            [(10 * size, 11 * size), (second_base + 3 * size, second_base + 4 * size)]
+        );
         assert_eq!(records.len(), 97);
         assert_eq!(log.end().0, last);
         log.append(b"next").expect("room");
@@ -266,6 +266,17 @@ impl Model {
         let mut recovery = Recovery::open(cx, Path::new(DIR), SMALL, from).await.ok()?;
         let (records, damage) = read_all(&mut recovery).await.ok()?;
         assert_eq!(damage, [], "a crash is no damage");
+        self.compare(from, &records);
+        let log = recovery.finish().await.ok()?;
+        self.recoveries.set(self.recoveries.get() + 1);
+        let end =
+            self.appended.borrow().last().map(|(at, data)| at + record_bytes(data.len()) as u64);
+        assert_eq!(log.end().0, end.unwrap_or(from.0).max(from.0));
+        Some(log)
+    }
+
+    /// What was read is what was appended, up to a place behind everything acknowledged.
+    fn compare(&self, from: Position, records: &Records) {
         let mut appended = self.appended.borrow_mut();
         appended.retain(|(position, _)| *position >= from.0);
         for (at, record) in records.iter().enumerate() {
@@ -277,12 +288,6 @@ impl Model {
         }
         self.cut.set(self.cut.get() + (appended.len() - records.len()) as u64);
         appended.truncate(records.len());
-        drop(appended);
-        let log = recovery.finish().await.ok()?;
-        self.recoveries.set(self.recoveries.get() + 1);
-        let end = self.appended.borrow().last().map(|(at, data)| at + record_bytes(data.len()) as u64);
-        assert_eq!(log.end().0, end.unwrap_or(from.0).max(from.0));
-        Some(log)
     }
 
     fn append(&self, log: &Log, data: Vec<u8>) -> Result<(), AppendError> {
@@ -439,8 +444,11 @@ fn a_full_disk_refuses_appends_and_loses_nothing() {
             cx.sleep(100_000_000).await;
         }
         log.close().await.expect("a working disk");
-        let (_log, records, damage) = open(&cx, Path::new(DIR), SMALL).await;
-        assert_eq!((records.last().map(|(_, data)| data.as_slice()), damage.len()), (Some(&b"more"[..]), 0));
+        let opened = Recovery::open(&cx, Path::new(DIR), SMALL, end).await;
+        let mut recovery = opened.expect("a working disk");
+        let (records, damage) = read_all(&mut recovery).await.expect("readable");
+        assert_eq!((records, damage.len()), (vec![(end.0, b"more".to_vec())], 0));
+        recovery.finish().await.expect("a segment to use again");
     });
     assert!(ended);
 }

@@ -383,7 +383,8 @@ impl Inner {
                 };
             }
         };
-        let (sequence, base) = (state.live.back().map_or(0, |last| last.header.sequence), state.end);
+        let (sequence, base) =
+            (state.live.back().map_or(0, |last| last.header.sequence), state.end);
         let header = new_header(&self.cx, &self.config, sequence + 1, base);
         state.live.push_back(Segment::new(header, file));
         state.offset = RECORDS_START;

@@ -24,9 +24,7 @@ pub(super) fn valid_name(name: &[u8]) -> std::result::Result<&[u8], Fault> {
     if is_printable(name) {
         return Ok(name);
     }
-    Err(Fault::text(
-        "ERR Client names cannot contain spaces, newlines or special characters.",
-    ))
+    Err(Fault::text("ERR Client names cannot contain spaces, newlines or special characters."))
 }
 
 /// Names the connection; an empty name removes the name.
@@ -58,16 +56,11 @@ pub(super) fn setinfo(cx: &mut Cx<'_>) -> Result {
     let (attribute, value) = (cx.arg(2), cx.arg(3));
     let is_name = attribute.eq_ignore_ascii_case(b"lib-name");
     if !is_name && !attribute.eq_ignore_ascii_case(b"lib-ver") {
-        let mut text = b"ERR Unrecognized option '".to_vec();
-        text.extend_from_slice(attribute);
-        text.push(b'\'');
-        return Err(Fault::owned(text));
+        return Err(Fault::quoting("ERR Unrecognized option '", attribute, "'"));
     }
     if !is_printable(value) {
-        let attribute = if is_name { "lib-name" } else { "lib-ver" };
-        return Err(Fault::owned(format!(
-            "ERR {attribute} cannot contain spaces, newlines or special characters."
-        )));
+        let why = " cannot contain spaces, newlines or special characters.";
+        return Err(Fault::quoting("ERR ", attribute, why));
     }
     if let Some(record) = cx.shard.clients.get_mut(cx.conn.slot) {
         let lib = record.lib.get_or_insert_with(|| Box::new(Lib::default()));
@@ -132,12 +125,7 @@ fn is_other_type(name: &[u8]) -> std::result::Result<bool, Fault> {
     match name.to_ascii_lowercase().as_slice() {
         b"normal" => Ok(false),
         b"master" | b"slave" | b"replica" | b"pubsub" => Ok(true),
-        _ => {
-            let mut text = b"ERR Unknown client type '".to_vec();
-            text.extend_from_slice(name);
-            text.push(b'\'');
-            Err(Fault::owned(text))
-        }
+        _ => Err(Fault::quoting("ERR Unknown client type '", name, "'")),
     }
 }
 
@@ -178,10 +166,7 @@ fn kill_filter(cx: &Cx<'_>) -> std::result::Result<Filter, Fault> {
             filter.local = Some(value.to_vec());
         } else if cx.is(at, "USER") {
             if value != b"default" {
-                let mut text = b"ERR No such user '".to_vec();
-                text.extend_from_slice(value);
-                text.push(b'\'');
-                return Err(Fault::owned(text));
+                return Err(Fault::quoting("ERR No such user '", value, "'"));
             }
             filter.user = Some(value.to_vec());
         } else if cx.is(at, "SKIPME") && cx.is(at + 1, "yes") {

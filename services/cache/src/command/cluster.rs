@@ -147,7 +147,7 @@ fn slot(cx: &Cx<'_>) -> std::result::Result<u16, Fault> {
 
 pub(super) fn countkeysinslot(cx: &mut Cx<'_>) -> Result {
     let slot = slot(cx)?;
-    cx.gather(Plan::Slot { slot, most: 0, count: true })
+    cx.gather_node(Plan::Slot { slot, most: 0, count: true })
 }
 
 /// Most keys CLUSTER GETKEYSINSLOT gives at once.
@@ -158,7 +158,7 @@ pub(super) fn getkeysinslot(cx: &mut Cx<'_>) -> Result {
     let slot = u16::try_from(cx.integer(2)?).ok().filter(|&slot| slot < SLOTS);
     let most = usize::try_from(cx.integer(3)?).map_err(|_| invalid())?.min(SLOT_KEYS_MAX);
     let slot = slot.ok_or_else(invalid)?;
-    cx.gather(Plan::Slot { slot, most, count: false })
+    cx.gather_node(Plan::Slot { slot, most, count: false })
 }
 
 /// A slot's number of keys, or its keys.
@@ -182,9 +182,7 @@ pub(super) fn replicas(cx: &mut Cx<'_>) -> Result {
     let known = (0..cx.shard.count)
         .any(|index| cx.shard.topology.id(index).as_bytes().eq_ignore_ascii_case(id));
     if !known {
-        let mut text = b"ERR Unknown node ".to_vec();
-        text.extend_from_slice(id);
-        return Err(Fault::owned(text));
+        return Err(Fault::quoting("ERR Unknown node ", id, ""));
     }
     reply::array(cx.inline(), 0);
     Ok(Outcome::Done)

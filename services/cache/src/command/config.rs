@@ -47,11 +47,8 @@ pub(super) fn get(cx: &mut Cx<'_>) -> Result {
 }
 
 fn failed(name: &[u8], why: &str) -> Fault {
-    let mut text = b"ERR CONFIG SET failed (possibly related to argument '".to_vec();
-    text.extend_from_slice(name);
-    text.extend_from_slice(b"') - ");
-    text.extend_from_slice(why.as_bytes());
-    Fault::owned(text)
+    let before = "ERR CONFIG SET failed (possibly related to argument '";
+    Fault::quoting(before, name, &format!("') - {why}"))
 }
 
 pub(super) fn set(cx: &mut Cx<'_>) -> Result {
@@ -64,11 +61,8 @@ pub(super) fn set(cx: &mut Cx<'_>) -> Result {
         let name = cx.arg(at);
         match cx.shard.settings.check(name, cx.arg(at + 1)) {
             Err(Refusal::Unknown) => {
-                let mut text =
-                    b"ERR Unknown option or number of arguments for CONFIG SET - '".to_vec();
-                text.extend_from_slice(name);
-                text.push(b'\'');
-                return Err(Fault::owned(text));
+                let before = "ERR Unknown option or number of arguments for CONFIG SET - '";
+                return Err(Fault::quoting(before, name, "'"));
             }
             Err(Refusal::Because(why)) => {
                 first_failure = first_failure.or(Some(failed(name, &why)));

@@ -61,9 +61,7 @@ pub(super) fn hello(cx: &mut Cx<'_>) -> Result {
             Ok(3) => Version::Resp3,
             Ok(_) => return Err(Fault::text("NOPROTO unsupported protocol version")),
             Err(_) => {
-                return Err(Fault::text(
-                    "ERR Protocol version is not an integer or out of range",
-                ));
+                return Err(Fault::text("ERR Protocol version is not an integer or out of range"));
             }
         }),
     };
@@ -78,10 +76,7 @@ pub(super) fn hello(cx: &mut Cx<'_>) -> Result {
             name = Some(client::valid_name(cx.arg(at + 1))?);
             at += 2;
         } else {
-            let mut text = b"ERR Syntax error in HELLO option '".to_vec();
-            text.extend_from_slice(cx.arg(at));
-            text.push(b'\'');
-            return Err(Fault::owned(text));
+            return Err(Fault::quoting("ERR Syntax error in HELLO option '", cx.arg(at), "'"));
         }
     }
     if let Some((user, password)) = login {

@@ -120,7 +120,7 @@ fn unknown(call: Call<'_>, out: &mut Output, shard: &mut Shard) -> Outcome {
     let name = arg(0);
     // Somebody speaks HTTP to us: Redis closes without a word.
     if name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:") {
-        return Outcome::Close;
+        return Outcome::Hangup;
     }
     let mut text = Vec::new();
     if let Some(id) = shard.commands.find(name) {
@@ -149,7 +149,7 @@ fn unknown(call: Call<'_>, out: &mut Output, shard: &mut Shard) -> Outcome {
 }
 
 /// At most `most` bytes, and nothing from a NUL on: what C's `%.*s` prints.
-fn c_string(bytes: &[u8], most: usize) -> &[u8] {
+pub(crate) fn c_string(bytes: &[u8], most: usize) -> &[u8] {
     let bytes = bytes.get(..most).unwrap_or(bytes);
     let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
     bytes.get(..end).unwrap_or_default()

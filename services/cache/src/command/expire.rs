@@ -27,12 +27,7 @@ pub(super) fn expire_at(
 }
 
 /// Unix milliseconds of a time that may lie in the past.
-fn absolute(
-    cx: &Cx<'_>,
-    when: i64,
-    seconds: bool,
-    date: bool,
-) -> std::result::Result<i64, Fault> {
+fn absolute(cx: &Cx<'_>, when: i64, seconds: bool, date: bool) -> std::result::Result<i64, Fault> {
     let when = if seconds { when.checked_mul(1000).ok_or_else(|| invalid(cx))? } else { when };
     let base = if date { 0 } else { i64::try_from(cx.now_ms()).unwrap_or(0) };
     when.checked_add(base).ok_or_else(|| invalid(cx))
@@ -56,11 +51,7 @@ impl Only {
                 b"xx" => &mut only.xx,
                 b"gt" => &mut only.gt,
                 b"lt" => &mut only.lt,
-                _ => {
-                    let mut text = b"ERR Unsupported option ".to_vec();
-                    text.extend_from_slice(cx.arg(at));
-                    return Err(Fault::owned(text));
-                }
+                _ => return Err(Fault::quoting("ERR Unsupported option ", cx.arg(at), "")),
             };
             *flag = true;
         }
@@ -70,9 +61,7 @@ impl Only {
             ));
         }
         if only.gt && only.lt {
-            return Err(Fault::text(
-                "ERR GT and LT options at the same time are not compatible",
-            ));
+            return Err(Fault::text("ERR GT and LT options at the same time are not compatible"));
         }
         Ok(only)
     }
@@ -130,7 +119,7 @@ fn show(cx: &mut Cx<'_>, seconds: bool, date: bool) -> Result {
             None => -1,
             Some(at) => {
                 let ms = if date { at } else { at.saturating_sub(now) };
-                let shown = if seconds { ms.saturating_add(500) / 1000 } else { ms };
+                let shown = if seconds { (ms + 500) / 1000 } else { ms };
                 i64::try_from(shown).unwrap_or(i64::MAX)
             }
         },

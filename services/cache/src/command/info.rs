@@ -6,12 +6,7 @@ use view::{Instant, Output};
 use wire::resp::reply;
 
 use super::{Conn, connection::REDIS_VERSION};
-use crate::{
-    settings::policy_name,
-    shard::Shard,
-    stats::Report,
-    work::Response,
-};
+use crate::{settings::policy_name, shard::Shard, stats::Report, work::Response};
 
 /// Sections in Redis' order, and whether plain INFO shows them.
 const SECTIONS: [(&str, bool); 12] = [
@@ -143,8 +138,7 @@ impl Context<'_> {
                     ("repl_backlog_histlen", "0".into()),
                 ],
             ),
-            // Processor time is the host's to measure; metrics have it.
-            "cpu" => lines(text, "CPU", &[]),
+            "cpu" => self.cpu(text),
             "modules" => lines(text, "Modules", &[]),
             "commandstats" => self.commands(text),
             "errorstats" => {
@@ -160,6 +154,22 @@ impl Context<'_> {
             }
             _ => self.keyspace(text),
         }
+    }
+
+    /// The shards' threads together, as the host measured them; there are no child processes.
+    fn cpu(&self, text: &mut String) {
+        let seconds = |us: u64| format!("{}.{:06}", us / 1_000_000, us % 1_000_000);
+        let cpu = self.report.cpu;
+        lines(
+            text,
+            "CPU",
+            &[
+                ("used_cpu_sys", seconds(cpu.system_us)),
+                ("used_cpu_user", seconds(cpu.user_us)),
+                ("used_cpu_sys_children", seconds(0)),
+                ("used_cpu_user_children", seconds(0)),
+            ],
+        );
     }
 
     fn server(&self, text: &mut String) {

@@ -62,7 +62,11 @@ impl Writer<'_> {
         row.tips.iter().for_each(|tip| self.text(tip));
         reply::set(self.out, self.version, row.specs.len());
         row.specs.iter().for_each(|spec| self.spec(spec));
-        reply::array(self.out, row.subs.len());
+        // Redis has an empty set where there are none.
+        match row.subs.len() {
+            0 => reply::set(self.out, self.version, 0),
+            subs => reply::array(self.out, subs),
+        }
         row.subs.iter().for_each(|sub| self.info(sub));
     }
 
@@ -149,6 +153,7 @@ impl Writer<'_> {
             let optional = usize::from(arg.key_spec.is_some())
                 + usize::from(arg.token.is_some())
                 + usize::from(arg.since.is_some())
+                + usize::from(arg.deprecated.is_some())
                 + usize::from(!arg.flags.is_empty())
                 + usize::from(!arg.args.is_empty());
             self.map(2 + optional);
@@ -162,6 +167,9 @@ impl Writer<'_> {
             }
             if let Some(since) = arg.since {
                 self.field("since", since);
+            }
+            if let Some(version) = arg.deprecated {
+                self.field("deprecated_since", version);
             }
             if !arg.flags.is_empty() {
                 self.text("flags");
@@ -197,7 +205,7 @@ pub(super) fn info(cx: &mut Cx<'_>) -> Result {
     for at in 2..cx.args.len() {
         match cx.shard.commands.find_full(cx.args.get(at, cx.frame)) {
             Some(id) => writer.info(cx.shard.commands.row(id)),
-            None => reply::null_array(writer.out, writer.version),
+            None => reply::null(writer.out, writer.version),
         }
     }
     Ok(Outcome::Done)
@@ -250,7 +258,11 @@ pub(super) fn list(cx: &mut Cx<'_>) -> Result {
         cx.shard.commands.top_level().map(|(_, row)| row).collect()
     };
     let mut writer = Writer { out: cx.out.inline_mut(), version: cx.conn.version };
-    reply::set(writer.out, writer.version, rows.len());
+    if filtered {
+        reply::array(writer.out, rows.len());
+    } else {
+        reply::set(writer.out, writer.version, rows.len());
+    }
     rows.iter().for_each(|row| writer.text(row.name));
     Ok(Outcome::Done)
 }
@@ -292,10 +304,19 @@ pub(super) fn getkeysandflags(cx: &mut Cx<'_>) -> Result {
         // The spec whose range the key is in; with one spec, that one.
         let of_key = |spec: &&KeySpec| usize::from(spec.first) + 2 == at;
         let spec = row.specs.iter().find(of_key).or(row.specs.first());
+        // SET only overwrites unless it is asked for the old value.
+        let is_set = row.name == "set";
+        let plain_set = is_set && !(5..cx.argc()).any(|option| cx.is(option, "GET"));
+        let flags = match spec {
+            _ if plain_set => &["OW", "update"][..],
+            _ if is_set => &["RW", "access", "update"],
+            Some(spec) => spec.flags,
+            None => &[],
+        };
         reply::array(cx.inline(), 2);
         cx.bulk(cx.arg(at))?;
         let mut writer = Writer { out: cx.out.inline_mut(), version: cx.conn.version };
-        writer.words(spec.map_or(&[], |spec| spec.flags));
+        writer.words(flags);
     }
     Ok(Outcome::Done)
 }

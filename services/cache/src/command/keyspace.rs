@@ -4,7 +4,7 @@ use logic::store::Expire;
 use view::{Instant, Output};
 use wire::resp::{Version, reply};
 
-use super::{Cx, Fault, Outcome};
+use super::{Cx, Fault, Outcome, dispatch::c_string};
 use crate::{
     multi::Plan,
     ops::to_record,
@@ -67,9 +67,9 @@ fn move_key(cx: &mut Cx<'_>, nx: bool) -> std::result::Result<Option<()>, Fault>
     if nx && store.peek(db, to_hash, to, now).is_some() {
         return Ok(None);
     }
-    let (expire, raw) = (record.expire(), record.raw);
+    let (expire, form) = (record.expire(), record.form);
     let value = logic::store::NewValue::Shared(record.value);
-    store.set(db, to_hash, to, value, expire, raw, now)?;
+    store.set(db, to_hash, to, value, expire, form, now)?;
     store.remove(db, from_hash, from, now);
     Ok(Some(()))
 }
@@ -123,12 +123,12 @@ pub(super) fn copy(cx: &mut Cx<'_>) -> Result {
     }
     let expire = record.expire_at_ms.map_or(Expire::Clear, Expire::At);
     let value = logic::store::NewValue::Shared(record.value);
-    store.set(options.db, to_hash, to, value, expire, record.raw, now)?;
+    store.set(options.db, to_hash, to, value, expire, record.form, now)?;
     cx.int(1)
 }
 
 pub(super) fn randomkey(cx: &mut Cx<'_>) -> Result {
-    cx.gather(Plan::Random(cx.conn.db))
+    cx.gather_node(Plan::Random(cx.conn.db))
 }
 
 /// Chooses among the shards' candidates by how many keys each stands for.
@@ -158,7 +158,7 @@ pub(crate) fn reply_random(
 }
 
 pub(super) fn keys(cx: &mut Cx<'_>) -> Result {
-    cx.gather(Plan::Keys(cx.conn.db, cx.arg(1).into()))
+    cx.gather_node(Plan::Keys(cx.conn.db, cx.arg(1).into()))
 }
 
 /// An array of keys.
@@ -197,30 +197,34 @@ pub(super) fn scan(cx: &mut Cx<'_>) -> Result {
         }
         at += 2;
     }
-    let shards = u64::from(cx.shard.count);
+    // A cluster node's cursor is the shard's own.
+    let node = cx.is_cluster_node();
+    let shards = if node { 1 } else { u64::from(cx.shard.count) };
     let target = u16::try_from(cursor % shards).unwrap_or(0);
     let count = usize::try_from(count).unwrap_or(SCAN_COUNT_MAX).min(SCAN_COUNT_MAX);
     let scan = Scan { db: cx.conn.db, cursor: cursor / shards, count, pattern, kind };
-    cx.gather(Plan::Scan(target, scan))
+    cx.gather_node(Plan::Scan(target, scan))
 }
 
-/// A cursor is what C's `strtoul` reads whole.
+/// A cursor is what C's `strtoul` reads whole from the text up to its first NUL: nothing is 0, and
+/// a negative number counts down from 2^64.
 fn cursor(text: &[u8]) -> Option<u64> {
-    let digits = text.strip_prefix(b"+").unwrap_or(text);
-    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+    let text = c_string(text, usize::MAX);
+    if text.is_empty() {
+        return Some(0);
+    }
+    let unsigned = text.strip_prefix(b"-");
+    let digits = unsigned.or(text.strip_prefix(b"+")).unwrap_or(text);
+    if !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    std::str::from_utf8(digits).ok()?.parse().ok()
+    let value: u64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
+    Some(if unsigned.is_some() { value.wrapping_neg() } else { value })
 }
 
 /// The cursor for the client, and the keys. The client's cursor is the shard's own, times the
 /// number of shards, plus the shard; after one shard's end comes the next one's start.
-pub(crate) fn reply_scan(
-    out: &mut Output,
-    shard: u16,
-    shards: u16,
-    responses: Vec<Response>,
-) {
+pub(crate) fn reply_scan(out: &mut Output, shard: u16, shards: u16, responses: Vec<Response>) {
     let Some(Response::Keys { cursor, keys }) = responses.into_iter().next() else { return };
     let next = match cursor {
         0 if shard + 1 < shards => u64::from(shard) + 1,

@@ -279,10 +279,7 @@ impl Big {
     }
 
     fn compare(&self, other: &Self) -> Ordering {
-        self.0
-            .len()
-            .cmp(&other.0.len())
-            .then_with(|| self.0.iter().rev().cmp(other.0.iter().rev()))
+        self.0.len().cmp(&other.0.len()).then_with(|| self.0.iter().rev().cmp(other.0.iter().rev()))
     }
 
     fn add(&mut self, other: &Self) {
@@ -354,9 +351,8 @@ impl Big {
         if bits == 0 {
             return;
         }
-        let bit = |at: u32| {
-            self.0.get((at / 32) as usize).is_some_and(|word| word >> (at % 32) & 1 == 1)
-        };
+        let bit =
+            |at: u32| self.0.get((at / 32) as usize).is_some_and(|word| word >> (at % 32) & 1 == 1);
         let half = bit(bits - 1);
         let below = (0..bits - 1).any(bit);
         let odd = bit(bits);
@@ -431,8 +427,23 @@ mod tests {
     #[test]
     fn what_is_not_a_float_is_refused() {
         for text in [
-            "", " 1", "1 ", "a", "1a", "1e", "1e+", "nan", "-nan", ".", "-", "1.2.3", "1e5000",
-            "1e-6000", "0x", "--1", "1e99999999999999",
+            "",
+            " 1",
+            "1 ",
+            "a",
+            "1a",
+            "1e",
+            "1e+",
+            "nan",
+            "-nan",
+            ".",
+            "-",
+            "1.2.3",
+            "1e5000",
+            "1e-6000",
+            "0x",
+            "--1",
+            "1e99999999999999",
         ] {
             assert_eq!(LongDouble::parse(text.as_bytes()), None, "{text:?}");
         }

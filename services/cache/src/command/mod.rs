@@ -44,6 +44,8 @@ pub enum Outcome {
     Done,
     /// Its reply is written; close the connection.
     Close,
+    /// Close the connection without this batch's replies.
+    Hangup,
     /// The reply comes after this.
     Wait(Box<Waiting>),
 }
@@ -83,6 +85,13 @@ impl Fault {
         Self(Cow::Owned(text.into()))
     }
 
+    /// An error that quotes the client: `before`, the quote, `after`. A NUL ends the quote, as it
+    /// does for the C strings Redis formats.
+    pub(crate) fn quoting(before: &str, quote: &[u8], after: &str) -> Self {
+        let quote = dispatch::c_string(quote, usize::MAX);
+        Self::owned([before.as_bytes(), quote, after.as_bytes()].concat())
+    }
+
     /// `ERR wrong number of arguments for '…' command`.
     pub(crate) fn arity(name: &str) -> Self {
         Self::owned(format!("ERR wrong number of arguments for '{name}' command"))
@@ -117,8 +126,6 @@ pub struct Conn {
     pub(crate) shard_port: bool,
     /// It has asked for the topology, so it understands MOVED.
     pub(crate) knows_topology: bool,
-    /// It stands for a connection of another shard.
-    pub(crate) remote: bool,
     /// The last command's id.
     pub(crate) last_command: u16,
 }
@@ -135,7 +142,6 @@ impl Conn {
             no_touch,
             shard_port: false,
             knows_topology: false,
-            remote: true,
             last_command: u16::MAX,
         }
     }
@@ -300,7 +306,22 @@ impl<'a> Cx<'a> {
 
     /// Runs a command that concerns several shards: at once when there is only this one.
     pub(crate) fn gather(&mut self, plan: Plan) -> Result<Outcome, Fault> {
-        let mut multi = Multi::new(plan, self.shard, self.conn);
+        let multi = Multi::new(plan, self.shard);
+        self.drive(multi)
+    }
+
+    /// Runs a command that concerns what the client sees as this server's keys: all shards', or,
+    /// on a shard's own port, only that shard's, as a node of a Redis cluster answers.
+    pub(crate) fn gather_node(&mut self, plan: Plan) -> Result<Outcome, Fault> {
+        let multi = if self.is_cluster_node() {
+            Multi::alone(plan, self.shard)
+        } else {
+            Multi::new(plan, self.shard)
+        };
+        self.drive(multi)
+    }
+
+    fn drive(&mut self, mut multi: Multi) -> Result<Outcome, Fault> {
         if self.shard.count > 1 {
             return Ok(Outcome::Wait(Box::new(Waiting::Multi(multi))));
         }

@@ -1,6 +1,6 @@
 //! Counters: the INCR family and INCRBYFLOAT.
 
-use logic::store::{Expire, NewValue};
+use logic::store::{Expire, Form, NewValue};
 use wire::resp::{parse_i64, reply};
 
 use super::{Cx, Fault, Outcome, ldouble::LongDouble};
@@ -13,12 +13,11 @@ fn add(cx: &mut Cx<'_>, by: i64) -> Result {
         None => 0,
         Some(entry) => parse_i64(entry.value.as_slice()).ok_or(Fault::NOT_INTEGER)?,
     };
-    let after = before
-        .checked_add(by)
-        .ok_or(Fault::text("ERR increment or decrement would overflow"))?;
+    let after =
+        before.checked_add(by).ok_or(Fault::text("ERR increment or decrement would overflow"))?;
     let mut digits = itoa::Buffer::new();
     let value = NewValue::Copy(digits.format(after).as_bytes());
-    cx.shard.store.set(db, hash, key, value, Expire::Keep, false, now)?;
+    cx.shard.store.set(db, hash, key, value, Expire::Keep, Form::Plain, now)?;
     cx.int(after)
 }
 
@@ -51,8 +50,9 @@ pub(super) fn incrbyfloat(cx: &mut Cx<'_>) -> Result {
         .add(&by)
         .and_then(|sum| sum.text())
         .ok_or(Fault::text("ERR increment would produce NaN or Infinity"))?;
+    // Redis keeps the text it prints, also when that is an integer.
     let value = NewValue::Copy(text.as_bytes());
-    cx.shard.store.set(db, hash, key, value, Expire::Keep, false, now)?;
+    cx.shard.store.set(db, hash, key, value, Expire::Keep, Form::Text, now)?;
     reply::bulk(cx.inline(), text.as_bytes());
     Ok(Outcome::Done)
 }

@@ -1,6 +1,6 @@
 //! Introspection of one key: OBJECT and MEMORY USAGE.
 
-use logic::store::{Entry, Policy};
+use logic::store::{Entry, Form, Policy};
 use wire::resp::parse_i64;
 
 use super::{Cx, Fault, Outcome};
@@ -25,13 +25,13 @@ fn peek<'c>(cx: &'c mut Cx<'_>) -> Option<Entry<'c>> {
 /// The integer Redis would keep instead of the text.
 fn as_integer(entry: &Entry<'_>) -> Option<i64> {
     let value = entry.value.as_slice();
-    if entry.raw || value.len() > 20 { None } else { parse_i64(value) }
+    if entry.form != Form::Plain || value.len() > 20 { None } else { parse_i64(value) }
 }
 
 pub(super) fn encoding(cx: &mut Cx<'_>) -> Result {
     let name = peek(cx).map(|entry| match as_integer(&entry) {
         Some(_) => "int",
-        None if !entry.raw && entry.value.len() <= EMBSTR_MAX_BYTES => "embstr",
+        None if entry.form != Form::Raw && entry.value.len() <= EMBSTR_MAX_BYTES => "embstr",
         None => "raw",
     });
     match name {
@@ -105,15 +105,11 @@ pub(super) fn help(cx: &mut Cx<'_>) -> Result {
 }
 
 pub(super) fn memory_usage(cx: &mut Cx<'_>) -> Result {
-    match cx.argc() {
-        3 => {}
+    for at in (3..cx.argc()).step_by(2) {
         // Strings have nothing to sample; the number is checked all the same.
-        5 if cx.is(3, "SAMPLES") => {
-            if cx.integer(4)? < 0 {
-                return Err(Fault::SYNTAX);
-            }
+        if !cx.is(at, "SAMPLES") || at + 1 >= cx.argc() || cx.integer(at + 1)? < 0 {
+            return Err(Fault::SYNTAX);
         }
-        _ => return Err(Fault::SYNTAX),
     }
     let (hash, key, now) = (cx.hash_of(2), cx.arg(2), cx.now_ms());
     match cx.shard.store.memory_usage(cx.conn.db, hash, key, now) {

@@ -125,6 +125,8 @@ pub struct Arg {
     pub token: Option<&'static str>,
     /// The version that brought it.
     pub since: Option<&'static str>,
+    /// The version that discouraged it.
+    pub deprecated: Option<&'static str>,
     /// `optional`, `multiple`, `multiple_token`.
     pub flags: &'static [&'static str],
     /// Parts of a block or a choice.
@@ -134,7 +136,16 @@ pub struct Arg {
 /// An argument of `COMMAND DOCS`.
 #[must_use]
 pub const fn arg(name: &'static str, kind: &'static str) -> Arg {
-    Arg { name, kind, key_spec: None, token: None, since: None, flags: &[], args: &[] }
+    Arg {
+        name,
+        kind,
+        key_spec: None,
+        token: None,
+        since: None,
+        deprecated: None,
+        flags: &[],
+        args: &[],
+    }
 }
 
 impl Arg {
@@ -154,6 +165,12 @@ impl Arg {
     #[must_use]
     pub const fn since(mut self, version: &'static str) -> Self {
         self.since = Some(version);
+        self
+    }
+    /// Sets the version that discouraged it.
+    #[must_use]
+    pub const fn deprecated(mut self, version: &'static str) -> Self {
+        self.deprecated = Some(version);
         self
     }
     /// Sets the flags.

@@ -17,7 +17,7 @@ pub(super) fn time(cx: &mut Cx<'_>) -> Result {
 }
 
 pub(super) fn dbsize(cx: &mut Cx<'_>) -> Result {
-    cx.gather(Plan::Len(cx.conn.db))
+    cx.gather_node(Plan::Len(cx.conn.db))
 }
 
 /// SYNC and ASYNC are the same here: memory is given back in the background either way.
@@ -31,12 +31,12 @@ fn flush_mode(cx: &Cx<'_>) -> std::result::Result<(), Fault> {
 
 pub(super) fn flushdb(cx: &mut Cx<'_>) -> Result {
     flush_mode(cx)?;
-    cx.gather(Plan::Flush(Some(cx.conn.db)))
+    cx.gather_node(Plan::Flush(Some(cx.conn.db)))
 }
 
 pub(super) fn flushall(cx: &mut Cx<'_>) -> Result {
     flush_mode(cx)?;
-    cx.gather(Plan::Flush(None))
+    cx.gather_node(Plan::Flush(None))
 }
 
 pub(super) fn info(cx: &mut Cx<'_>) -> Result {
@@ -55,9 +55,7 @@ pub(super) fn debug(cx: &mut Cx<'_>) -> Result {
         let us = (seconds.clamp(0.0, MAX_SLEEP_S) * 1e6) as u64;
         return Ok(Outcome::Wait(Box::new(Waiting::Sleep { us })));
     }
-    let mut text = b"ERR unknown subcommand or wrong number of arguments for '".to_vec();
     let name = cx.arg(1);
-    text.extend_from_slice(name.get(..128).unwrap_or(name));
-    text.extend_from_slice(b"'. Try DEBUG HELP.");
-    Err(Fault::owned(text))
+    let before = "ERR unknown subcommand or wrong number of arguments for '";
+    Err(Fault::quoting(before, name.get(..128).unwrap_or(name), "'. Try DEBUG HELP."))
 }

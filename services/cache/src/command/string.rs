@@ -1,7 +1,7 @@
 //! String commands: GET and SET in all their forms, ranges, and many keys at once.
 
 use bytes::Bytes;
-use logic::store::{Expire, NewValue, Value};
+use logic::store::{Expire, Form, NewValue, Value};
 use wire::resp::reply;
 
 use super::{Cx, Fault, Outcome, expire::expire_at};
@@ -29,10 +29,10 @@ fn store(
     cx: &mut Cx<'_>,
     value: NewValue<'_>,
     expire: Expire,
-    raw: bool,
+    form: Form,
 ) -> std::result::Result<bool, Fault> {
     let (hash, key, now) = (cx.hash_of(1), cx.arg(1), cx.now_ms());
-    Ok(cx.shard.store.set(cx.conn.db, hash, key, value, expire, raw, now)?)
+    Ok(cx.shard.store.set(cx.conn.db, hash, key, value, expire, form, now)?)
 }
 
 /// Whether the key of argument 1 is there, without counting a hit or a miss.
@@ -56,7 +56,11 @@ enum Time {
     Keep,
     Persist,
     /// The argument with the number, whether it counts seconds, whether it is a date.
-    At { arg: usize, seconds: bool, date: bool },
+    At {
+        arg: usize,
+        seconds: bool,
+        date: bool,
+    },
 }
 
 struct Options {
@@ -93,12 +97,7 @@ fn options(cx: &Cx<'_>, first: usize, is_set: bool) -> std::result::Result<Optio
 }
 
 /// EX, PX, EXAT or PXAT with its number at `arg`. Only the same word may come twice.
-fn time(
-    cx: &Cx<'_>,
-    word: &[u8],
-    arg: usize,
-    before: Time,
-) -> std::result::Result<Time, Fault> {
+fn time(cx: &Cx<'_>, word: &[u8], arg: usize, before: Time) -> std::result::Result<Time, Fault> {
     let (seconds, date) = match word {
         _ if arg >= cx.argc() => return Err(Fault::SYNTAX),
         _ if word.eq_ignore_ascii_case(b"EX") => (true, false),
@@ -117,7 +116,7 @@ fn time(
 
 pub(super) fn set(cx: &mut Cx<'_>) -> Result {
     if cx.argc() == 3 {
-        store(cx, cx.value(2), Expire::Clear, false)?;
+        store(cx, cx.value(2), Expire::Clear, Form::Plain)?;
         return cx.ok();
     }
     set_with_options(cx)
@@ -158,7 +157,7 @@ fn set_if(
     if (only == Only::IfMissing && found) || (only == Only::IfThere && !found) {
         return Ok(false);
     }
-    store(cx, cx.value(2), expire, false)?;
+    store(cx, cx.value(2), expire, Form::Plain)?;
     Ok(true)
 }
 
@@ -170,20 +169,20 @@ pub(super) fn setnx(cx: &mut Cx<'_>) -> Result {
 
 pub(super) fn setex(cx: &mut Cx<'_>) -> Result {
     let at = expire_at(cx, 2, true, false)?;
-    store(cx, cx.value(3), Expire::At(at), false)?;
+    store(cx, cx.value(3), Expire::At(at), Form::Plain)?;
     cx.ok()
 }
 
 pub(super) fn psetex(cx: &mut Cx<'_>) -> Result {
     let at = expire_at(cx, 2, false, false)?;
-    store(cx, cx.value(3), Expire::At(at), false)?;
+    store(cx, cx.value(3), Expire::At(at), Form::Plain)?;
     cx.ok()
 }
 
 pub(super) fn getset(cx: &mut Cx<'_>) -> Result {
     let before = cx.out.mark();
     get(cx)?;
-    if let Err(fault) = store(cx, cx.value(2), Expire::Clear, false) {
+    if let Err(fault) = store(cx, cx.value(2), Expire::Clear, Form::Plain) {
         cx.out.truncate(before);
         return Err(fault);
     }
@@ -242,7 +241,7 @@ fn store_pairs(cx: &mut Cx<'_>) -> std::result::Result<(), Fault> {
     let (now, db) = (cx.now_ms(), cx.conn.db);
     for index in (1..cx.argc()).step_by(2) {
         let (hash, key, value) = (cx.hash_of(index), cx.arg(index), cx.value(index + 1));
-        cx.shard.store.set(db, hash, key, value, Expire::Clear, false, now)?;
+        cx.shard.store.set(db, hash, key, value, Expire::Clear, Form::Plain, now)?;
     }
     Ok(())
 }
@@ -292,7 +291,7 @@ pub(super) fn append(cx: &mut Cx<'_>) -> Result {
     let tail = cx.arg(2);
     let len = match value_len(cx) {
         None => {
-            store(cx, cx.value(2), Expire::Clear, false)?;
+            store(cx, cx.value(2), Expire::Clear, Form::Plain)?;
             tail.len()
         }
         Some(len) => {
@@ -310,8 +309,8 @@ pub(super) fn strlen(cx: &mut Cx<'_>) -> Result {
 }
 
 pub(super) fn setrange(cx: &mut Cx<'_>) -> Result {
-    let offset = usize::try_from(cx.integer(2)?)
-        .map_err(|_| Fault::text("ERR offset is out of range"))?;
+    let offset =
+        usize::try_from(cx.integer(2)?).map_err(|_| Fault::text("ERR offset is out of range"))?;
     let part = cx.arg(3);
     let before = value_len(cx);
     if part.is_empty() {
@@ -331,7 +330,7 @@ pub(super) fn setrange(cx: &mut Cx<'_>) -> Result {
     } else {
         let mut value = Vec::new();
         write(&mut value);
-        store(cx, NewValue::Shared(Bytes::from(value)), Expire::Clear, true)?;
+        store(cx, NewValue::Shared(Bytes::from(value)), Expire::Clear, Form::Raw)?;
     }
     cx.count(end.max(before.unwrap_or(0)) as u64)
 }

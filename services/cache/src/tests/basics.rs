@@ -1,7 +1,5 @@
 //! One shard, one connection: bytes in, bytes out.
 
-
-
 use super::support::{Host, encode};
 
 fn script() -> Vec<u8> {

@@ -1,5 +1,6 @@
 //! Sessions and shards tested without sockets and threads; `support` is the host.
 
 mod basics;
-mod recorded;
+mod hostile;
+mod shards;
 mod support;

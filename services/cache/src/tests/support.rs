@@ -3,13 +3,12 @@
 //! Messages between shards are delivered one at a time in an order chosen by a seed, first in
 //! first out per pair of shards, so interleavings can be explored and repeated.
 
-
 use std::collections::VecDeque;
 
-use bytes::Bytes;
 use crate::{
     ConnInfo, Done, Request, Response, Session, Shard, ShardConfig, Work, route::Topology,
 };
+use bytes::Bytes;
 use view::{Flow, Input, Instant, Output, Session as _};
 
 /// Unix milliseconds at the start of every test.

@@ -94,7 +94,8 @@ cluster() {
         expect "value-$key" -c GET "$key"
     done
     contains "master" --no-raw CLUSTER SHARDS
-    contains "$port" --no-raw CLUSTER NODES
+    contains "myself,master - 0" CLUSTER NODES
+    contains "127.0.0.1" --no-raw CLUSTER SLOTS
 }
 
 if [ "$mode" = cluster ]; then cluster; else

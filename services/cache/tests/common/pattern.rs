@@ -1,4 +1,4 @@
-//! The text form of a reply and the matchers of the golden corpus (`redis_golden/README.md`).
+//! The text form of a reply and the matchers of the golden corpus (`golden/README.md`).
 //!
 //! What: [`render`] prints a [`Reply`], [`Pattern::parse`] reads an expected one, [`Pattern::matches`]
 //! compares. Invariant: a reply without matchers is equal to its own rendering and to nothing else.

@@ -7,7 +7,7 @@
 use bytes::Bytes;
 
 use super::{
-    Entry, Expire, Full, KeyHash, NewValue, Policy, Records, SHARED_MIN_BYTES, Store, access,
+    Entry, Expire, Form, Full, KeyHash, NewValue, Policy, Records, SHARED_MIN_BYTES, Store, access,
     arena::Ref,
     record::{Body, Draft, Head, MAX_EXPIRY_MS},
     table::Place,
@@ -86,7 +86,7 @@ impl Store {
         Some(self.heap.entry(at, &head))
     }
 
-    /// Stores a value. `Ok(true)`: the key is new. `raw` marks a value `OBJECT ENCODING` calls raw.
+    /// Stores a value. `Ok(true)`: the key is new. `form` is for `OBJECT ENCODING`.
     /// Whether there is room under `maxmemory` is the caller's question, asked before.
     ///
     /// # Errors
@@ -102,7 +102,7 @@ impl Store {
         key: &[u8],
         value: NewValue<'_>,
         expire: Expire,
-        raw: bool,
+        form: Form,
         now_ms: u64,
     ) -> Result<bool, Full> {
         let policy = self.config.policy;
@@ -117,12 +117,12 @@ impl Store {
         let Some(Found { place, at, head }) = self.live(db, hash, key, now_ms) else {
             let expire_ms = expiry_after(expire, 0);
             let access = access::fresh(policy, now_ms);
-            let draft = Draft { key, value, access, expire_ms, raw };
+            let draft = Draft { key, value, access, expire_ms, form };
             return self.add(db, hash, draft, now_ms).map(|()| true);
         };
         let expire_ms = expiry_after(expire, head.expire_ms);
         let access = access::used(policy, head.access, now_ms, &mut self.rng);
-        let draft = Draft { key, value, access, expire_ms, raw };
+        let draft = Draft { key, value, access, expire_ms, form };
         let to = self.heap.replace(at, &head, hash.0, draft)?;
         self.rewritten(db, hash, &Found { place, at, head }, to, expire_ms, now_ms);
         Ok(false)
@@ -190,7 +190,7 @@ impl Store {
         value.extend_from_slice(self.heap.entry(at, &head).value.as_slice());
         let result = edit(&mut value);
         let expire_ms = head.expire_ms;
-        let draft = |value| Draft { key, value, access, expire_ms, raw: true };
+        let draft = |value| Draft { key, value, access, expire_ms, form: Form::Raw };
         let stored = if value.len() < SHARED_MIN_BYTES {
             self.heap.replace(at, &head, hash.0, draft(Body::Copy(&value)))
         } else {

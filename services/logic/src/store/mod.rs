@@ -36,7 +36,7 @@ use hash::{Hasher, Records, Rng};
 use record::Heap;
 use table::Table;
 pub use types::{
-    Entry, EvictResult, Expire, ExpireStep, Full, KeyHash, Kind, NewValue, Policy,
+    Entry, EvictResult, Expire, ExpireStep, Form, Full, KeyHash, Kind, NewValue, Policy,
     SHARED_MIN_BYTES, StoreConfig, StoreStats, Value,
 };
 

@@ -2,7 +2,9 @@
 //!
 //! ```text
 //! flags 1 | access 3 | expiry 6 (flagged) | key length varint | value length varint | key | value
+//!     | high 2 bytes of the expiry (flagged)
 //! ```
+//! Expiry times beyond 48 bits (the year 10,889) are rare enough to keep their rest at the end.
 //! A value of [`SHARED_MIN_BYTES`] or more, and any that makes the record exceed a slot, lives in
 //! the large slab: the record holds its index (4 bytes) where the value would be. A key too long
 //! for a slot goes there as well, and both lengths are left out.
@@ -16,7 +18,7 @@ use bytes::Bytes;
 use super::{
     arena::{Arena, MAX_SLOT_BYTES, Ref},
     large::{Large, Larges},
-    types::{Entry, Full, Kind, SHARED_MIN_BYTES, Value},
+    types::{Entry, Form, Full, Kind, SHARED_MIN_BYTES, Value},
 };
 
 /// Set in every record, so that a free slot (first byte 0) is told from it.
@@ -25,12 +27,29 @@ const HAS_EXPIRY: u8 = 1;
 const RAW: u8 = 2;
 const LARGE_VALUE: u8 = 4;
 const LARGE_KEY: u8 = 8;
+/// The expiry needs more than 48 bits: the rest is at the record's end.
+const LONG_EXPIRY: u8 = 0x10;
+const TEXT: u8 = 0x20;
+const FORM: u8 = RAW | TEXT;
 
 const EXPIRY_BYTES: usize = 6;
 const FIXED_BYTES: usize = 4;
 const INDEX_BYTES: usize = 4;
-/// Expiry times are clamped to 48 bits.
-pub(super) const MAX_EXPIRY_MS: u64 = (1 << 48) - 1;
+const LONG_BYTES: usize = 2;
+/// The latest time a key may expire, as in Redis.
+pub(super) const MAX_EXPIRY_MS: u64 = i64::MAX as u64;
+
+const fn is_long(expire_ms: u64) -> bool {
+    expire_ms >> 48 != 0
+}
+
+const fn form_flag(form: Form) -> u8 {
+    match form {
+        Form::Plain => 0,
+        Form::Text => TEXT,
+        Form::Raw => RAW,
+    }
+}
 
 /// A record's attributes, and where its parts are.
 #[derive(Clone, Copy)]
@@ -52,8 +71,12 @@ impl Head {
         self.expire_ms != 0 && self.expire_ms < now_ms
     }
 
-    pub(super) fn raw(&self) -> bool {
-        self.flags & RAW != 0
+    fn form(&self) -> Form {
+        match self.flags & FORM {
+            0 => Form::Plain,
+            TEXT => Form::Text,
+            _ => Form::Raw,
+        }
     }
 
     /// The value is kept by reference.
@@ -61,7 +84,7 @@ impl Head {
         self.flags & LARGE_VALUE != 0
     }
 
-    /// Where the record ends.
+    /// Where the value ends, or its index.
     fn end(&self) -> usize {
         self.value_at() + if self.is_large() { INDEX_BYTES } else { self.value_len as usize }
     }
@@ -83,7 +106,7 @@ pub(super) struct Draft<'a> {
     pub(super) value: Body<'a>,
     pub(super) access: u32,
     pub(super) expire_ms: u64,
-    pub(super) raw: bool,
+    pub(super) form: Form,
 }
 
 /// A value to be written.
@@ -116,12 +139,19 @@ struct Plan {
     len: usize,
 }
 
-fn plan(key_len: usize, value_len: usize, has_expiry: bool) -> Plan {
-    let fixed = FIXED_BYTES + if has_expiry { EXPIRY_BYTES } else { 0 };
+/// What a record takes beside its lengths, key and value.
+const fn fixed_bytes(expire_ms: u64) -> usize {
+    FIXED_BYTES
+        + if expire_ms != 0 { EXPIRY_BYTES } else { 0 }
+        + if is_long(expire_ms) { LONG_BYTES } else { 0 }
+}
+
+fn plan(key_len: usize, value_len: usize, expire_ms: u64) -> Plan {
+    let fixed = fixed_bytes(expire_ms);
     let lengths = varint_len(key_len) + varint_len(value_len);
     let inline = fixed + lengths + key_len + value_len;
     // An expiry can be added later without moving the value or the key out.
-    let limit = MAX_SLOT_BYTES - if has_expiry { 0 } else { EXPIRY_BYTES };
+    let limit = MAX_SLOT_BYTES - (EXPIRY_BYTES + LONG_BYTES + FIXED_BYTES - fixed);
     if value_len < SHARED_MIN_BYTES && inline <= limit {
         return Plan { flags: 0, len: inline };
     }
@@ -232,7 +262,7 @@ impl Heap {
             value,
             expire_at_ms: (head.expire_ms != 0).then_some(head.expire_ms),
             kind: Kind::String,
-            raw: head.raw(),
+            form: head.form(),
         }
     }
 
@@ -259,7 +289,7 @@ impl Heap {
 
     /// Writes a new record.
     pub(super) fn insert(&mut self, hash: u64, draft: Draft<'_>) -> Result<Ref, Full> {
-        let plan = plan(draft.key.len(), draft.value.as_slice().len(), draft.expire_ms != 0);
+        let plan = plan(draft.key.len(), draft.value.as_slice().len(), draft.expire_ms);
         let at = self.arena.alloc(Arena::class_of(plan.len).ok_or(Full)?)?;
         if let Err(full) = self.write(at, plan, hash, draft) {
             self.arena.free(at);
@@ -277,6 +307,7 @@ impl Heap {
         if old.is_large()
             || value.len() != old.value_len as usize
             || had_expiry != (draft.expire_ms != 0)
+            || is_long(old.expire_ms | draft.expire_ms)
         {
             return false;
         }
@@ -287,9 +318,8 @@ impl Heap {
         };
         to.copy_from_slice(value);
         let [a, b, c, _] = draft.access.to_le_bytes();
-        let raw = if draft.raw { RAW } else { 0 };
         if let Some(fixed) = slot.first_chunk_mut::<FIXED_BYTES>() {
-            *fixed = [(old.flags & !RAW) | raw, a, b, c];
+            *fixed = [(old.flags & !FORM) | form_flag(draft.form), a, b, c];
         }
         if had_expiry
             && let Some((_, rest)) = slot.split_first_chunk_mut::<FIXED_BYTES>()
@@ -311,7 +341,7 @@ impl Heap {
         if self.overwrite(at, old, &draft) {
             return Ok(at);
         }
-        let plan = plan(draft.key.len(), draft.value.as_slice().len(), draft.expire_ms != 0);
+        let plan = plan(draft.key.len(), draft.value.as_slice().len(), draft.expire_ms);
         let class = Arena::class_of(plan.len).ok_or(Full)?;
         let have = self.arena.slot_class(at);
         if suits(plan.len, class, have) && old.flags & LARGE_VALUE == 0 {
@@ -324,11 +354,9 @@ impl Heap {
     }
 
     fn write(&mut self, at: Ref, plan: Plan, hash: u64, draft: Draft<'_>) -> Result<(), Full> {
-        let Draft { key, value, access, expire_ms, raw } = draft;
+        let Draft { key, value, access, expire_ms, form } = draft;
         let value_len = value.as_slice().len();
-        let mut flags = LIVE | plan.flags;
-        flags |= if expire_ms != 0 { HAS_EXPIRY } else { 0 };
-        flags |= if raw { RAW } else { 0 };
+        let flags = LIVE | plan.flags | expiry_flags(expire_ms) | form_flag(form);
         let index;
         let (key, tail): (&[u8], &[u8]) = if plan.flags & LARGE_VALUE == 0 {
             (key, value.as_slice())
@@ -351,6 +379,7 @@ impl Heap {
         }
         out.put(key);
         out.put(tail);
+        out.long_expiry(expire_ms);
         Ok(())
     }
 
@@ -375,7 +404,7 @@ impl Heap {
             self.larges.put_value(index, value, cost);
         }
         if let Some(flags) = self.arena.bytes_mut(at).first_mut() {
-            *flags |= RAW;
+            *flags = (*flags & !FORM) | RAW;
         }
     }
 
@@ -388,7 +417,7 @@ impl Heap {
         scratch: &mut Vec<u8>,
     ) -> Result<Ref, Full> {
         let had = head.flags & HAS_EXPIRY != 0;
-        if had == (expire_ms != 0) {
+        if had == (expire_ms != 0) && !is_long(head.expire_ms | expire_ms) {
             let field = self.arena.bytes_mut(at).get_mut(FIXED_BYTES..);
             if let Some(field) = field.and_then(<[u8]>::first_chunk_mut::<EXPIRY_BYTES>)
                 && had
@@ -401,17 +430,19 @@ impl Heap {
         let body = self.arena.bytes(at).get(body_at..head.end()).unwrap_or_default();
         scratch.clear();
         scratch.extend_from_slice(body);
-        let len = FIXED_BYTES + if had { 0 } else { EXPIRY_BYTES } + scratch.len();
+        let len = fixed_bytes(expire_ms) + scratch.len();
         let class = Arena::class_of(len).ok_or(Full)?;
         let have = self.arena.slot_class(at);
         let to = if suits(len, class, have) { at } else { self.arena.alloc(class)? };
         let [a, b, c, _] = head.access.to_le_bytes();
         let mut out = Writer { to: self.arena.bytes_mut(to) };
-        out.put(&[head.flags ^ HAS_EXPIRY, a, b, c]);
-        if !had {
+        let kept = head.flags & !(HAS_EXPIRY | LONG_EXPIRY);
+        out.put(&[kept | expiry_flags(expire_ms), a, b, c]);
+        if expire_ms != 0 {
             out.put(&expiry_bytes(expire_ms));
         }
         out.put(scratch);
+        out.long_expiry(expire_ms);
         if to != at {
             self.arena.free(at);
         }
@@ -428,6 +459,22 @@ fn suits(len: usize, class: u8, have: u8) -> bool {
 // Always: out of line, the 32 bytes of the head go through memory twice per lookup.
 #[inline(always)]
 fn parse(bytes: &[u8]) -> Option<Head> {
+    let mut head = parse_short(bytes)?;
+    if head.flags & LONG_EXPIRY != 0 {
+        head.expire_ms |= high_expiry(bytes, head.end());
+    }
+    Some(head)
+}
+
+/// The rest of an expiry beyond 48 bits.
+#[cold]
+fn high_expiry(bytes: &[u8], at: usize) -> u64 {
+    let rest = bytes.get(at..).and_then(<[u8]>::first_chunk::<LONG_BYTES>);
+    rest.map_or(0, |rest| u64::from(u16::from_le_bytes(*rest)) << 48)
+}
+
+#[inline(always)]
+fn parse_short(bytes: &[u8]) -> Option<Head> {
     let [flags, a, b, c, rest @ ..] = bytes else {
         return None;
     };
@@ -498,8 +545,17 @@ fn varint<'a>(bytes: &'a [u8], at: &mut u32) -> Option<(u32, &'a [u8])> {
     None
 }
 
+const fn expiry_flags(expire_ms: u64) -> u8 {
+    match expire_ms {
+        0 => 0,
+        _ if is_long(expire_ms) => HAS_EXPIRY | LONG_EXPIRY,
+        _ => HAS_EXPIRY,
+    }
+}
+
+/// The low 48 bits.
 fn expiry_bytes(expire_ms: u64) -> [u8; EXPIRY_BYTES] {
-    let [a, b, c, d, e, f, _, _] = expire_ms.min(MAX_EXPIRY_MS).to_le_bytes();
+    let [a, b, c, d, e, f, _, _] = expire_ms.to_le_bytes();
     [a, b, c, d, e, f]
 }
 
@@ -515,6 +571,15 @@ impl Writer<'_> {
         if let Some((here, after)) = to.split_at_mut_checked(bytes.len()) {
             here.copy_from_slice(bytes);
             self.to = after;
+        }
+    }
+
+    /// The rest of an expiry beyond 48 bits, behind the value.
+    #[inline]
+    fn long_expiry(&mut self, expire_ms: u64) {
+        if is_long(expire_ms) {
+            let [.., high, higher] = expire_ms.to_le_bytes();
+            self.put(&[high, higher]);
         }
     }
 

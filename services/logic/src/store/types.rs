@@ -157,7 +157,7 @@ pub enum Expire {
     Keep,
     /// Removed.
     Clear,
-    /// At this time, unix milliseconds (clamped to 48 bits: the year 10,889).
+    /// At this time, unix milliseconds (at most `i64::MAX`, as in Redis).
     At(u64),
 }
 
@@ -170,8 +170,20 @@ pub struct Entry<'a> {
     pub expire_at_ms: Option<u64>,
     /// Its type.
     pub kind: Kind,
-    /// It was modified in place (`APPEND`, `SETRANGE`): `OBJECT ENCODING` says `raw`.
-    pub raw: bool,
+    /// How it came to be what it is.
+    pub form: Form,
+}
+
+/// How a string value came to be, as far as `OBJECT ENCODING` tells.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Form {
+    /// Set as a whole: what it is follows from its bytes.
+    #[default]
+    Plain,
+    /// Text even when it reads as an integer (`INCRBYFLOAT`).
+    Text,
+    /// Modified in place (`APPEND`, `SETRANGE`): raw, whatever its length.
+    Raw,
 }
 
 /// The store cannot hold more: 32 GiB of records per shard, or 2^32 large values. `maxmemory` is not this:

@@ -14,10 +14,7 @@ const SKIPPED: &[&str] = &["target", ".git", "data", "node_modules"];
 /// The repository's top folder.
 pub(crate) fn root() -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.ancestors()
-        .nth(2)
-        .expect("services/node is two folders down")
-        .to_owned()
+    here.ancestors().nth(2).expect("services/node is two folders down").to_owned()
 }
 
 /// A file of the repository: its path from the top, and its text.
@@ -33,11 +30,7 @@ pub(crate) fn sources(endings: &[&str]) -> Vec<Source> {
     collect(&root, &mut paths);
     paths.sort();
     let wanted = |path: &PathBuf| {
-        let name = path
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         endings.iter().any(|ending| name.ends_with(ending))
     };
     paths
@@ -47,10 +40,7 @@ pub(crate) fn sources(endings: &[&str]) -> Vec<Source> {
             // A file that is not text, or that another test removes just now, has no rules to keep.
             let text = fs::read_to_string(&path).ok()?;
             let path = path.strip_prefix(&root).expect("found below it");
-            Some(Source {
-                path: path.to_string_lossy().into_owned(),
-                text,
-            })
+            Some(Source { path: path.to_string_lossy().into_owned(), text })
         })
         .collect()
 }
@@ -58,12 +48,7 @@ pub(crate) fn sources(endings: &[&str]) -> Vec<Source> {
 /// The Rust files.
 pub(crate) fn rust() -> Vec<Source> {
     let found = sources(&[".rs"]);
-    assert!(
-        found.len() > 50,
-        "only {} Rust files found below {:?}",
-        found.len(),
-        root()
-    );
+    assert!(found.len() > 50, "only {} Rust files found below {:?}", found.len(), root());
     found
 }
 
@@ -86,11 +71,8 @@ fn collect(folder: &Path, paths: &mut Vec<PathBuf>) {
 
 /// Rust source with comments, strings and character literals blanked out.
 pub(crate) fn code_only(source: &str) -> String {
-    let mut blank = Blank {
-        bytes: source.as_bytes(),
-        at: 0,
-        out: Vec::with_capacity(source.len()),
-    };
+    let mut blank =
+        Blank { bytes: source.as_bytes(), at: 0, out: Vec::with_capacity(source.len()) };
     while blank.at < blank.bytes.len() {
         blank.step();
     }
@@ -107,11 +89,7 @@ pub(crate) fn lines_with(code: &str, word: &str) -> Vec<usize> {
             !part(before) && !part(bytes.get(at + word.len()))
         })
     };
-    code.lines()
-        .enumerate()
-        .filter(|(_, line)| alone(line))
-        .map(|(at, _)| at + 1)
-        .collect()
+    code.lines().enumerate().filter(|(_, line)| alone(line)).map(|(at, _)| at + 1).collect()
 }
 
 /// The scanner of [`code_only`].
@@ -127,8 +105,7 @@ impl Blank<'_> {
     }
 
     fn keep(&mut self, len: usize) {
-        self.out
-            .extend_from_slice(&self.bytes[self.at..self.at + len]);
+        self.out.extend_from_slice(&self.bytes[self.at..self.at + len]);
         self.at += len;
     }
 
@@ -144,20 +121,14 @@ impl Blank<'_> {
     fn step(&mut self) {
         let rest = self.rest();
         if rest.starts_with(b"//") {
-            let len = rest
-                .iter()
-                .position(|byte| *byte == b'\n')
-                .unwrap_or(rest.len());
+            let len = rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len());
             return self.hide(len);
         }
         if rest.starts_with(b"/*") {
             let len = nested_comment(rest);
             return self.hide(len);
         }
-        let in_word = self
-            .out
-            .last()
-            .is_some_and(|b| b.is_ascii_alphanumeric() || *b == b'_');
+        let in_word = self.out.last().is_some_and(|b| b.is_ascii_alphanumeric() || *b == b'_');
         if !in_word && let Some(len) = raw_string(rest) {
             return self.hide(len);
         }
@@ -203,27 +174,17 @@ fn nested_comment(rest: &[u8]) -> usize {
 
 /// The length of `r"…"`, `br#"…"#` and the like.
 fn raw_string(rest: &[u8]) -> Option<usize> {
-    let start = rest
-        .iter()
-        .position(|byte| *byte == b'r')
-        .filter(|at| *at <= 1)?;
+    let start = rest.iter().position(|byte| *byte == b'r').filter(|at| *at <= 1)?;
     if start == 1 && !matches!(rest[0], b'b' | b'c') {
         return None;
     }
-    let hashes = rest[start + 1..]
-        .iter()
-        .take_while(|byte| **byte == b'#')
-        .count();
+    let hashes = rest[start + 1..].iter().take_while(|byte| **byte == b'#').count();
     let body = start + 1 + hashes;
     if rest.get(body) != Some(&b'"') {
         return None;
     }
-    let end: Vec<u8> = std::iter::once(b'"')
-        .chain(std::iter::repeat_n(b'#', hashes))
-        .collect();
-    let found = rest[body + 1..]
-        .windows(end.len())
-        .position(|window| window == end);
+    let end: Vec<u8> = std::iter::once(b'"').chain(std::iter::repeat_n(b'#', hashes)).collect();
+    let found = rest[body + 1..].windows(end.len()).position(|window| window == end);
     Some(found.map_or(rest.len(), |at| body + 1 + at + end.len()))
 }
 

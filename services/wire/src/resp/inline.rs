@@ -138,8 +138,9 @@ mod tests {
             (b"'a'b", None),
             (b"\"a\\", None),
         ] {
-            let expected = expected
-                .map(|words: Vec<&[u8]>| words.iter().map(|word| word.to_vec()).collect::<Vec<_>>());
+            let expected = expected.map(|words: Vec<&[u8]>| {
+                words.iter().map(|word| word.to_vec()).collect::<Vec<_>>()
+            });
             assert_eq!(words(line), expected, "{}", line.escape_ascii());
         }
     }

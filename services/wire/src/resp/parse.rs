@@ -12,11 +12,13 @@ use super::{args::Args, inline, number::parse_i64};
 pub struct Limits {
     /// Longest bulk string (`proto-max-bulk-len`).
     pub max_bulk_bytes: usize,
-    /// Most arguments in one command.
+    /// Most arguments in one command. What bounds memory is `max_frame_bytes`: an argument takes at
+    /// least six bytes of the frame and eight to remember.
     pub max_elements: usize,
     /// Longest inline line, and longest header line of an array or a bulk string.
     pub max_line_bytes: usize,
-    /// Longest frame in all (`client-query-buffer-limit`).
+    /// Longest frame in all (`client-query-buffer-limit`). Redis takes arguments out of its buffer
+    /// one by one and bounds what is left; here a frame stays whole, and all of it counts.
     pub max_frame_bytes: usize,
     /// Whether the peer has yet to authenticate: then 10 arguments of 16 KiB are the most.
     pub unauthenticated: bool,
@@ -26,7 +28,7 @@ impl Limits {
     /// The defaults.
     pub const DEFAULT: Self = Self {
         max_bulk_bytes: 512 << 20,
-        max_elements: 1 << 20,
+        max_elements: i32::MAX as usize,
         max_line_bytes: 64 << 10,
         max_frame_bytes: 1 << 30,
         unauthenticated: false,
@@ -158,7 +160,9 @@ pub fn parse_command(
         return resume(bytes, args, limits, state);
     }
     // One digit of arguments is every command but the long ones.
-    if let [b'*', count @ b'1'..=b'9', b'\r', b'\n', ..] = bytes {
+    if let [b'*', count @ b'1'..=b'9', b'\r', b'\n', ..] = bytes
+        && usize::from(count - b'0') <= limits.max_elements
+    {
         return elements(bytes, 4, usize::from(count - b'0'), args, limits, state);
     }
     match bytes.first() {
@@ -202,7 +206,10 @@ fn multibulk(bytes: &[u8], args: &mut Args, limits: &Limits, state: &mut ParseSt
 
 enum Header {
     /// A whole line: its number, if it is one, and where the next line starts.
-    Line { value: Option<i64>, next: usize },
+    Line {
+        value: Option<i64>,
+        next: usize,
+    },
     More,
     Endless,
 }
@@ -240,10 +247,16 @@ fn elements(
             }
             _ => match bulk_header(bytes, at, limits) {
                 Ok(Some(header)) => header,
+                Ok(None) if bytes.len() > limits.max_frame_bytes => {
+                    return Parsed::Invalid(ProtocolError::BigFrame);
+                }
                 Ok(None) => return suspend(at, remaining, 0, args, state),
                 Err(error) => return Parsed::Invalid(error),
             },
         };
+        if len > limits.max_bulk_bytes {
+            return Parsed::Invalid(ProtocolError::BulkLength);
+        }
         let end = start + len;
         if end + 2 > bytes.len() {
             if end > limits.max_frame_bytes.min(u32::MAX as usize) {

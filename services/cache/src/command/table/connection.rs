@@ -10,40 +10,209 @@ use crate::command::{
     },
 };
 
+const CLIENT: &[Row] = &[
+    row("client|getname", 2, client::getname)
+        .flags(NOSCRIPT | LOADING | STALE, A_SLOW | A_CONNECTION)
+        .scope(Scope::Connection)
+        .doc("connection", "2.6.9", "Get the current connection name")
+        .complexity("O(1)"),
+    row("client|list", -2, client::list)
+        .flags(ADMIN | NOSCRIPT | LOADING | STALE, A_ADMIN | A_SLOW | A_DANGEROUS | A_CONNECTION)
+        .scope(Scope::AllShards)
+        .tips(&["nondeterministic_output"])
+        .doc("connection", "2.4.0", "Get the list of client connections")
+        .complexity("O(N) where N is the number of client connections")
+        .history(&[
+            ("2.8.12", "Added unique client `id` field."),
+            ("5.0.0", "Added optional `TYPE` filter."),
+            ("6.0.0", "Added `user` field."),
+            (
+                "6.2.0",
+                "Added `argv-mem`, `tot-mem`, `laddr` and `redir` fields \
+and the optional `ID` filter.",
+            ),
+            ("7.0.0", "Added `resp`, `multi-mem`, `rbs` and `rbp` fields."),
+            ("7.0.3", "Added `ssub` field."),
+        ])
+        .args(&[
+            arg("normal_master_replica_pubsub", "oneof")
+                .token("TYPE")
+                .since("5.0.0")
+                .flags(&["optional"])
+                .args(&[
+                    arg("normal", "pure-token").token("NORMAL"),
+                    arg("master", "pure-token").token("MASTER"),
+                    arg("replica", "pure-token").token("REPLICA"),
+                    arg("pubsub", "pure-token").token("PUBSUB"),
+                ]),
+            arg("id", "block").token("ID").since("6.2.0").flags(&["optional"]).args(&[arg(
+                "client-id",
+                "integer",
+            )
+            .flags(&["multiple"])]),
+        ]),
+    row("client|kill", -3, client::kill)
+        .flags(ADMIN | NOSCRIPT | LOADING | STALE, A_ADMIN | A_SLOW | A_DANGEROUS | A_CONNECTION)
+        .scope(Scope::AllShards)
+        .doc("connection", "2.4.0", "Kill the connection of a client")
+        .complexity("O(N) where N is the number of client connections")
+        .history(&[
+            ("2.8.12", "Added new filter format."),
+            ("2.8.12", "`ID` option."),
+            ("3.2.0", "Added `master` type in for `TYPE` option."),
+            (
+                "5.0.0",
+                "Replaced `slave` `TYPE` with `replica`. `slave` still \
+supported for backward compatibility.",
+            ),
+            ("6.2.0", "`LADDR` option."),
+        ])
+        .args(&[arg("filter", "oneof").args(&[
+            arg("ip:port", "string").deprecated("2.8.12"),
+            arg("new-format", "oneof").flags(&["multiple"]).args(&[
+                arg("client-id", "integer").token("ID").since("2.8.12").flags(&["optional"]),
+                arg("normal_master_slave_pubsub", "oneof")
+                    .token("TYPE")
+                    .since("2.8.12")
+                    .flags(&["optional"])
+                    .args(&[
+                        arg("normal", "pure-token").token("NORMAL"),
+                        arg("master", "pure-token").token("MASTER").since("3.2.0"),
+                        arg("slave", "pure-token").token("SLAVE"),
+                        arg("replica", "pure-token").token("REPLICA").since("5.0.0"),
+                        arg("pubsub", "pure-token").token("PUBSUB"),
+                    ]),
+                arg("username", "string").token("USER").flags(&["optional"]),
+                arg("ip:port", "string").token("ADDR").flags(&["optional"]),
+                arg("ip:port", "string").token("LADDR").since("6.2.0").flags(&["optional"]),
+                arg("yes/no", "string").token("SKIPME").flags(&["optional"]),
+            ]),
+        ])]),
+    row("client|info", 2, client::info)
+        .flags(NOSCRIPT | LOADING | STALE, A_SLOW | A_CONNECTION)
+        .scope(Scope::Connection)
+        .tips(&["nondeterministic_output"])
+        .doc(
+            "connection",
+            "6.2.0",
+            "Returns information about the current client \
+connection.",
+        )
+        .complexity("O(1)"),
+    row("client|id", 2, client::id)
+        .flags(NOSCRIPT | LOADING | STALE, A_SLOW | A_CONNECTION)
+        .scope(Scope::Connection)
+        .doc("connection", "5.0.0", "Returns the client ID for the current connection")
+        .complexity("O(1)"),
+    row("client|setname", 3, client::setname)
+        .flags(NOSCRIPT | LOADING | STALE, A_SLOW | A_CONNECTION)
+        .scope(Scope::Connection)
+        .doc("connection", "2.6.9", "Set the current connection name")
+        .complexity("O(1)")
+        .args(&[arg("connection-name", "string")]),
+    row("client|help", 2, client::help)
+        .flags(LOADING | STALE, A_SLOW | A_CONNECTION)
+        .scope(Scope::Connection)
+        .doc("connection", "5.0.0", "Show helpful text about the different subcommands")
+        .complexity("O(1)"),
+    row("client|no-evict", 3, client::no_evict)
+        .flags(ADMIN | NOSCRIPT | LOADING | STALE, A_ADMIN | A_SLOW | A_DANGEROUS | A_CONNECTION)
+        .scope(Scope::Connection)
+        .doc("connection", "7.0.0", "Set client eviction mode for the current connection")
+        .complexity("O(1)")
+        .args(&[arg("enabled", "oneof")
+            .args(&[arg("on", "pure-token").token("ON"), arg("off", "pure-token").token("OFF")])]),
+    row("client|setinfo", 4, client::setinfo)
+        .flags(NOSCRIPT | LOADING | STALE, A_SLOW | A_CONNECTION)
+        .scope(Scope::Connection)
+        .doc("connection", "7.2.0", "Set client or connection specific info")
+        .complexity("O(1)")
+        .args(&[arg("attr", "oneof").args(&[
+            arg("libname", "string").token("LIB-NAME"),
+            arg("libver", "string").token("LIB-VER"),
+        ])]),
+    row("client|no-touch", 3, client::no_touch)
+        .flags(NOSCRIPT | LOADING | STALE, A_SLOW | A_CONNECTION)
+        .scope(Scope::Connection)
+        .doc(
+            "connection",
+            "7.2.0",
+            "Controls whether commands sent by the client will alter \
+the LRU/LFU of the keys they access.",
+        )
+        .complexity("O(1)")
+        .args(&[arg("enabled", "oneof")
+            .args(&[arg("on", "pure-token").token("ON"), arg("off", "pure-token").token("OFF")])]),
+];
+
 pub(super) static ROWS: &[Row] = &[
     row("ping", -1, connection::ping)
-    .flags(FAST, A_FAST | A_CONNECTION).tips(&["request_policy:all_shards", "response_policy:all_succeeded"]).doc("connection", "1.0.0", "Ping the server").complexity("O(1)").args(&[arg("message", "string").flags(&["optional"])]),
+        .flags(FAST, A_FAST | A_CONNECTION)
+        .tips(&["request_policy:all_shards", "response_policy:all_succeeded"])
+        .doc("connection", "1.0.0", "Ping the server")
+        .complexity("O(1)")
+        .args(&[arg("message", "string").flags(&["optional"])]),
     row("echo", 2, connection::echo)
-    .flags(LOADING | STALE | FAST, A_FAST | A_CONNECTION).doc("connection", "1.0.0", "Echo the given string").complexity("O(1)").args(&[arg("message", "string")]),
+        .flags(LOADING | STALE | FAST, A_FAST | A_CONNECTION)
+        .doc("connection", "1.0.0", "Echo the given string")
+        .complexity("O(1)")
+        .args(&[arg("message", "string")]),
     row("hello", -1, connection::hello)
-    .flags(NOSCRIPT | LOADING | STALE | FAST | NO_AUTH | ALLOW_BUSY, A_FAST | A_CONNECTION).scope(Scope::Connection).doc("connection", "6.0.0", "Handshake with Redis").complexity("O(1)").history(&[("6.2.0", "`protover` made optional; when called without arguments the command reports the current connection's context.")]).args(&[arg("arguments", "block").flags(&["optional"]).args(&[arg("protover", "integer"), arg("username_password", "block").token("AUTH").flags(&["optional"]).args(&[arg("username", "string"), arg("password", "string")]), arg("clientname", "string").token("SETNAME").flags(&["optional"])])]),
+        .flags(NOSCRIPT | LOADING | STALE | FAST | NO_AUTH | ALLOW_BUSY, A_FAST | A_CONNECTION)
+        .scope(Scope::Connection)
+        .doc("connection", "6.0.0", "Handshake with Redis")
+        .complexity("O(1)")
+        .history(&[(
+            "6.2.0",
+            "`protover` made optional; when called without arguments \
+the command reports the current connection's context.",
+        )])
+        .args(&[arg("arguments", "block").flags(&["optional"]).args(&[
+            arg("protover", "integer"),
+            arg("username_password", "block")
+                .token("AUTH")
+                .flags(&["optional"])
+                .args(&[arg("username", "string"), arg("password", "string")]),
+            arg("clientname", "string").token("SETNAME").flags(&["optional"]),
+        ])]),
     row("auth", -2, connection::auth)
-    .flags(NOSCRIPT | LOADING | STALE | FAST | NO_AUTH | ALLOW_BUSY, A_FAST | A_CONNECTION).scope(Scope::Connection).doc("connection", "1.0.0", "Authenticate to the server").complexity("O(N) where N is the number of passwords defined for the user").history(&[("6.0.0", "Added ACL style (username and password).")]).args(&[arg("username", "string").since("6.0.0").flags(&["optional"]), arg("password", "string")]),
+        .flags(NOSCRIPT | LOADING | STALE | FAST | NO_AUTH | ALLOW_BUSY, A_FAST | A_CONNECTION)
+        .scope(Scope::Connection)
+        .doc("connection", "1.0.0", "Authenticate to the server")
+        .complexity(
+            "O(N) where N is the number of passwords defined for the \
+user",
+        )
+        .history(&[("6.0.0", "Added ACL style (username and password).")])
+        .args(&[
+            arg("username", "string").since("6.0.0").flags(&["optional"]),
+            arg("password", "string"),
+        ]),
     row("select", 2, connection::select)
-    .flags(LOADING | STALE | FAST, A_FAST | A_CONNECTION).scope(Scope::Connection).doc("connection", "1.0.0", "Change the selected database for the current connection").complexity("O(1)").args(&[arg("index", "integer")]),
+        .flags(LOADING | STALE | FAST, A_FAST | A_CONNECTION)
+        .scope(Scope::Connection)
+        .doc(
+            "connection",
+            "1.0.0",
+            "Change the selected database for the current \
+connection",
+        )
+        .complexity("O(1)")
+        .args(&[arg("index", "integer")]),
     row("quit", -1, connection::quit)
-    .flags(NOSCRIPT | LOADING | STALE | FAST | NO_AUTH | ALLOW_BUSY, A_FAST | A_CONNECTION).scope(Scope::Connection).doc("connection", "1.0.0", "Close the connection").complexity("O(1)"),
+        .flags(NOSCRIPT | LOADING | STALE | FAST | NO_AUTH | ALLOW_BUSY, A_FAST | A_CONNECTION)
+        .scope(Scope::Connection)
+        .doc("connection", "1.0.0", "Close the connection")
+        .complexity("O(1)"),
     row("reset", 1, connection::reset)
-    .flags(NOSCRIPT | LOADING | STALE | FAST | NO_AUTH | ALLOW_BUSY, A_FAST | A_CONNECTION).scope(Scope::Connection).doc("connection", "6.2.0", "Reset the connection").complexity("O(1)"),
+        .flags(NOSCRIPT | LOADING | STALE | FAST | NO_AUTH | ALLOW_BUSY, A_FAST | A_CONNECTION)
+        .scope(Scope::Connection)
+        .doc("connection", "6.2.0", "Reset the connection")
+        .complexity("O(1)"),
     row("client", -2, client::container)
-    .flags(0, A_SLOW).scope(Scope::Connection).doc("connection", "2.4.0", "A container for client connection commands").complexity("Depends on subcommand.").subs(&[
-        row("client|getname", 2, client::getname)
-        .flags(NOSCRIPT | LOADING | STALE, A_SLOW | A_CONNECTION).scope(Scope::Connection).doc("connection", "2.6.9", "Get the current connection name").complexity("O(1)"),
-        row("client|list", -2, client::list)
-        .flags(ADMIN | NOSCRIPT | LOADING | STALE, A_ADMIN | A_SLOW | A_DANGEROUS | A_CONNECTION).scope(Scope::AllShards).tips(&["nondeterministic_output"]).doc("connection", "2.4.0", "Get the list of client connections").complexity("O(N) where N is the number of client connections").history(&[("2.8.12", "Added unique client `id` field."), ("5.0.0", "Added optional `TYPE` filter."), ("6.0.0", "Added `user` field."), ("6.2.0", "Added `argv-mem`, `tot-mem`, `laddr` and `redir` fields and the optional `ID` filter."), ("7.0.0", "Added `resp`, `multi-mem`, `rbs` and `rbp` fields."), ("7.0.3", "Added `ssub` field.")]).args(&[arg("normal_master_replica_pubsub", "oneof").token("TYPE").since("5.0.0").flags(&["optional"]).args(&[arg("normal", "pure-token").token("NORMAL"), arg("master", "pure-token").token("MASTER"), arg("replica", "pure-token").token("REPLICA"), arg("pubsub", "pure-token").token("PUBSUB")]), arg("id", "block").token("ID").since("6.2.0").flags(&["optional"]).args(&[arg("client-id", "integer").flags(&["multiple"])])]),
-        row("client|kill", -3, client::kill)
-        .flags(ADMIN | NOSCRIPT | LOADING | STALE, A_ADMIN | A_SLOW | A_DANGEROUS | A_CONNECTION).scope(Scope::AllShards).doc("connection", "2.4.0", "Kill the connection of a client").complexity("O(N) where N is the number of client connections").history(&[("2.8.12", "Added new filter format."), ("2.8.12", "`ID` option."), ("3.2.0", "Added `master` type in for `TYPE` option."), ("5.0.0", "Replaced `slave` `TYPE` with `replica`. `slave` still supported for backward compatibility."), ("6.2.0", "`LADDR` option.")]).args(&[arg("filter", "oneof").args(&[arg("ip:port", "string"), arg("new-format", "oneof").flags(&["multiple"]).args(&[arg("client-id", "integer").token("ID").since("2.8.12").flags(&["optional"]), arg("normal_master_slave_pubsub", "oneof").token("TYPE").since("2.8.12").flags(&["optional"]).args(&[arg("normal", "pure-token").token("NORMAL"), arg("master", "pure-token").token("MASTER").since("3.2.0"), arg("slave", "pure-token").token("SLAVE"), arg("replica", "pure-token").token("REPLICA").since("5.0.0"), arg("pubsub", "pure-token").token("PUBSUB")]), arg("username", "string").token("USER").flags(&["optional"]), arg("ip:port", "string").token("ADDR").flags(&["optional"]), arg("ip:port", "string").token("LADDR").since("6.2.0").flags(&["optional"]), arg("yes/no", "string").token("SKIPME").flags(&["optional"])])])]),
-        row("client|info", 2, client::info)
-        .flags(NOSCRIPT | LOADING | STALE, A_SLOW | A_CONNECTION).scope(Scope::Connection).tips(&["nondeterministic_output"]).doc("connection", "6.2.0", "Returns information about the current client connection.").complexity("O(1)"),
-        row("client|id", 2, client::id)
-        .flags(NOSCRIPT | LOADING | STALE, A_SLOW | A_CONNECTION).scope(Scope::Connection).doc("connection", "5.0.0", "Returns the client ID for the current connection").complexity("O(1)"),
-        row("client|setname", 3, client::setname)
-        .flags(NOSCRIPT | LOADING | STALE, A_SLOW | A_CONNECTION).scope(Scope::Connection).doc("connection", "2.6.9", "Set the current connection name").complexity("O(1)").args(&[arg("connection-name", "string")]),
-        row("client|help", 2, client::help)
-        .flags(LOADING | STALE, A_SLOW | A_CONNECTION).scope(Scope::Connection).doc("connection", "5.0.0", "Show helpful text about the different subcommands").complexity("O(1)"),
-        row("client|no-evict", 3, client::no_evict)
-        .flags(ADMIN | NOSCRIPT | LOADING | STALE, A_ADMIN | A_SLOW | A_DANGEROUS | A_CONNECTION).scope(Scope::Connection).doc("connection", "7.0.0", "Set client eviction mode for the current connection").complexity("O(1)").args(&[arg("enabled", "oneof").args(&[arg("on", "pure-token").token("ON"), arg("off", "pure-token").token("OFF")])]),
-row("client|setinfo", 4, client::setinfo).flags(NOSCRIPT | LOADING | STALE, A_SLOW | A_CONNECTION).scope(Scope::Connection).doc("connection", "7.2.0", "Set client or connection specific info").complexity("O(1)").args(&[arg("attr", "oneof").args(&[arg("libname", "string").token("LIB-NAME"), arg("libver", "string").token("LIB-VER")])]),
-row("client|no-touch", 3, client::no_touch).flags(NOSCRIPT | LOADING | STALE, A_SLOW | A_CONNECTION).scope(Scope::Connection).doc("connection", "7.2.0", "Controls whether commands sent by the client will alter the LRU/LFU of the keys they access.").complexity("O(1)").args(&[arg("enabled", "oneof").args(&[arg("on", "pure-token").token("ON"), arg("off", "pure-token").token("OFF")])]),
-]),
+        .flags(0, A_SLOW)
+        .scope(Scope::Connection)
+        .doc("connection", "2.4.0", "A container for client connection commands")
+        .complexity("Depends on subcommand.")
+        .subs(CLIENT),
 ];

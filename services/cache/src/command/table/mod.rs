@@ -1,7 +1,7 @@
 //! The command table: one row per command, one file per group, and the index over it.
 //!
 //! Invariant: a command's id is its position in [`Index`]; ids are dense, subcommands included, so
-//! counters are plain arrays. Lookup hashes the first eight bytes and the length of the name.
+//! counters are plain arrays. Lookup compares two words and a length.
 
 mod cluster;
 mod connection;
@@ -22,7 +22,7 @@ pub struct Index {
     first_sub: Vec<u16>,
     /// Top-level commands come first.
     top_level: usize,
-    slots: Vec<u16>,
+    slots: Vec<(Key, u16)>,
 }
 
 const EMPTY: u16 = u16::MAX;
@@ -41,15 +41,16 @@ impl Index {
         let top: Vec<&'static Row> = GROUPS.iter().flat_map(|group| group.iter()).collect();
         let mut rows = top.clone();
         let mut first_sub = vec![0; top.len()];
-        let mut slots = vec![EMPTY; SLOTS];
+        let mut slots = vec![(Key::default(), EMPTY); SLOTS];
         for (id, row) in top.iter().enumerate() {
             first_sub[id] = u16::try_from(rows.len()).unwrap_or(EMPTY);
             rows.extend(row.subs);
-            let mut at = slot(row.name.as_bytes());
-            while slots[at] != EMPTY {
+            let key = fold(row.name.as_bytes());
+            let mut at = key.slot();
+            while slots[at].1 != EMPTY {
                 at = (at + 1) % SLOTS;
             }
-            slots[at] = u16::try_from(id).unwrap_or(EMPTY);
+            slots[at] = (key, u16::try_from(id).unwrap_or(EMPTY));
         }
         Self { rows, first_sub, top_level: top.len(), slots }
     }
@@ -87,14 +88,18 @@ impl Index {
     #[inline]
     #[must_use]
     pub fn find(&self, name: &[u8]) -> Option<u16> {
-        let mut at = slot(name);
+        let wanted = fold(name);
+        let mut at = wanted.slot();
         loop {
-            let id = *self.slots.get(at)?;
-            let row = self.rows.get(usize::from(id))?;
-            if row.name.len() == name.len() && row.name.as_bytes().eq_ignore_ascii_case(name) {
-                return Some(id);
+            // The table is never full, so the search ends.
+            let &(known, id) = self.slots.get(at % SLOTS)?;
+            if known == wanted {
+                return (name.len() <= LONGEST).then_some(id);
             }
-            at = (at + 1) % SLOTS;
+            if id == EMPTY {
+                return None;
+            }
+            at += 1;
         }
     }
 
@@ -120,16 +125,45 @@ impl Index {
     }
 }
 
-/// Where the search for `name` starts.
+/// A name of letters in lower case: its first eight bytes, its last eight, and its length. Equal
+/// keys are equal names, since every command's name is letters (a test checks it) and a byte that
+/// folds to a letter is that letter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Key {
+    head: u64,
+    tail: u64,
+    len: usize,
+}
+
+/// Names up to this length are told apart by their [`Key`].
+const LONGEST: usize = 16;
+const LOWER_CASE: u64 = 0x2020_2020_2020_2020;
+
+impl Key {
+    #[inline]
+    const fn slot(self) -> usize {
+        let mixed = (self.head ^ self.len as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (mixed >> 55) as usize % SLOTS
+    }
+}
+
 #[inline]
-fn slot(name: &[u8]) -> usize {
-    let prefix = match name.first_chunk::<8>() {
-        Some(chunk) => u64::from_le_bytes(*chunk),
-        None => name.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte)),
+fn fold(name: &[u8]) -> Key {
+    let word = |bytes: &[u8; 8]| u64::from_le_bytes(*bytes) | LOWER_CASE;
+    let short = |bytes: [u8; 8]| word(&bytes);
+    let len = name.len();
+    let (head, tail) = match *name {
+        [a, b, c] => (short([a, b, c, 0, 0, 0, 0, 0]), 0),
+        [a, b, c, d] => (short([a, b, c, d, 0, 0, 0, 0]), 0),
+        _ => match (name.first_chunk(), name.last_chunk()) {
+            (Some(head), Some(tail)) => (word(head), word(tail)),
+            _ => (
+                name.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte)) | LOWER_CASE,
+                0,
+            ),
+        },
     };
-    // Letters in lower case; other bytes may collide, which the comparison settles.
-    let folded = (prefix | 0x2020_2020_2020_2020) ^ name.len() as u64;
-    (folded.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 55) as usize % SLOTS
+    Key { head, tail, len }
 }
 
 #[cfg(test)]
@@ -144,7 +178,22 @@ mod tests {
             assert_eq!(index.find_full(row.name.as_bytes()), Some(id), "{}", row.name);
             assert_eq!(index.find_full(row.name.to_uppercase().as_bytes()), Some(id));
         }
-        for name in [&b""[..], b"ge", b"gett", b"@et", b"nosuchcommand", b"client|nope", b"x|y"] {
+        for (_, row) in index.top_level() {
+            assert!(row.name.bytes().all(|byte| byte.is_ascii_lowercase()), "{}", row.name);
+            assert!(row.name.len() <= LONGEST);
+        }
+        for name in [
+            &b""[..],
+            b"ge",
+            b"get\0",
+            b"g\x05t",
+            b"incrbyfloatincrbyfloat",
+            b"gett",
+            b"@et",
+            b"nosuchcommand",
+            b"client|nope",
+            b"x|y",
+        ] {
             assert_eq!(index.find_full(name), None);
         }
     }

@@ -32,7 +32,7 @@ impl Store {
     /// `set` with its own hash.
     pub(super) fn put(&mut self, key: &[u8], value: &[u8], expire: Expire, now_ms: u64) -> bool {
         let hash = self.hash(key);
-        self.set(0, hash, key, NewValue::Copy(value), expire, false, now_ms).unwrap()
+        self.set(0, hash, key, NewValue::Copy(value), expire, Form::Plain, now_ms).unwrap()
     }
 
     pub(super) fn read(&mut self, key: &[u8], now_ms: u64) -> Option<Vec<u8>> {
@@ -143,7 +143,7 @@ fn a_shared_value_is_kept_by_reference() {
     let value = Bytes::from(vec![9u8; 10_000]);
     let hash = store.hash(b"k");
     let new = NewValue::Shared(value.clone());
-    store.set(0, hash, b"k", new, Expire::Clear, false, NOW).unwrap();
+    store.set(0, hash, b"k", new, Expire::Clear, Form::Plain, NOW).unwrap();
     let Some(Value::Shared(held)) = store.get(0, hash, b"k", NOW).map(|entry| entry.value) else {
         panic!("a large value is shared");
     };
@@ -174,14 +174,14 @@ fn modify_edits_small_and_large_values() {
     }
     let entry = store.get(0, hash, b"k", NOW).unwrap();
     assert_eq!(entry.value.as_slice(), model);
-    assert!(entry.raw);
+    assert_eq!(entry.form, Form::Raw);
     assert_eq!(entry.expire_at_ms, Some(NOW + 500));
     store.check();
     store.modify(0, hash, b"k", NOW, |value| value.truncate(3)).unwrap();
     assert_eq!(store.read(b"k", NOW).as_deref(), Some(&b"ab0"[..]));
     store.check();
     store.put(b"k", b"new", Expire::Clear, NOW);
-    assert!(!store.peek(0, hash, b"k", NOW).unwrap().raw);
+    assert_ne!(store.peek(0, hash, b"k", NOW).unwrap().form, Form::Raw);
     store.check();
 }
 
@@ -209,7 +209,7 @@ fn a_full_store_refuses_and_stays_whole() {
         let key = n.to_le_bytes();
         let hash = store.hash(&key);
         let value = NewValue::Copy(&[1; 100]);
-        match store.set(0, hash, &key, value, Expire::Clear, false, NOW) {
+        match store.set(0, hash, &key, value, Expire::Clear, Form::Plain, NOW) {
             Ok(new) => stored += u64::from(new),
             Err(Full) => break,
         }
@@ -218,7 +218,7 @@ fn a_full_store_refuses_and_stays_whole() {
     let key = 0u32.to_le_bytes();
     let hash = store.hash(&key);
     let long = [2; 1000];
-    let refused = store.set(0, hash, &key, NewValue::Copy(&long), Expire::Clear, false, NOW);
+    let refused = store.set(0, hash, &key, NewValue::Copy(&long), Expire::Clear, Form::Plain, NOW);
     assert_eq!(refused, Err(Full));
     assert_eq!(store.modify(0, hash, &key, NOW, |v| v.extend_from_slice(&long)), Err(Full));
     assert_eq!(store.read(&key, NOW), Some(vec![1; 100]), "nothing changed");
@@ -236,16 +236,66 @@ fn databases_are_apart_and_absent_ones_hold_nothing() {
     let hash = store.hash(b"k");
     for db in [0, 5] {
         let value = [u8::try_from(db).unwrap()];
-        let set = store.set(db, hash, b"k", NewValue::Copy(&value), Expire::Clear, false, NOW);
+        let set =
+            store.set(db, hash, b"k", NewValue::Copy(&value), Expire::Clear, Form::Plain, NOW);
         assert_eq!(set, Ok(true));
     }
     assert_eq!(store.get(5, hash, b"k", NOW).unwrap().value.as_slice(), [5]);
     assert!(store.get(1, hash, b"k", NOW).is_none());
-    let set = store.set(99, hash, b"k", NewValue::Copy(b""), Expire::Clear, false, NOW);
+    let set = store.set(99, hash, b"k", NewValue::Copy(b""), Expire::Clear, Form::Plain, NOW);
     assert_eq!(set, Err(Full));
     assert!(store.get(99, hash, b"k", NOW).is_none() && !store.remove(99, hash, b"k", NOW));
     assert_eq!(store.scan(99, 0, 10, NOW, |_, _| panic!("no such database")), 0);
     store.clear(5);
     assert_eq!((store.len(0), store.len(5)), (1, 0));
     store.check();
+}
+
+/// Times beyond 48 bits take two bytes more, at the record's end: they are kept exactly through
+/// every way a record changes, and give way to short ones and none.
+#[test]
+fn expiry_times_of_any_length_are_kept_exactly() {
+    let times = [NOW + 1, (1 << 48) - 1, 1 << 48, (1 << 62) + 12_345, i64::MAX as u64];
+    let values = [vec![], vec![7u8; 60], vec![8u8; 3000], vec![9u8; 5000]];
+    let keys = [vec![b'k'; 3], vec![b'k'; 200], vec![b'k'; 9000]];
+    for key in &keys {
+        let mut store = store(Policy::NoEviction, 0);
+        let hash = store.hash(key);
+        for (from, to) in times.iter().flat_map(|a| times.iter().map(move |b| (*a, *b))) {
+            for value in &values {
+                store.put(key, value, Expire::At(from), NOW);
+                for expire in [Expire::At(to), Expire::Clear, Expire::At(from)] {
+                    assert!(store.set_expire(0, hash, key, expire, NOW));
+                    let entry = store.peek(0, hash, key, NOW).unwrap();
+                    let expected = if let Expire::At(at) = expire { Some(at) } else { None };
+                    assert_eq!(entry.expire_at_ms, expected);
+                    assert_eq!(entry.value.as_slice(), value);
+                }
+                let new = NewValue::Copy(b"123");
+                store.set(0, hash, key, new, Expire::Keep, Form::Text, NOW).unwrap();
+                store.modify(0, hash, key, NOW, |value| value.push(b'4')).unwrap();
+                let entry = store.peek(0, hash, key, NOW).unwrap();
+                assert_eq!(entry.expire_at_ms, Some(from));
+                assert_eq!(entry.value.as_slice(), b"1234");
+                store.check();
+            }
+        }
+        store.put(key, b"v", Expire::At(u64::MAX), NOW);
+        let entry = store.peek(0, hash, key, NOW).unwrap();
+        assert_eq!(entry.expire_at_ms, Some(i64::MAX as u64));
+    }
+}
+
+#[test]
+fn a_value_remembers_how_it_came_to_be() {
+    let mut store = store(Policy::NoEviction, 0);
+    let hash = store.hash(b"k");
+    for form in [Form::Text, Form::Raw, Form::Plain, Form::Raw, Form::Text, Form::Plain] {
+        for value in [&b"12"[..], b"34", b"567"] {
+            store.set(0, hash, b"k", NewValue::Copy(value), Expire::Keep, form, NOW).unwrap();
+            assert_eq!(store.peek(0, hash, b"k", NOW).unwrap().form, form);
+        }
+        store.set_expire(0, hash, b"k", Expire::At(NOW + 9), NOW);
+        assert_eq!(store.peek(0, hash, b"k", NOW).unwrap().form, form);
+    }
 }

@@ -139,7 +139,7 @@ impl Model {
         } else {
             NewValue::Copy(&value)
         };
-        let is_new = store.set(0, hash, &key, new, expire, false, now).unwrap();
+        let is_new = store.set(0, hash, &key, new, expire, Form::Plain, now).unwrap();
         let old = self.keys.get(&key).map(|(_, at)| *at);
         assert_eq!(is_new, old.is_none());
         self.keys.insert(key, (value, Self::after(expire, old.flatten())));

@@ -1,10 +1,10 @@
-//! Replays the golden corpus (`redis_golden/*.txt`, recorded from redis-server 7.0.15) over real sockets.
+//! Replays the golden corpus (`golden/*.txt`, recorded from redis-server 7.0.15) over real sockets.
 //!
 //! What: every case over RESP2 and RESP3, with one shard and with two over the shared port: the
 //! replies must be the recorded ones. `GOLDEN_ADDR=host:port` replays on a running server instead;
 //! `GOLDEN_FILTER=text` runs only the cases whose `file: name` contains the text.
 //! Invariant: a case that differs is printed with what was sent, expected and got, and the rest still runs.
-//! Where next: `redis_golden/README.md` for the format, `record_golden.py` for the recorder.
+//! Where next: `golden/README.md` for the format, `record_golden.py` for the recorder.
 #![expect(
     clippy::disallowed_methods,
     reason = "a test drives real processes: it waits and reads the environment"
@@ -60,7 +60,7 @@ struct Corpus {
 }
 
 fn read_corpus() -> Vec<Corpus> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/redis_golden");
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
     let entries = std::fs::read_dir(&directory).expect("the corpus directory");
     let mut paths: Vec<_> = entries.map(|entry| entry.expect("a readable entry").path()).collect();
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "txt"));

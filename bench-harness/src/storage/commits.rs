@@ -1,0 +1,213 @@
+//! Row 4c: durable appends of 1 KiB records, each group of them made durable before the next.
+//!
+//! All sides write to files filled with zeros before. The helper thread is what a runtime without
+//! asynchronous files does; DmaFile is glommio's O_DIRECT file.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::mpsc;
+use std::thread;
+
+use anyhow::{Context, Result, anyhow};
+use engine::fs::log::{LogConfig, Position, Recovery};
+use glommio::{LocalExecutorBuilder, Placement};
+use hdrhistogram::Histogram;
+
+use super::usage::Usage;
+use super::{Figures, Options, Report, alternate, shard};
+use crate::clock;
+
+const RECORD_BYTES: usize = 1024;
+const FILE_BYTES: usize = 64 << 20;
+const BLOCK_BYTES: usize = 4096;
+
+pub(super) fn run(options: &Options, report: &mut Report) {
+    let dir = options.dir.join("commits");
+    // Of an earlier run.
+    let _ = fs::remove_dir_all(&dir);
+    if let Err(error) = fs::create_dir_all(&dir) {
+        report.skipped.push(format!("commits: {}: {error}", dir.display()));
+        return;
+    }
+    let (trial_ns, cpu) = (options.trial_ns, options.cpu);
+    for group in [1, 16, 128] {
+        let name = format!("4c durable append, {group} records of 1 KiB per commit");
+        let contenders: [super::Contender<'_>; 3] = [
+            ("ours", Box::new(|| ours(&dir.join("ours"), group, trial_ns, cpu))),
+            ("helper thread + fdatasync", Box::new(|| helper(&dir, group, trial_ns, cpu))),
+            ("glommio DmaFile", Box::new(|| dma_file(&dir, group, trial_ns, cpu))),
+        ];
+        let mut cell = alternate(&name, options.rounds, &contenders, report);
+        for figure in ["machine_us", "with_kernel_us"] {
+            cell.claim(figure, 1, 0.85);
+            cell.claim(figure, 2, 0.60);
+        }
+        cell.claim("p50_us", 1, 0.80);
+        report.cells.push(cell);
+    }
+    // Only space is lost if it stays.
+    let _ = fs::remove_dir_all(&dir);
+}
+
+struct Meter {
+    before: Usage,
+    end_ns: u64,
+    commits: Histogram<u64>,
+}
+
+impl Meter {
+    fn start(trial_ns: u64) -> Result<Self> {
+        let commits = Histogram::new_with_max(60_000_000_000, 3)?;
+        let before = Usage::now();
+        Ok(Self { before, end_ns: clock::mono_ns() + trial_ns, commits })
+    }
+
+    /// Notes a commit begun at `start_ns`; whether there is time for another.
+    fn commit(&mut self, start_ns: u64) -> bool {
+        let now_ns = clock::mono_ns();
+        self.commits.saturating_record(now_ns - start_ns);
+        now_ns < self.end_ns
+    }
+
+    fn stop(self) -> Figures {
+        let (machine, both, process, elapsed) = Usage::now().since(&self.before);
+        let count = self.commits.len().max(1) as f64;
+        let quantile = |q| self.commits.value_at_quantile(q) as f64 / 1e3;
+        Figures::from([
+            ("machine_us", machine / count / 1e3),
+            ("with_kernel_us", both / count / 1e3),
+            ("process_us", process / count / 1e3),
+            ("p50_us", quantile(0.5)),
+            ("p99_us", quantile(0.99)),
+            ("commits_per_s", count / elapsed * 1e9),
+        ])
+    }
+}
+
+fn ours(dir: &Path, group: usize, trial_ns: u64, cpu: usize) -> Result<Figures> {
+    let dir = dir.to_owned();
+    shard::run(cpu, move |cx| async move {
+        let config = LogConfig { segment_bytes: FILE_BYTES as u64, ..LogConfig::default() };
+        let recovery = Recovery::open(&cx, &dir, config, Position(0)).await?;
+        let log = recovery.finish().await?;
+        let record = [7; RECORD_BYTES];
+        // Until the segments that will be used are there, and filled.
+        cx.sleep(1_000_000_000).await;
+        let mut meter = Meter::start(trial_ns)?;
+        loop {
+            let start_ns = clock::mono_ns();
+            for _ in 0..group {
+                log.append_when_ready(&record).await.map_err(|error| anyhow!("{error}"))?;
+            }
+            let durable = log.commit().await?;
+            if !meter.commit(start_ns) {
+                break;
+            }
+            log.trim(durable);
+        }
+        let figures = meter.stop();
+        log.close().await?;
+        Ok(figures)
+    })
+}
+
+/// A file of zeros, made once per run.
+fn zero_filled(dir: &Path, name: &str) -> Result<File> {
+    let path = dir.join(name);
+    let made = path.exists();
+    let file = File::options().read(true).write(true).create(true).truncate(false).open(&path)?;
+    if !made {
+        let zeros = vec![0; 1 << 20];
+        for at in (0..FILE_BYTES).step_by(zeros.len()) {
+            file.write_all_at(&zeros, at as u64)?;
+        }
+        file.sync_all()?;
+    }
+    Ok(file)
+}
+
+/// Where the next group goes: at the end, or at the start again.
+const fn place(at: usize, group: usize) -> usize {
+    if at + group * RECORD_BYTES > FILE_BYTES { 0 } else { at }
+}
+
+fn helper(dir: &Path, group: usize, trial_ns: u64, cpu: usize) -> Result<Figures> {
+    let file = zero_filled(dir, "helper")?;
+    let (work, todo) = mpsc::channel::<(Vec<u8>, usize)>();
+    let (done, finished) = mpsc::channel::<std::io::Result<Vec<u8>>>();
+    let trial = move || -> Result<Figures> {
+        bind(cpu)?;
+        let mut buf = Vec::with_capacity(group * RECORD_BYTES);
+        let mut at = 0;
+        let mut meter = Meter::start(trial_ns)?;
+        loop {
+            let start_ns = clock::mono_ns();
+            buf.clear();
+            for _ in 0..group {
+                buf.extend_from_slice(&[7; RECORD_BYTES]);
+            }
+            at = place(at, group);
+            work.send((buf, at)).context("the helper is gone")?;
+            at += group * RECORD_BYTES;
+            buf = finished.recv().context("the helper is gone")??;
+            if !meter.commit(start_ns) {
+                return Ok(meter.stop());
+            }
+        }
+    };
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            for (buf, at) in todo {
+                let written = file.write_all_at(&buf, at as u64).and_then(|()| file.sync_data());
+                if done.send(written.map(|()| buf)).is_err() {
+                    return;
+                }
+            }
+        });
+        let trial = scope.spawn(trial);
+        trial.join().map_err(|_| anyhow!("the trial panicked"))?
+    })
+}
+
+fn bind(cpu: usize) -> Result<()> {
+    let mut set = nix::sched::CpuSet::new();
+    set.set(cpu)?;
+    nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &set).context("sched_setaffinity")
+}
+
+fn dma_file(dir: &Path, group: usize, trial_ns: u64, cpu: usize) -> Result<Figures> {
+    drop(zero_filled(dir, "glommio")?);
+    let path = dir.join("glommio");
+    let builder = LocalExecutorBuilder::new(Placement::Fixed(cpu));
+    let handle = builder
+        .spawn(move || async move {
+            let mut options = glommio::io::OpenOptions::new();
+            options.write(true).read(true);
+            let file = options.dma_open(&path).await.map_err(|error| anyhow!("{error}"))?;
+            let mut at = 0;
+            let mut meter = Meter::start(trial_ns)?;
+            loop {
+                let start_ns = clock::mono_ns();
+                at = place(at, group);
+                let block = at / BLOCK_BYTES * BLOCK_BYTES;
+                let end = at + group * RECORD_BYTES;
+                let mut buf = file.alloc_dma_buffer((end - block).next_multiple_of(BLOCK_BYTES));
+                for record in buf.as_bytes_mut()[..end - block].chunks_mut(RECORD_BYTES) {
+                    record.copy_from_slice(&[7; RECORD_BYTES]);
+                }
+                let written = file.write_at(buf, block as u64).await;
+                written.map_err(|error| anyhow!("{error}"))?;
+                file.fdatasync().await.map_err(|error| anyhow!("{error}"))?;
+                at = end;
+                if !meter.commit(start_ns) {
+                    break;
+                }
+            }
+            let figures = meter.stop();
+            file.close().await.map_err(|error| anyhow!("{error}"))?;
+            Ok(figures)
+        })
+        .map_err(|error| anyhow!("start glommio: {error}"))?;
+    handle.join().map_err(|error| anyhow!("glommio: {error}"))?
+}

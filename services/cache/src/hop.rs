@@ -1,0 +1,88 @@
+//! The part of a pipeline batch that runs on other shards.
+//!
+//! Commands are collected per shard and sent as one request each; replies are put back in the order
+//! of the commands, with those that ran here in between. Invariant: a command that has to wait for
+//! something else never runs while a hop is being collected; [`crate::session`] ends the batch
+//! before it. Next: [`crate::remote`] runs the commands on their shard.
+
+use view::{Input, Mark, Output};
+
+use crate::{
+    command::Conn,
+    work::{Batch, Request, Response},
+};
+
+/// Commands of one batch that run on other shards, and the replies of those between them that ran
+/// here.
+#[derive(Debug, Default)]
+pub(crate) struct Hop {
+    batches: Vec<(u16, Batch)>,
+    /// Per command: which batch answers it, or [`HERE`].
+    order: Vec<u16>,
+    pub(crate) local: Output,
+    local_ends: Vec<Mark>,
+    /// The connection ends with this batch.
+    pub(crate) close: bool,
+}
+
+const HERE: u16 = u16::MAX;
+
+impl Hop {
+    /// Ends the reply of a command that ran here.
+    pub(crate) fn mark_local(&mut self) {
+        self.order.push(HERE);
+        self.local_ends.push(self.local.mark());
+    }
+
+    /// Hands a command on to a shard.
+    pub(crate) fn push(&mut self, target: u16, conn: &Conn, frame: &[u8], input: &Input<'_>) {
+        let at = match self.batches.iter().position(|(shard, _)| *shard == target) {
+            Some(at) => at,
+            None => {
+                let (db, version, no_touch) = (conn.db, conn.version, conn.no_touch);
+                self.batches.push((target, Batch { db, version, no_touch, ..Batch::default() }));
+                self.batches.len() - 1
+            }
+        };
+        let Some((_, batch)) = self.batches.get_mut(at) else { return };
+        batch.push(frame, input);
+        self.order.push(u16::try_from(at).unwrap_or(HERE));
+    }
+
+    /// One request per shard, in the order the shards were first needed.
+    pub(crate) fn take_requests(&mut self) -> Vec<(u16, Request)> {
+        let batches = std::mem::take(&mut self.batches);
+        batches.into_iter().map(|(shard, batch)| (shard, Request::Batch(batch))).collect()
+    }
+
+    /// Forgets every reply: the connection is closed without a word.
+    pub(crate) fn silence(&mut self) {
+        self.order.clear();
+    }
+
+    /// Puts the replies in the commands' order.
+    pub(crate) fn assemble(&self, responses: &[Response], out: &mut Output) {
+        let mut taken = vec![(Mark::default(), 0_usize); responses.len()];
+        let (mut here, mut here_count) = (Mark::default(), 0);
+        for &source in &self.order {
+            if source == HERE {
+                let Some(&end) = self.local_ends.get(here_count) else { continue };
+                out.append_range(&self.local, here, end);
+                here = end;
+                here_count += 1;
+                continue;
+            }
+            let at = usize::from(source);
+            let (Some(Response::Batch { out: replies, ends }), Some((from, count))) =
+                (responses.get(at), taken.get_mut(at))
+            else {
+                wire::resp::reply::error(out.inline_mut(), b"ERR a shard did not answer");
+                continue;
+            };
+            let Some(&end) = ends.get(*count) else { continue };
+            out.append_range(replies, *from, end);
+            *from = end;
+            *count += 1;
+        }
+    }
+}

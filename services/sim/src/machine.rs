@@ -1,0 +1,207 @@
+//! Shards of a cache on one thread, each turned by hand: which one, and how far, is the run's
+//! choice.
+//!
+//! A shard's loop is cut where another thread could come between: after the turn and before it
+//! announces its sleep. Invariant, checked whenever a shard could have been woken: no shard sleeps
+//! while a message waits for it longer than a doorbell takes.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use cache::serve::{self, Cache};
+use cache::{Shard, ShardConfig};
+use engine::driver::Driver;
+use engine::driver::sim::{SimDriver, World};
+use engine::error::Error;
+use engine::event::{Level, Log};
+use engine::net::{Server, Via};
+use engine::rng::{Rng, Seed};
+use engine::shard::{Handler, Idle, ShardConfig as LoopConfig, ShardCx, calls};
+
+use crate::setup::Setup;
+
+/// The longest a doorbell may take: its delay, that of an overflow, and a batch of events.
+const BELL_MAX_NS: u64 = 2_000_000;
+/// How soon a stopped shard looks again whether it may go.
+const STOP_POLL_NS: u64 = 1_000_000;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Its next step is a turn.
+    Awake,
+    /// It found nothing to do and is about to sleep until this time.
+    Drowsy(Option<u64>),
+    /// It sleeps.
+    Asleep,
+}
+
+/// One shard.
+pub struct Node {
+    /// Its handle.
+    pub cx: ShardCx,
+    /// Its server.
+    pub server: Rc<Server<Cache>>,
+    /// Its slice of the cache.
+    pub shard: Rc<RefCell<Shard>>,
+    state: State,
+    stopped: bool,
+    /// Since when it sleeps on a message.
+    overslept: Option<u64>,
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?}: {:?}, {} connections", self.cx, self.state, self.server.live())
+    }
+}
+
+/// All shards of a run.
+#[derive(Debug)]
+pub struct Machine {
+    world: World,
+    /// The shards.
+    pub nodes: Vec<Node>,
+    /// A planted bug: shards sleep without looking once more.
+    pub blind: bool,
+}
+
+impl Machine {
+    /// Starts shards that listen.
+    ///
+    /// # Errors
+    /// A listener could not be opened; the shards that were started are inside.
+    pub fn start(world: &World, setup: &Setup) -> (Self, Result<(), Error>) {
+        let ports = calls::ports(setup.shards, setup.mesh_capacity);
+        let seed = Seed(world.seed());
+        let mut machine = Self { world: world.clone(), nodes: Vec::new(), blind: false };
+        for (index, port) in ports.into_iter().enumerate() {
+            let driver = SimDriver::new(world, index, &setup.driver);
+            let cx = ShardCx::new(
+                index,
+                setup.shards,
+                Driver::Sim(Box::new(driver)),
+                LoopConfig::default(),
+                seed.stream("sim.shard", index as u64).next_u64(),
+                Log::memory(Level::Error),
+            );
+            cx.enter();
+            let config = ShardConfig {
+                index: index as u16,
+                topology: setup.addresses.topology.clone(),
+                seed: world.seed(),
+                ..ShardConfig::default()
+            };
+            let shard = Rc::new(RefCell::new(Shard::new(config, cx.now())));
+            let server = serve::start(&cx, Rc::clone(&shard), port, setup.server.clone());
+            let listening = server
+                .listen(setup.addresses.shards[index], Via::Shard)
+                .and_then(|()| server.listen(setup.addresses.shared, Via::Shared));
+            cx.leave();
+            let (state, stopped, overslept) = (State::Awake, false, None);
+            machine.nodes.push(Node { cx, server, shard, state, stopped, overslept });
+            if listening.is_err() {
+                return (machine, listening);
+            }
+        }
+        (machine, Ok(()))
+    }
+
+    /// Shards that can go on now.
+    ///
+    /// # Errors
+    /// One sleeps while a message waits for it.
+    pub fn ready(&mut self, into: &mut Vec<usize>) -> Result<(), String> {
+        let now_ns = self.world.now().mono_ns;
+        for (index, node) in self.nodes.iter_mut().enumerate() {
+            if node.state != State::Asleep {
+                into.push(index);
+                continue;
+            }
+            if !node.server.has_messages() {
+                node.overslept = None;
+            } else if now_ns - *node.overslept.get_or_insert(now_ns) > BELL_MAX_NS {
+                return Err(format!(
+                    "lost wake-up: shard {index} sleeps while messages wait for it"
+                ));
+            }
+            if self.world.is_ready(index) {
+                into.push(index);
+            }
+        }
+        Ok(())
+    }
+
+    /// One step of a shard.
+    pub fn step(&mut self, index: usize, rng: &mut Rng) {
+        let node = &mut self.nodes[index];
+        let cx = &node.cx;
+        cx.enter();
+        node.state = match node.state {
+            State::Asleep => {
+                cx.driver().turn(false, None);
+                cx.unpark();
+                node.overslept = None;
+                State::Awake
+            }
+            State::Awake => match cx.turn_picking(|ready| rng.index(ready)) {
+                Idle::Busy => {
+                    cx.driver().turn(false, None);
+                    State::Awake
+                }
+                Idle::Until(deadline) => State::Drowsy(deadline),
+                Idle::Stopped => {
+                    node.stopped = true;
+                    State::Drowsy(Some(self.world.now().mono_ns + STOP_POLL_NS))
+                }
+            },
+            State::Drowsy(deadline) => sleep(cx, &self.world, deadline, self.blind),
+        };
+        cx.leave();
+    }
+
+    /// Tells every shard to stop.
+    pub fn stop(&self, index: usize) {
+        let cx = &self.nodes[index].cx;
+        cx.enter();
+        cx.stop();
+        cx.leave();
+    }
+
+    /// Whether all shards have finished.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.nodes.iter().all(|node| node.stopped)
+    }
+
+    /// Operations in flight on all shards.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.nodes.iter().map(|node| node.cx.driver().in_flight()).sum()
+    }
+
+    /// Drops all tasks, as a shard does at its end.
+    pub fn clear(&self) {
+        for node in &self.nodes {
+            node.cx.enter();
+            node.cx.clear();
+            node.cx.leave();
+        }
+    }
+}
+
+fn sleep(cx: &ShardCx, world: &World, deadline: Option<u64>, blind: bool) -> State {
+    let may_sleep = cx.park();
+    if !may_sleep && !blind {
+        cx.driver().turn(false, None);
+        cx.unpark();
+        return State::Awake;
+    }
+    let now_ns = world.now().mono_ns;
+    let timeout_ns = deadline.map(|deadline| deadline.saturating_sub(now_ns));
+    cx.driver().turn(true, timeout_ns);
+    if cx.driver().has_pending_events() || timeout_ns == Some(0) {
+        cx.unpark();
+        return State::Awake;
+    }
+    State::Asleep
+}

@@ -1,0 +1,119 @@
+//! Seeds of the simulation, each run twice: both runs must check every reply, end in quiet, and
+//! agree in everything that happened. Two tests, so that two cores share the work.
+//!
+//! `SIM_SEEDS=20000 cargo test -p sim --test seeds` runs more; `sim --seed N` replays one.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use sim::run::{Options, run_twice};
+
+/// How many seeds, unless `SIM_SEEDS` says otherwise when this is compiled.
+const SEEDS: u64 = 2_000;
+
+fn seeds() -> u64 {
+    let said = option_env!("SIM_SEEDS").filter(|text| !text.is_empty());
+    said.map_or(SEEDS, |text| text.parse().expect("SIM_SEEDS is a number"))
+}
+
+/// Names the seed when the engine or the simulated kernel panics.
+struct Replay(u64);
+
+impl Drop for Replay {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("sim --service cache --seed {}", self.0);
+        }
+    }
+}
+
+fn all_hold(seeds: Range<u64>) {
+    let count = seeds.end - seeds.start;
+    let mut seen: BTreeMap<&'static str, u64> = BTreeMap::new();
+    for seed in seeds {
+        let replay = Replay(seed);
+        let report = match run_twice(seed, Options::default()) {
+            Ok(report) => report,
+            Err(failure) => panic!("{failure}"),
+        };
+        drop(replay);
+        let stats = report.stats;
+        let world = [
+            ("replies", report.replies),
+            ("late starts", stats.delays),
+            ("multishots ended", stats.multishot_ends),
+            ("empty pools", stats.no_buffers),
+            ("overflows", stats.overflows),
+            ("lost cancels", stats.lost_cancels),
+            ("spurious wake-ups", stats.spurious_wakes),
+            ("short transfers", stats.short_transfers),
+            ("resets", stats.resets),
+        ];
+        for (what, times) in world.into_iter().chain(report.marks) {
+            *seen.entry(what).or_default() += times;
+        }
+    }
+    println!("{count} seeds: {seen:#?}");
+    // A simulation that sees only the happy path proves little.
+    if count >= 500 {
+        for what in EXPECTED {
+            assert!(seen.get(what).is_some_and(|times| *times > 0), "{what}: not once");
+        }
+    }
+}
+
+/// What a thousand seeds must have met.
+const EXPECTED: &[&str] = &[
+    "replies",
+    "late starts",
+    "multishots ended",
+    "empty pools",
+    "overflows",
+    "lost cancels",
+    "spurious wake-ups",
+    "short transfers",
+    "resets",
+    "accepts failed",
+    "broke",
+    "closed by a client",
+    "commands without a reply",
+    "ended with replies owed",
+    "flushed all",
+    "half-closed",
+    "inputs paused",
+    "keys expired",
+    "killed",
+    "messages between shards",
+    "moved",
+    "nonsense",
+    "quit",
+    "receives starved",
+    "refused",
+    "refused at the limit",
+    "reset by a client",
+    "waits for locks",
+];
+
+#[test]
+fn the_first_half_of_the_seeds_holds() {
+    all_hold(0..seeds() / 2);
+}
+
+#[test]
+fn the_second_half_of_the_seeds_holds() {
+    all_hold(seeds() / 2..seeds());
+}
+
+/// Seeds that found a bug once. A change of the workload gives a seed another course; the bug
+/// itself has its own test then.
+const REGRESSIONS: &[u64] = &[
+    // A client that left during a command over several shards left its locks behind.
+    2,
+];
+
+#[test]
+fn seeds_that_found_a_bug_hold() {
+    for &seed in REGRESSIONS {
+        all_hold(seed..seed + 1);
+    }
+}
