@@ -68,22 +68,13 @@ impl Error {
     #[must_use]
     pub fn os(op: &'static str, errno: Errno, context: impl Into<String>) -> Self {
         let context = context.into().into_boxed_str();
-        Self {
-            op,
-            kind: errno.kind(),
-            source: Some(errno),
-            context,
-            remedy: None,
-        }
+        Self { op, kind: errno.kind(), source: Some(errno), context, remedy: None }
     }
 
     /// [`Error::os`] for an error of the standard library. Without an errno in it, its text joins
     /// the context.
     #[must_use]
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "callers hand over what they got"
-    )]
+    #[expect(clippy::needless_pass_by_value, reason = "callers hand over what they got")]
     pub fn io(op: &'static str, source: io::Error, context: impl Into<String>) -> Self {
         if let Some(errno) = source.raw_os_error() {
             return Self::os(op, Errno(errno), context);
@@ -99,13 +90,7 @@ impl Error {
     /// An error that no system call reported: what was attempted, and what is wrong with it.
     #[must_use]
     pub fn new(op: &'static str, kind: Kind, context: impl Into<String>) -> Self {
-        Self {
-            op,
-            kind,
-            source: None,
-            context: context.into().into_boxed_str(),
-            remedy: None,
-        }
+        Self { op, kind, source: None, context: context.into().into_boxed_str(), remedy: None }
     }
 
     /// Says what to do, in place of the table's general advice.
@@ -154,9 +139,7 @@ impl Error {
     /// What to do about it, as far as that is known.
     #[must_use]
     pub fn remedy(&self) -> Option<&str> {
-        self.remedy
-            .as_deref()
-            .or_else(|| table_remedy(self.op, self.source?))
+        self.remedy.as_deref().or_else(|| table_remedy(self.op, self.source?))
     }
 }
 
@@ -187,9 +170,9 @@ impl std::error::Error for Error {}
 
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
-        let kind = error.source.map_or(io::ErrorKind::Other, |errno| {
-            Self::from_raw_os_error(errno.0).kind()
-        });
+        let kind = error
+            .source
+            .map_or(io::ErrorKind::Other, |errno| Self::from_raw_os_error(errno.0).kind());
         Self::new(kind, error)
     }
 }
@@ -210,10 +193,7 @@ impl Errno {
     /// The class it belongs to.
     #[must_use]
     pub fn kind(self) -> Kind {
-        ERRNOS
-            .iter()
-            .find(|row| row.0 == self.0)
-            .map_or(Kind::Other, |row| row.2)
+        ERRNOS.iter().find(|row| row.0 == self.0).map_or(Kind::Other, |row| row.2)
     }
 }
 
@@ -343,9 +323,7 @@ const REMEDIES: &[(&str, i32, &str)] = &[
 ];
 
 fn table_remedy(op: &str, errno: Errno) -> Option<&'static str> {
-    let row = REMEDIES
-        .iter()
-        .find(|row| row.1 == errno.0 && op.starts_with(row.0));
+    let row = REMEDIES.iter().find(|row| row.1 == errno.0 && op.starts_with(row.0));
     row.map(|row| row.2)
 }
 
@@ -385,19 +363,9 @@ mod tests {
         );
         assert_eq!((error.op(), error.kind()), ("bind", Kind::InUse));
         assert_eq!(error.context(), "127.0.0.1:6379");
-        assert_eq!(
-            Error::os("recv", Errno(libc::ECONNRESET), "").to_string(),
-            "recv: ECONNRESET"
-        );
-        assert_eq!(
-            Error::os("recv", Errno(9999), "").to_string(),
-            "recv: errno 9999"
-        );
-        assert_eq!(
-            format!("{error:?}"),
-            error.to_string(),
-            "`main` prints it so"
-        );
+        assert_eq!(Error::os("recv", Errno(libc::ECONNRESET), "").to_string(), "recv: ECONNRESET");
+        assert_eq!(Error::os("recv", Errno(9999), "").to_string(), "recv: errno 9999");
+        assert_eq!(format!("{error:?}"), error.to_string(), "`main` prints it so");
     }
 
     #[test]
@@ -407,25 +375,14 @@ mod tests {
             text(libc::EPERM, Some(1)).unwrap(),
             "kernel.io_uring_disabled is 1: set it to 0 or run as a member of io_uring_group"
         );
-        assert!(
-            text(libc::EPERM, Some(2))
-                .unwrap()
-                .contains("is 2: set it to 0, or to 1 and")
-        );
+        assert!(text(libc::EPERM, Some(2)).unwrap().contains("is 2: set it to 0, or to 1 and"));
         assert!(text(libc::EPERM, Some(0)).unwrap().contains("seccomp"));
         assert_eq!(text(libc::EPERM, None), None);
         assert_eq!(text(libc::ENOMEM, Some(2)), None);
         let error = Error::io_uring_setup(Errno(libc::EPERM), "");
-        assert!(
-            error.to_string().starts_with("io_uring_setup: EPERM; "),
-            "{error}"
-        );
+        assert!(error.to_string().starts_with("io_uring_setup: EPERM; "), "{error}");
         let error = Error::io_uring_setup(Errno(libc::ENOMEM), "shard 3");
-        assert!(
-            error
-                .to_string()
-                .starts_with("io_uring_setup shard 3: ENOMEM; too little")
-        );
+        assert!(error.to_string().starts_with("io_uring_setup shard 3: ENOMEM; too little"));
     }
 
     #[test]
@@ -435,18 +392,12 @@ mod tests {
         assert_eq!(error.to_string(), "open /nonexistent/file: ENOENT");
         assert_eq!(error.kind(), Kind::NotFound);
         let error = Error::io("read", io::Error::other("early end"), "a.toml");
-        assert_eq!(
-            (error.to_string().as_str(), error.errno()),
-            ("read a.toml: early end", None)
-        );
+        assert_eq!((error.to_string().as_str(), error.errno()), ("read a.toml: early end", None));
         let error = Error::os("write", Errno(libc::ENOSPC), "segment 7");
         assert_eq!(error.kind(), Kind::Full);
         let back = io::Error::from(error);
         assert_eq!(back.kind(), io::ErrorKind::StorageFull);
-        assert!(
-            back.to_string()
-                .contains("segment 7: ENOSPC; the disk is full")
-        );
+        assert!(back.to_string().contains("segment 7: ENOSPC; the disk is full"));
     }
 
     #[test]
@@ -458,27 +409,14 @@ mod tests {
     #[test]
     fn the_tables_are_well_formed() {
         for (n, row) in ERRNOS.iter().enumerate() {
-            assert!(
-                ERRNOS[n + 1..].iter().all(|other| other.0 != row.0),
-                "{} twice",
-                row.1
-            );
+            assert!(ERRNOS[n + 1..].iter().all(|other| other.0 != row.0), "{} twice", row.1);
             let text = io::Error::from_raw_os_error(row.0).to_string();
             assert!(!text.starts_with("Unknown"), "{}: {text}", row.1);
         }
         for row in REMEDIES {
             assert!(Errno(row.1).name().is_some(), "{} {}", row.0, row.1);
-            assert!(
-                !row.2.ends_with('.') && row.2.starts_with(char::is_lowercase),
-                "{}",
-                row.2
-            );
-            assert_eq!(
-                table_remedy(row.0, Errno(row.1)),
-                Some(row.2),
-                "{} is shadowed",
-                row.0
-            );
+            assert!(!row.2.ends_with('.') && row.2.starts_with(char::is_lowercase), "{}", row.2);
+            assert_eq!(table_remedy(row.0, Errno(row.1)), Some(row.2), "{} is shadowed", row.0);
         }
     }
 }

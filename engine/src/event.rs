@@ -132,9 +132,7 @@ struct Tally {
 
 impl fmt::Debug for Log {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Log")
-            .field("level", &self.level())
-            .finish_non_exhaustive()
+        f.debug_struct("Log").field("level", &self.level()).finish_non_exhaustive()
     }
 }
 
@@ -165,13 +163,11 @@ impl Log {
     ) -> std::io::Result<(Self, Writer)> {
         let (lines, receiver) = sync_channel(QUEUE_LINES);
         let (ended, end) = sync_channel(1);
-        std::thread::Builder::new()
-            .name("log".to_owned())
-            .spawn(move || {
-                write_all(&receiver, output);
-                // Fails only when nobody waits for it.
-                let _ = ended.try_send(());
-            })?;
+        std::thread::Builder::new().name("log".to_owned()).spawn(move || {
+            write_all(&receiver, output);
+            // Fails only when nobody waits for it.
+            let _ = ended.try_send(());
+        })?;
         let log = Self::with_sink(level, Sink::Writer(lines.clone()));
         Ok((log, Writer { lines, end }))
     }
@@ -179,12 +175,7 @@ impl Log {
     fn with_sink(level: Level, sink: Sink) -> Self {
         let state = Mutex::default();
         let level = AtomicU8::new(level as u8);
-        Self(Arc::new(Shared {
-            level,
-            sink,
-            dropped: AtomicU64::new(0),
-            state,
-        }))
+        Self(Arc::new(Shared { level, sink, dropped: AtomicU64::new(0), state }))
     }
 
     /// The least important level that is written.
@@ -200,14 +191,7 @@ impl Log {
 
     /// Tells that `event` happened, with what belongs to it.
     pub fn event(&self, event: &Event, now: Instant, pairs: &[(&str, &dyn Display)]) {
-        self.tell(
-            event.level,
-            event.target,
-            event.name,
-            event.lines_per_s,
-            now,
-            pairs,
-        );
+        self.tell(event.level, event.target, event.name, event.lines_per_s, now, pairs);
     }
 
     /// A line at [`Level::Error`], of an event that is not declared.
@@ -391,9 +375,7 @@ struct Line {
 
 impl Line {
     fn new(now: Instant, level: Level, target: &str, name: &str) -> Self {
-        let mut line = Self {
-            text: String::with_capacity(160),
-        };
+        let mut line = Self { text: String::with_capacity(160) };
         line.text.push_str("ts=");
         write_time(&mut line.text, now.unix_us);
         let _ = write!(line.text, " level={}", level.word());
@@ -404,16 +386,12 @@ impl Line {
 
     fn pair(&mut self, key: &str, value: &dyn Display) {
         let start = self.text.len();
-        let mut cut = Cut {
-            text: String::new(),
-            cut: false,
-        };
+        let mut cut = Cut { text: String::new(), cut: false };
         // Fails where it was cut, or where the value says so.
         let _ = write!(cut, "{value}");
         self.text.push(' ');
         // A key is a word, whoever wrote it.
-        self.text
-            .extend(key.chars().map(|c| if is_plain(c) { c } else { '_' }));
+        self.text.extend(key.chars().map(|c| if is_plain(c) { c } else { '_' }));
         self.text.push('=');
         write_value(&mut self.text, &cut.text);
         if cut.cut {
@@ -488,45 +466,28 @@ fn write_time(text: &mut String, unix_us: u64) {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 {
-        shifted + 3
-    } else {
-        shifted - 9
-    };
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
     let year = year_of_era + era * 400 + u64::from(month <= 2);
     let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
-    let _ = write!(
-        text,
-        "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{us:06}Z"
-    );
+    let _ =
+        write!(text, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{us:06}Z");
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const STALL: Event = Event {
-        target: "shard",
-        name: "stall",
-        level: Level::Warn,
-        lines_per_s: 2,
-    };
+    const STALL: Event =
+        Event { target: "shard", name: "stall", level: Level::Warn, lines_per_s: 2 };
 
     fn at(mono_ms: u64) -> Instant {
-        Instant {
-            mono_ns: mono_ms * 1_000_000,
-            unix_us: 1_709_210_096_000_007,
-        }
+        Instant { mono_ns: mono_ms * 1_000_000, unix_us: 1_709_210_096_000_007 }
     }
 
     #[test]
     fn a_line_has_time_level_target_message_and_values() {
         let log = Log::memory(Level::Info);
-        log.event(
-            &STALL,
-            at(0),
-            &[("shard", &0), ("task", &"accept loop"), ("empty", &"")],
-        );
+        log.event(&STALL, at(0), &[("shard", &0), ("task", &"accept loop"), ("empty", &"")]);
         log.debug("cache", at(0), "not shown", &[]);
         assert_eq!(
             log.take(),
@@ -535,10 +496,7 @@ mod tests {
         );
         log.set_level(Level::Debug);
         log.debug("cache", at(0), "now shown", &[]);
-        assert!(
-            log.take()
-                .contains("level=debug target=cache msg=\"now shown\"\n")
-        );
+        assert!(log.take().contains("level=debug target=cache msg=\"now shown\"\n"));
     }
 
     #[test]
@@ -556,11 +514,7 @@ mod tests {
         let pairs: Vec<(&str, &dyn Display)> = vec![("v", &long); 20];
         log.warn("t", at(0), "m", &pairs);
         let line = log.take();
-        assert!(
-            line.len() <= LINE_MAX_BYTES && line.len() > LINE_MAX_BYTES / 2,
-            "{}",
-            line.len()
-        );
+        assert!(line.len() <= LINE_MAX_BYTES && line.len() > LINE_MAX_BYTES / 2, "{}", line.len());
         assert!(line.ends_with("é…\n"));
     }
 
@@ -578,12 +532,7 @@ mod tests {
         assert!(log.take().ends_with("msg=stall\n"));
         log.event(&STALL, at(900), &[]);
         assert_eq!(log.take(), "", "another shard's clock opens no new window");
-        let total = log
-            .counts()
-            .into_iter()
-            .find(|count| count.name == "stall")
-            .unwrap()
-            .total;
+        let total = log.counts().into_iter().find(|count| count.name == "stall").unwrap().total;
         assert_eq!(total, 103);
     }
 
@@ -661,10 +610,7 @@ mod tests {
         }
         drop(writer);
         let lines = String::from_utf8(lock(&written).clone()).unwrap();
-        assert_eq!(
-            lines.lines().count() as u64 + dropped,
-            QUEUE_LINES as u64 * 2
-        );
+        assert_eq!(lines.lines().count() as u64 + dropped, QUEUE_LINES as u64 * 2);
         assert!(lines.lines().next().unwrap().ends_with(" n=0"));
     }
 }

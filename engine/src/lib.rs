@@ -10,6 +10,7 @@
 
 pub mod admin;
 pub mod buf;
+pub mod chunked;
 pub mod config;
 pub mod driver;
 pub mod error;

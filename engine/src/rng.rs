@@ -65,12 +65,7 @@ impl Rng {
         const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
         let second = seed.wrapping_add(STEP);
         let third = second.wrapping_add(STEP);
-        let state = [
-            mix(seed),
-            mix(second),
-            mix(third),
-            mix(third.wrapping_add(STEP)),
-        ];
+        let state = [mix(seed), mix(second), mix(third), mix(third.wrapping_add(STEP))];
         Self { state, draws: 0 }
     }
 
@@ -143,11 +138,7 @@ impl Rng {
 
     /// One element; none of nothing (and then no draw).
     pub const fn pick<'a, T>(&mut self, from: &'a [T]) -> Option<&'a T> {
-        if from.is_empty() {
-            None
-        } else {
-            Some(&from[self.index(from.len())])
-        }
+        if from.is_empty() { None } else { Some(&from[self.index(from.len())]) }
     }
 
     /// Random bytes, eight a draw.
@@ -174,20 +165,9 @@ mod tests {
     #[test]
     fn follows_the_published_algorithm() {
         // The reference implementation, started from the state 1, 2, 3, 4.
-        let mut rng = Rng {
-            state: [1, 2, 3, 4],
-            draws: 0,
-        };
+        let mut rng = Rng { state: [1, 2, 3, 4], draws: 0 };
         let drawn: Vec<u64> = (0..4).map(|_| rng.next_u64()).collect();
-        assert_eq!(
-            drawn,
-            [
-                41_943_041,
-                58_720_359,
-                3_588_806_011_781_223,
-                3_591_011_842_654_386
-            ]
-        );
+        assert_eq!(drawn, [41_943_041, 58_720_359, 3_588_806_011_781_223, 3_591_011_842_654_386]);
         assert_eq!(rng.draws(), 4);
         // SplitMix64 from zero.
         assert_eq!(mix(0), 0xe220_a839_7b1d_cdaf);
@@ -217,10 +197,7 @@ mod tests {
             assert!((0.0..1.0).contains(&rng.unit()));
             assert!(rng.exponential(1_000) <= 20_000);
         }
-        assert!(
-            seen.iter().all(|count| (850..1150).contains(count)),
-            "{seen:?}"
-        );
+        assert!(seen.iter().all(|count| (850..1150).contains(count)), "{seen:?}");
         assert_eq!(rng.draws(), 24_000);
         assert_eq!(rng.between(9, 9), 9);
         rng.between(0, u64::MAX);

@@ -85,10 +85,7 @@ impl Signals {
         }
         if !ignores(SIGPIPE) {
             // The library cannot ignore a signal, but a handler that does next to nothing serves.
-            signals.keep(
-                SIGPIPE,
-                signal_hook::flag::register(SIGPIPE, Arc::default()),
-            )?;
+            signals.keep(SIGPIPE, signal_hook::flag::register(SIGPIPE, Arc::default()))?;
         }
         Ok(signals)
     }
@@ -115,11 +112,7 @@ impl Signals {
         loop {
             match (&self.reader).read(&mut bytes) {
                 Ok(0) => {
-                    return Err(Error::new(
-                        "read",
-                        Kind::Closed,
-                        "the signal handlers' socket",
-                    ));
+                    return Err(Error::new("read", Kind::Closed, "the signal handlers' socket"));
                 }
                 Ok(_) => {}
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
@@ -171,10 +164,7 @@ mod tests {
 
     fn readable(signals: &Signals, wait_ms: i64) -> bool {
         let mut fds = [PollFd::new(signals, PollFlags::IN)];
-        let timeout = Timespec {
-            tv_sec: 0,
-            tv_nsec: wait_ms * 1_000_000,
-        };
+        let timeout = Timespec { tv_sec: 0, tv_nsec: wait_ms * 1_000_000 };
         poll(&mut fds, Some(&timeout)).unwrap() == 1
     }
 

@@ -25,15 +25,9 @@ pub(super) fn read(path: &Path) -> Result<String, Error> {
     let failed = |source| Error::io("read", source, path.display().to_string());
     let file = std::fs::File::open(path).map_err(failed)?;
     let mut bytes = Vec::new();
-    file.take(FILE_MAX_BYTES + 1)
-        .read_to_end(&mut bytes)
-        .map_err(failed)?;
+    file.take(FILE_MAX_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
     let invalid = |problem: &str| {
-        Error::new(
-            "read",
-            ErrorKind::Invalid,
-            format!("{}: {problem}", path.display()),
-        )
+        Error::new("read", ErrorKind::Invalid, format!("{}: {problem}", path.display()))
     };
     if bytes.len() as u64 > FILE_MAX_BYTES {
         return Err(invalid("over 1 MiB, this is no configuration file"));
@@ -58,11 +52,7 @@ pub(super) fn settings(name: &str, text: &str) -> Result<Vec<Setting>, Error> {
             let line = line_of(text, part.span().start);
             match value.into_inner() {
                 DeValue::Table(inner) => tables.push((key + ".", inner)),
-                other => found.push(Setting {
-                    key,
-                    text: text_of(&other),
-                    line,
-                }),
+                other => found.push(Setting { key, text: text_of(&other), line }),
             }
         }
     }
@@ -88,19 +78,12 @@ fn text_of(value: &DeValue<'_>) -> Result<String, &'static str> {
 }
 
 fn line_of(text: &str, offset: usize) -> usize {
-    1 + text
-        .bytes()
-        .take(offset)
-        .filter(|byte| *byte == b'\n')
-        .count()
+    1 + text.bytes().take(offset).filter(|byte| *byte == b'\n').count()
 }
 
 /// How `row` would be written in a file, for a template.
 pub(super) fn line(row: &Row, value: &str) -> String {
-    let key = row
-        .key
-        .rsplit_once('.')
-        .map_or(row.key, |(_section, key)| key);
+    let key = row.key.rsplit_once('.').map_or(row.key, |(_section, key)| key);
     match row.kind {
         Kind::Bool | Kind::Integer { .. } if value != "off" || matches!(row.kind, Kind::Bool) => {
             format!("{key} = {value}")
@@ -122,13 +105,7 @@ mod tests {
         let found = settings("a.toml", text).unwrap();
         let flat: Vec<(&str, &str, usize)> = found
             .iter()
-            .map(|setting| {
-                (
-                    setting.key.as_str(),
-                    setting.text.as_deref().unwrap(),
-                    setting.line,
-                )
-            })
+            .map(|setting| (setting.key.as_str(), setting.text.as_deref().unwrap(), setting.line))
             .collect();
         assert_eq!(
             flat,
@@ -144,31 +121,16 @@ mod tests {
     #[test]
     fn what_no_option_can_be_is_named() {
         let found = settings("a.toml", "a = 1.5\nb = 2020-01-01\nc = [{}]\nd = 0x1f\n").unwrap();
-        let problems: Vec<&str> = found
-            .iter()
-            .map(|s| *s.text.as_ref().unwrap_err())
-            .collect();
-        assert_eq!(
-            problems,
-            [
-                "a fraction",
-                "a date",
-                "a table",
-                "a number that is not decimal"
-            ]
-        );
+        let problems: Vec<&str> = found.iter().map(|s| *s.text.as_ref().unwrap_err()).collect();
+        assert_eq!(problems, ["a fraction", "a date", "a table", "a number that is not decimal"]);
     }
 
     #[test]
     fn broken_files_say_where() {
-        let error = settings("a.toml", "x = 1\ny = = 2\n")
-            .unwrap_err()
-            .to_string();
+        let error = settings("a.toml", "x = 1\ny = = 2\n").unwrap_err().to_string();
         assert!(error.starts_with("parse a.toml line 2: "), "{error}");
         assert!(error.ends_with("; correct the TOML there"), "{error}");
-        let error = settings("a.toml", "x = 1\nx = 2\n")
-            .unwrap_err()
-            .to_string();
+        let error = settings("a.toml", "x = 1\nx = 2\n").unwrap_err().to_string();
         assert!(error.contains("line 2"), "{error}");
         let deep = "a = ".to_owned() + &"[".repeat(100_000);
         assert!(settings("a.toml", &deep).is_err());
@@ -176,9 +138,7 @@ mod tests {
 
     #[test]
     fn unreadable_files_say_why() {
-        let error = read(Path::new("/nonexistent.toml"))
-            .unwrap_err()
-            .to_string();
+        let error = read(Path::new("/nonexistent.toml")).unwrap_err().to_string();
         assert_eq!(error, "read /nonexistent.toml: ENOENT; correct the path");
         let error = read(Path::new("/dev/zero")).unwrap_err().to_string();
         assert!(error.contains("over 1 MiB"), "{error}");

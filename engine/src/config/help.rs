@@ -13,11 +13,7 @@ impl Table {
     #[must_use]
     pub fn help(&self) -> String {
         let mut text = format!("{}: {}\n\n", self.program, self.about);
-        let command = if self.commands.is_empty() {
-            ""
-        } else {
-            " [COMMAND]"
-        };
+        let command = if self.commands.is_empty() { "" } else { " [COMMAND]" };
         let _ = writeln!(text, "usage: {}{command} [OPTION]...", self.program);
         if !self.commands.is_empty() {
             text.push_str("\ncommands:\n");
@@ -49,11 +45,8 @@ impl Table {
             text.push_str("| option | file key | value | default | reload | meaning |\n");
             text.push_str("|---|---|---|---|---|---|\n");
             for row in self.rows().filter(|row| row.section() == section) {
-                let key = if row.key.is_empty() {
-                    "-".to_owned()
-                } else {
-                    format!("`{}`", row.key)
-                };
+                let key =
+                    if row.key.is_empty() { "-".to_owned() } else { format!("`{}`", row.key) };
                 let off = if row.optional { ", or `off`" } else { "" };
                 let default = default(row);
                 let reload = if row.reload { "yes" } else { "no" };
@@ -74,10 +67,7 @@ impl Table {
     pub fn template(&self) -> String {
         let mut text = String::new();
         for section in self.sections() {
-            let rows = || {
-                self.rows()
-                    .filter(|row| row.section() == section && !row.key.is_empty())
-            };
+            let rows = || self.rows().filter(|row| row.section() == section && !row.key.is_empty());
             if rows().next().is_none() {
                 continue;
             }
@@ -163,12 +153,7 @@ mod tests {
     use std::path::Path;
 
     fn table() -> Table {
-        Table::new(
-            "shardd",
-            "serves",
-            &[("doctor", "checks this machine")],
-            &[ENGINE],
-        )
+        Table::new("shardd", "serves", &[("doctor", "checks this machine")], &[ENGINE])
     }
 
     #[test]
@@ -176,24 +161,14 @@ mod tests {
         let table = table();
         let (help, manual) = (table.help(), table.manual());
         for row in table.rows() {
-            let lines: Vec<&str> = help
-                .lines()
-                .filter(|line| line.trim_start().starts_with(&synopsis(row)))
-                .collect();
+            let lines: Vec<&str> =
+                help.lines().filter(|line| line.trim_start().starts_with(&synopsis(row))).collect();
             assert!(!lines.is_empty(), "--{} is missing", row.name);
-            assert!(
-                help.contains(&format!("[{}]", default(row))),
-                "--{}",
-                row.name
-            );
+            assert!(help.contains(&format!("[{}]", default(row))), "--{}", row.name);
             assert_eq!(manual.matches(&format!("| `--{}` |", row.name)).count(), 1);
         }
         let flags = help.lines().filter(|line| line.starts_with("  --")).count();
-        assert_eq!(
-            flags,
-            table.rows().count() + 2,
-            "--help and --version beside the table's"
-        );
+        assert_eq!(flags, table.rows().count() + 2, "--help and --version beside the table's");
         for line in help.lines() {
             assert!(line.len() <= WIDTH, "{} columns: {line}", line.len());
         }
@@ -205,10 +180,7 @@ mod tests {
             Row {
                 name: "maxmemory",
                 key: "cache.maxmemory",
-                kind: Kind::Size {
-                    min_bytes: 0,
-                    max_bytes: u64::MAX,
-                },
+                kind: Kind::Size { min_bytes: 0, max_bytes: u64::MAX },
                 default: Some("0"),
                 optional: false,
                 reload: true,
@@ -261,18 +233,11 @@ An option is given as --name value or --name=value; flags win over the file.
             .collect();
         let args = [OsString::from("--config=x.toml")];
         let parsed = table.parse(args, |_: &Path| Ok(file)).unwrap();
-        let names: Vec<_> = table
-            .defaults()
-            .changes(&parsed.values)
-            .iter()
-            .map(|c| c.name)
-            .collect();
+        let names: Vec<_> =
+            table.defaults().changes(&parsed.values).iter().map(|c| c.name).collect();
         assert_eq!(names, ["config"]);
-        let set = parsed
-            .values
-            .iter()
-            .filter(|(_, _, origin)| origin.to_string() == "file")
-            .count();
+        let set =
+            parsed.values.iter().filter(|(_, _, origin)| origin.to_string() == "file").count();
         assert_eq!(set, table.rows().filter(|row| !row.key.is_empty()).count());
     }
 }

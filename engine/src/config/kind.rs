@@ -155,16 +155,13 @@ impl Kind {
                 let value = parse_whole(text).ok_or("not a whole number")?;
                 in_range(value, min, max).map(Value::Integer)
             }
-            Self::Size {
-                min_bytes,
-                max_bytes,
-            } => in_range(parse_size(text)?, min_bytes, max_bytes).map(Value::Size),
+            Self::Size { min_bytes, max_bytes } => {
+                in_range(parse_size(text)?, min_bytes, max_bytes).map(Value::Size)
+            }
             Self::Duration { min_ns, max_ns } => {
                 in_range(parse_duration(text)?, min_ns, max_ns).map(Value::Duration)
             }
-            Self::Address => parse_address(text)
-                .map(Value::Address)
-                .ok_or("not an address"),
+            Self::Address => parse_address(text).map(Value::Address).ok_or("not an address"),
             Self::Path | Self::UnixPath if text.is_empty() => Err("empty"),
             Self::UnixPath if text.len() > UNIX_PATH_MAX_BYTES => Err("too long"),
             Self::Path | Self::UnixPath => Ok(Value::Path(PathBuf::from(text))),
@@ -173,8 +170,7 @@ impl Kind {
             Self::Text { .. } => Ok(Value::Text(text.to_owned())),
             Self::Choice(words) => {
                 let word = words.iter().find(|word| **word == text);
-                word.map(|word| Value::Choice(word))
-                    .ok_or("not one of the choices")
+                word.map(|word| Value::Choice(word)).ok_or("not one of the choices")
             }
         }
     }
@@ -188,10 +184,7 @@ impl Kind {
                 u64::MAX => format!("a whole number from {min}"),
                 _ => format!("a whole number from {min} to {max}"),
             },
-            Self::Size {
-                min_bytes,
-                max_bytes,
-            } => match max_bytes {
+            Self::Size { min_bytes, max_bytes } => match max_bytes {
                 u64::MAX => format!("a size from {}, such as 64mb", show_size(min_bytes)),
                 _ => format!(
                     "a size from {} to {}, such as 64kb",
@@ -269,10 +262,7 @@ fn parse_whole(text: &str) -> Option<u64> {
 
 /// Splits `64mb` into 64 and `mb`.
 fn number_and_unit(text: &str) -> Option<(u64, &str)> {
-    let end = text
-        .bytes()
-        .position(|byte| !byte.is_ascii_digit())
-        .unwrap_or(text.len());
+    let end = text.bytes().position(|byte| !byte.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at_checked(end)?;
     Some((parse_whole(number)?, unit))
 }
@@ -307,9 +297,7 @@ const DURATION_UNITS: &[(&str, u64)] = &[
 /// Says what is wrong with the text.
 pub fn parse_size(text: &str) -> Result<u64, &'static str> {
     let (number, unit) = number_and_unit(text).ok_or("not a size")?;
-    let row = SIZE_UNITS
-        .iter()
-        .find(|row| row.0.eq_ignore_ascii_case(unit));
+    let row = SIZE_UNITS.iter().find(|row| row.0.eq_ignore_ascii_case(unit));
     let (_unit, factor) = row.ok_or("an unknown unit")?;
     number.checked_mul(*factor).ok_or("too large")
 }
@@ -321,11 +309,7 @@ pub fn parse_size(text: &str) -> Result<u64, &'static str> {
 pub fn parse_duration(text: &str) -> Result<u64, &'static str> {
     let (number, unit) = number_and_unit(text).ok_or("not a time")?;
     if unit.is_empty() {
-        return if number == 0 {
-            Ok(0)
-        } else {
-            Err("a time without a unit")
-        };
+        return if number == 0 { Ok(0) } else { Err("a time without a unit") };
     }
     let row = DURATION_UNITS.iter().find(|row| row.0 == unit);
     let (_unit, factor) = row.ok_or("an unknown unit")?;
@@ -336,13 +320,8 @@ pub fn parse_duration(text: &str) -> Result<u64, &'static str> {
 #[must_use]
 pub fn show_size(bytes: u64) -> String {
     let binary = &SIZE_UNITS[..4];
-    let row = binary
-        .iter()
-        .find(|row| bytes != 0 && bytes.is_multiple_of(row.1));
-    row.map_or_else(
-        || bytes.to_string(),
-        |(unit, factor)| format!("{}{unit}", bytes / factor),
-    )
+    let row = binary.iter().find(|row| bytes != 0 && bytes.is_multiple_of(row.1));
+    row.map_or_else(|| bytes.to_string(), |(unit, factor)| format!("{}{unit}", bytes / factor))
 }
 
 /// The shortest exact way to write `ns`.
@@ -352,10 +331,7 @@ pub fn show_duration(ns: u64) -> String {
         return "0s".to_owned();
     }
     let row = DURATION_UNITS.iter().find(|row| ns.is_multiple_of(row.1));
-    row.map_or_else(
-        || format!("{ns}ns"),
-        |(unit, factor)| format!("{}{unit}", ns / factor),
-    )
+    row.map_or_else(|| format!("{ns}ns"), |(unit, factor)| format!("{}{unit}", ns / factor))
 }
 
 fn parse_address(text: &str) -> Option<SocketAddr> {
@@ -394,33 +370,18 @@ mod tests {
         ] {
             assert_eq!(parse_size(text), Ok(bytes), "{text}");
         }
-        for text in [
-            "",
-            "mb",
-            "-1",
-            "1.5gb",
-            "1 gb",
-            "1xb",
-            "99999999999999999999",
-            "16777216tb",
-        ] {
+        for text in ["", "mb", "-1", "1.5gb", "1 gb", "1xb", "99999999999999999999", "16777216tb"] {
             assert!(parse_size(text).is_err(), "{text}");
         }
         assert_eq!(show_size(64 << 20), "64mb");
-        assert_eq!(
-            (show_size(0), show_size(1_000)),
-            ("0".to_owned(), "1000".to_owned())
-        );
+        assert_eq!((show_size(0), show_size(1_000)), ("0".to_owned(), "1000".to_owned()));
     }
 
     #[test]
     fn times_need_a_unit() {
-        for (text, ns) in [
-            ("0", 0),
-            ("250us", 250_000),
-            ("5ms", 5_000_000),
-            ("1h", 3_600_000_000_000),
-        ] {
+        for (text, ns) in
+            [("0", 0), ("250us", 250_000), ("5ms", 5_000_000), ("1h", 3_600_000_000_000)]
+        {
             assert_eq!(parse_duration(text), Ok(ns), "{text}");
         }
         assert_eq!(parse_duration("5"), Err("a time without a unit"));
@@ -438,15 +399,7 @@ mod tests {
         assert_eq!(show("localhost:1").unwrap(), "127.0.0.1:1");
         assert_eq!(show("*:2").unwrap(), "0.0.0.0:2");
         assert_eq!(show("[*]:2").unwrap(), "[::]:2");
-        for text in [
-            "",
-            "6379",
-            "example.org:80",
-            "127.0.0.1",
-            "*:70000",
-            "*:+1",
-            "::1:80",
-        ] {
+        for text in ["", "6379", "example.org:80", "127.0.0.1", "*:70000", "*:+1", "::1:80"] {
             assert_eq!(show(text), Err("not an address"), "{text}");
         }
     }
@@ -475,15 +428,9 @@ mod tests {
         assert_eq!(kind.parse("0"), Err("too small"));
         assert_eq!(kind.parse("9"), Err("too large"));
         assert_eq!(kind.parse("+3"), Err("not a whole number"));
-        assert_eq!(
-            kind.parse("18446744073709551616"),
-            Err("not a whole number")
-        );
+        assert_eq!(kind.parse("18446744073709551616"), Err("not a whole number"));
         assert_eq!(kind.expected(), "a whole number from 1 to 8");
-        let kind = Kind::Size {
-            min_bytes: 1 << 10,
-            max_bytes: 1 << 20,
-        };
+        let kind = Kind::Size { min_bytes: 1 << 10, max_bytes: 1 << 20 };
         assert_eq!(kind.parse("1023"), Err("too small"));
         assert_eq!(kind.expected(), "a size from 1kb to 1mb, such as 64kb");
         let path = "x".repeat(UNIX_PATH_MAX_BYTES);
@@ -498,18 +445,9 @@ mod tests {
     fn kinds() -> impl Strategy<Value = Kind> {
         prop_oneof![
             Just(Kind::Bool),
-            Just(Kind::Integer {
-                min: 0,
-                max: u64::MAX
-            }),
-            Just(Kind::Size {
-                min_bytes: 0,
-                max_bytes: u64::MAX
-            }),
-            Just(Kind::Duration {
-                min_ns: 0,
-                max_ns: u64::MAX
-            }),
+            Just(Kind::Integer { min: 0, max: u64::MAX }),
+            Just(Kind::Size { min_bytes: 0, max_bytes: u64::MAX }),
+            Just(Kind::Duration { min_ns: 0, max_ns: u64::MAX }),
             Just(Kind::Address),
             Just(Kind::Path),
             Just(Kind::Cpus),

@@ -52,8 +52,6 @@ impl Row {
     /// The heading it stands under: the first part of its key.
     #[must_use]
     pub fn section(&self) -> &'static str {
-        self.key
-            .split_once('.')
-            .map_or("general", |(section, _rest)| section)
+        self.key.split_once('.').map_or("general", |(section, _rest)| section)
     }
 }

@@ -14,28 +14,12 @@ const DAY: u64 = 86_400 * S;
 
 /// A row with the fields that most of them share.
 const fn row(name: &'static str, key: &'static str, kind: Kind, default: &'static str) -> Row {
-    Row {
-        name,
-        key,
-        kind,
-        default: Some(default),
-        optional: false,
-        reload: false,
-        doc: "",
-    }
+    Row { name, key, kind, default: Some(default), optional: false, reload: false, doc: "" }
 }
 
 /// A row that is unset unless given.
 const fn unset(name: &'static str, key: &'static str, kind: Kind) -> Row {
-    Row {
-        name,
-        key,
-        kind,
-        default: None,
-        optional: true,
-        reload: false,
-        doc: "",
-    }
+    Row { name, key, kind, default: None, optional: true, reload: false, doc: "" }
 }
 
 const fn whole(min: u64, max: u64) -> Kind {
@@ -43,10 +27,7 @@ const fn whole(min: u64, max: u64) -> Kind {
 }
 
 const fn size(min_bytes: u64, max_bytes: u64) -> Kind {
-    Kind::Size {
-        min_bytes,
-        max_bytes,
-    }
+    Kind::Size { min_bytes, max_bytes }
 }
 
 const fn time(min_ns: u64, max_ns: u64) -> Kind {
@@ -55,14 +36,8 @@ const fn time(min_ns: u64, max_ns: u64) -> Kind {
 
 /// The options every service has, because the engine has them.
 pub const ENGINE: &[Row] = &[
-    Row {
-        doc: "a TOML file with options",
-        ..unset("config", "", Kind::Path)
-    },
-    Row {
-        doc: "the directory for data",
-        ..row("data", "data", Kind::Path, "./data")
-    },
+    Row { doc: "a TOML file with options", ..unset("config", "", Kind::Path) },
+    Row { doc: "the directory for data", ..row("data", "data", Kind::Path, "./data") },
     Row {
         optional: true,
         doc: "where metrics and health are served over HTTP",
@@ -82,10 +57,7 @@ pub const ENGINE: &[Row] = &[
         doc: "cores to pin the shards to, one each; off: those this process may use",
         ..unset("cpus", "engine.cpus", Kind::Cpus)
     },
-    Row {
-        doc: "pin each shard to its core",
-        ..row("pin", "engine.pin", Kind::Bool, "true")
-    },
+    Row { doc: "pin each shard to its core", ..row("pin", "engine.pin", Kind::Bool, "true") },
     Row {
         doc: "busy-wait before a shard sleeps, while recent gaps were shorter than this: lower latency \
               for more CPU; 0 never",
@@ -97,12 +69,7 @@ pub const ENGINE: &[Row] = &[
     },
     Row {
         doc: "messages in flight from one shard to another",
-        ..row(
-            "mesh-capacity",
-            "engine.mesh_capacity",
-            whole(16, 65_536),
-            "1024",
-        )
+        ..row("mesh-capacity", "engine.mesh_capacity", whole(16, 65_536), "1024")
     },
     Row {
         doc: "submission queue entries of each ring, a power of two",
@@ -110,78 +77,39 @@ pub const ENGINE: &[Row] = &[
     },
     Row {
         doc: "completion queue entries of each ring, a power of two",
-        ..row(
-            "cq-entries",
-            "engine.cq_entries",
-            whole(256, 65_536),
-            "16384",
-        )
+        ..row("cq-entries", "engine.cq_entries", whole(256, 65_536), "16384")
     },
     Row {
         doc: "receive buffers of each shard, a power of two",
-        ..row(
-            "recv-buffers",
-            "engine.recv_buffers",
-            whole(8, 32_768),
-            "32",
-        )
+        ..row("recv-buffers", "engine.recv_buffers", whole(8, 32_768), "32")
     },
     Row {
         doc: "bytes in each receive buffer, shared by many receives where the kernel can",
-        ..row(
-            "recv-buffer-size",
-            "engine.recv_buffer_size",
-            size(1 << 12, 4 * MIB),
-            "256kb",
-        )
+        ..row("recv-buffer-size", "engine.recv_buffer_size", size(1 << 12, 4 * MIB), "256kb")
     },
     Row {
         reload: true,
         doc: "connections over all shards; more are refused",
-        ..row(
-            "max-clients",
-            "engine.max_clients",
-            whole(1, 10_000_000),
-            "10000",
-        )
+        ..row("max-clients", "engine.max_clients", whole(1, 10_000_000), "10000")
     },
     Row {
         reload: true,
         doc: "close a connection that was silent for so long; 0 never",
-        ..row(
-            "idle-timeout",
-            "engine.idle_timeout",
-            time(0, 365 * DAY),
-            "0s",
-        )
+        ..row("idle-timeout", "engine.idle_timeout", time(0, 365 * DAY), "0s")
     },
     Row {
         reload: true,
         doc: "replies that may wait for a client before its connection is no longer read",
-        ..row(
-            "output-limit",
-            "engine.output_limit",
-            size(1 << 12, 1 << 40),
-            "1mb",
-        )
+        ..row("output-limit", "engine.output_limit", size(1 << 12, 1 << 40), "1mb")
     },
     Row {
         reload: true,
         doc: "bytes of an unfinished request kept outside the value it carries",
-        ..row(
-            "input-limit",
-            "engine.input_limit",
-            size(1 << 12, 1 << 40),
-            "256kb",
-        )
+        ..row("input-limit", "engine.input_limit", size(1 << 12, 1 << 40), "256kb")
     },
     Row {
         doc: "send replies without a copy from this size; off: always copy",
-        ..unset(
-            "zero-copy-min",
-            "engine.zero_copy_min",
-            size(1 << 12, 1 << 40),
-        )
+        ..unset("zero-copy-min", "engine.zero_copy_min", size(1 << 12, 1 << 40))
     },
     Row {
         doc: "connections that wait to be accepted, per listener",
@@ -193,20 +121,11 @@ pub const ENGINE: &[Row] = &[
     },
     Row {
         doc: "TCP congestion control of accepted connections; off: the system's",
-        ..unset(
-            "congestion",
-            "engine.congestion",
-            Kind::Text { max_bytes: 15 },
-        )
+        ..unset("congestion", "engine.congestion", Kind::Text { max_bytes: 15 })
     },
     Row {
         doc: "on SIGTERM, finish what was started for at most so long",
-        ..row(
-            "drain-timeout",
-            "engine.drain_timeout",
-            time(0, 3_600 * S),
-            "10s",
-        )
+        ..row("drain-timeout", "engine.drain_timeout", time(0, 3_600 * S), "10s")
     },
     Row {
         doc: "start all randomness from this number; off: from the system",
@@ -216,10 +135,7 @@ pub const ENGINE: &[Row] = &[
 
 /// The engine's options, checked against each other.
 #[derive(Clone, Debug)]
-#[expect(
-    missing_docs,
-    reason = "one field per row of `ENGINE`, which says what it is"
-)]
+#[expect(missing_docs, reason = "one field per row of `ENGINE`, which says what it is")]
 pub struct Engine {
     pub data: PathBuf,
     pub admin: Option<SocketAddr>,
@@ -261,10 +177,7 @@ impl Engine {
         let (sq, cq) = (values.integer("sq-entries"), values.integer("cq-entries"));
         if cq < sq {
             let problem = format!("--cq-entries: {cq} is below --sq-entries, {sq}");
-            return Err(contradiction(
-                problem,
-                "give at least as many; four times is usual",
-            ));
+            return Err(contradiction(problem, "give at least as many; four times is usual"));
         }
         let bytes = |name| to_usize(values.size_bytes(name));
         let whole = |name| values.integer(name);
@@ -316,30 +229,19 @@ fn place(values: &Values, allowed: &CpuList) -> Result<(usize, Vec<usize>), Erro
         let problem = format!("--cpus: core {cpu} is not allowed here");
         return Err(contradiction(problem, &format!("choose among {allowed}")));
     }
-    let shards = values
-        .integer_if_set("shards")
-        .map_or(cpus.len().max(1), to_usize);
+    let shards = values.integer_if_set("shards").map_or(cpus.len().max(1), to_usize);
     if !values.flag("pin") {
         return Ok((shards, Vec::new()));
     }
     if asked.is_some() && shards > cpus.len() {
-        let problem = format!(
-            "--shards: {shards} shards on the {} cores of --cpus",
-            cpus.len()
-        );
-        return Err(contradiction(
-            problem,
-            "name a core for each shard, or give --no-pin",
-        ));
+        let problem = format!("--shards: {shards} shards on the {} cores of --cpus", cpus.len());
+        return Err(contradiction(problem, "name a core for each shard, or give --no-pin"));
     }
     // More shards than cores by --shards alone: for trying things out, they share unpinned.
     if shards > cpus.len() {
         return Ok((shards, Vec::new()));
     }
-    Ok((
-        shards,
-        cpus[..shards].iter().map(|cpu| *cpu as usize).collect(),
-    ))
+    Ok((shards, cpus[..shards].iter().map(|cpu| *cpu as usize).collect()))
 }
 
 fn power_of_two(name: &str, value: u64) -> Result<(), Error> {
@@ -348,10 +250,7 @@ fn power_of_two(name: &str, value: u64) -> Result<(), Error> {
     }
     let up = value.next_power_of_two();
     let remedy = format!("give {} or {up}", up / 2);
-    Err(contradiction(
-        format!("--{name}: {value} is no power of two"),
-        &remedy,
-    ))
+    Err(contradiction(format!("--{name}: {value} is no power of two"), &remedy))
 }
 
 fn contradiction(problem: String, remedy: &str) -> Error {
@@ -370,19 +269,14 @@ mod tests {
 
     fn engine(args: &[&str]) -> Result<Engine, String> {
         let table = Table::new("t", "t", &[], &[ENGINE]);
-        let parsed = table
-            .load(args.iter().map(OsString::from))
-            .map_err(|e| e.to_string())?;
+        let parsed = table.load(args.iter().map(OsString::from)).map_err(|e| e.to_string())?;
         Engine::new(&parsed.values, &CpuList::from(vec![0, 1, 4])).map_err(|e| e.to_string())
     }
 
     #[test]
     fn the_defaults_fit_together() {
         let engine = engine(&[]).unwrap();
-        assert_eq!(
-            (engine.shards, engine.cpus.as_slice()),
-            (3, [0, 1, 4].as_slice())
-        );
+        assert_eq!((engine.shards, engine.cpus.as_slice()), (3, [0, 1, 4].as_slice()));
         assert_eq!(engine.admin.unwrap().to_string(), "127.0.0.1:9900");
         assert_eq!((engine.log_level, engine.seed), (Level::Info, None));
         assert_eq!(engine.spin_ns, 0);
@@ -395,26 +289,17 @@ mod tests {
         assert_eq!(at(&["--shards", "2"]), Ok((2, vec![0, 1])));
         assert_eq!(at(&["--cpus", "1,4"]), Ok((2, vec![1, 4])));
         assert_eq!(at(&["--cpus", "1,4", "--shards=1"]), Ok((1, vec![1])));
-        assert_eq!(
-            at(&["--shards", "8"]),
-            Ok((8, vec![])),
-            "more than cores: not pinned"
-        );
-        assert_eq!(
-            at(&["--cpus", "4", "--shards=2", "--no-pin"]),
-            Ok((2, vec![]))
-        );
+        assert_eq!(at(&["--shards", "8"]), Ok((8, vec![])), "more than cores: not pinned");
+        assert_eq!(at(&["--cpus", "4", "--shards=2", "--no-pin"]), Ok((2, vec![])));
         assert_eq!(
             at(&["--cpus", "0-2"]),
             Err("option --cpus: core 2 is not allowed here; choose among 0-1,4".to_owned())
         );
         assert_eq!(
             at(&["--cpus", "0,1", "--shards", "3"]),
-            Err(
-                "option --shards: 3 shards on the 2 cores of --cpus; name a core for each shard, \
+            Err("option --shards: 3 shards on the 2 cores of --cpus; name a core for each shard, \
                  or give --no-pin"
-                    .to_owned()
-            )
+                .to_owned())
         );
     }
 
@@ -425,10 +310,7 @@ mod tests {
             "option --sq-entries: 5000 is no power of two; give 4096 or 8192"
         );
         let error = engine(&["--sq-entries=4096", "--cq-entries=1024"]).unwrap_err();
-        assert!(
-            error.contains("--cq-entries: 1024 is below --sq-entries, 4096"),
-            "{error}"
-        );
+        assert!(error.contains("--cq-entries: 1024 is below --sq-entries, 4096"), "{error}");
     }
 
     #[test]

@@ -46,11 +46,7 @@ impl Table {
         for (n, row) in rows.iter().enumerate() {
             check_row(row);
             for other in &rows[..n] {
-                assert!(
-                    row.name != other.name,
-                    "option --{} is there twice",
-                    row.name
-                );
+                assert!(row.name != other.name, "option --{} is there twice", row.name);
                 assert!(
                     row.key.is_empty() || row.key != other.key,
                     "key {} is there twice",
@@ -58,12 +54,7 @@ impl Table {
                 );
             }
         }
-        Self {
-            program,
-            about,
-            commands,
-            rows,
-        }
+        Self { program, about, commands, rows }
     }
 
     /// The rows in order.
@@ -92,18 +83,10 @@ impl Table {
         let mut values = self.defaults();
         let (command, help, version) = (line.command, line.help, line.version);
         if help || version {
-            return Ok(Parsed {
-                values,
-                command,
-                help,
-                version,
-            });
+            return Ok(Parsed { values, command, help, version });
         }
         let flags = self.check_flags(&line)?;
-        let config = flags
-            .iter()
-            .rev()
-            .find(|(n, _value)| self.rows[*n].name == "config");
+        let config = flags.iter().rev().find(|(n, _value)| self.rows[*n].name == "config");
         if let Some((_, Some(Value::Path(path)))) = config {
             self.apply_file(&mut values, path, &read(path)?)?;
         }
@@ -111,12 +94,7 @@ impl Table {
             values.entries[n].value = value;
             values.entries[n].origin = Origin::Flag;
         }
-        Ok(Parsed {
-            values,
-            command,
-            help,
-            version,
-        })
+        Ok(Parsed { values, command, help, version })
     }
 
     /// What holds without flags and file.
@@ -128,9 +106,7 @@ impl Table {
             value: row.default.and_then(|text| row.kind.parse(text).ok()),
             origin: Origin::Default,
         });
-        Values {
-            entries: entries.collect(),
-        }
+        Values { entries: entries.collect() }
     }
 
     fn read_flags(&self, args: impl IntoIterator<Item = OsString>) -> Result<Line, Error> {
@@ -175,10 +151,7 @@ impl Table {
             line.flags.push((n, value));
             return Ok(());
         }
-        let negated = name
-            .strip_prefix("no-")
-            .and_then(row)
-            .filter(|n| is_bool(*n));
+        let negated = name.strip_prefix("no-").and_then(row).filter(|n| is_bool(*n));
         match (negated, given) {
             (Some(n), None) => {
                 line.flags.push((n, "false".to_owned()));
@@ -215,10 +188,7 @@ impl Table {
         let name = path.display().to_string();
         for setting in file::settings(&name, text)? {
             let place = format!("{} in {name} line {}", setting.key, setting.line);
-            let Some(entry) = values
-                .entries
-                .iter_mut()
-                .find(|entry| entry.row.key == setting.key)
+            let Some(entry) = values.entries.iter_mut().find(|entry| entry.row.key == setting.key)
             else {
                 let keys = self.rows.iter().map(|row| row.key);
                 let near = nearest(&setting.key, keys).map(str::to_owned);
@@ -226,9 +196,7 @@ impl Table {
                 let error = Error::new("option", ErrorKind::Invalid, context);
                 return Err(error.remedied(advice(near)));
             };
-            let text = setting
-                .text
-                .map_err(|problem| wrong(entry.row, &place, problem))?;
+            let text = setting.text.map_err(|problem| wrong(entry.row, &place, problem))?;
             entry.value = check(entry.row, &place, &text)?;
             entry.origin = Origin::File;
         }
@@ -269,29 +237,17 @@ fn check_row(row: &Row) {
         !name.is_empty() && plain(name) && plain(row.key),
         "option --{name}: a bad name or key"
     );
-    assert!(
-        !["help", "version"].contains(&name),
-        "option --{name} is built in"
-    );
-    assert!(
-        !row.doc.is_empty() && !row.doc.ends_with('.'),
-        "option --{name}: its doc is a phrase"
-    );
+    assert!(!["help", "version"].contains(&name), "option --{name} is built in");
+    assert!(!row.doc.is_empty() && !row.doc.ends_with('.'), "option --{name}: its doc is a phrase");
     assert!(
         !(row.optional && matches!(row.kind, Kind::Bool)),
         "option --{name}: a truth cannot be unset"
     );
     match row.default {
-        None => assert!(
-            row.optional,
-            "option --{name} has no default and cannot be off"
-        ),
+        None => assert!(row.optional, "option --{name} has no default and cannot be off"),
         Some(text) => {
             let value = row.kind.parse(text);
-            assert!(
-                value.is_ok(),
-                "option --{name}: its default is not allowed: {value:?}"
-            );
+            assert!(value.is_ok(), "option --{name}: its default is not allowed: {value:?}");
         }
     }
 }
@@ -310,9 +266,7 @@ fn check(row: &Row, place: &str, text: &str) -> Result<Option<Value>, Error> {
     }
     let shown: String = text.chars().take(80).flat_map(char::escape_debug).collect();
     let value = row.kind.parse(text);
-    value
-        .map(Some)
-        .map_err(|problem| wrong(row, place, &format!("`{shown}` is {problem}")))
+    value.map(Some).map_err(|problem| wrong(row, place, &format!("`{shown}` is {problem}")))
 }
 
 fn wrong(row: &Row, place: &str, problem: &str) -> Error {
@@ -322,22 +276,14 @@ fn wrong(row: &Row, place: &str, problem: &str) -> Error {
 }
 
 fn advice(near: Option<String>) -> String {
-    near.map_or_else(
-        || "see --help".to_owned(),
-        |near| format!("did you mean {near}?"),
-    )
+    near.map_or_else(|| "see --help".to_owned(), |near| format!("did you mean {near}?"))
 }
 
 /// The name most like `given`, if it is like it at all.
 fn nearest<'a>(given: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let limit = (given.chars().count() / 3).clamp(1, 3);
-    let measured = names
-        .filter(|name| !name.is_empty())
-        .map(|name| (distance(given, name), name));
-    measured
-        .filter(|(distance, _)| *distance <= limit)
-        .min()
-        .map(|(_, name)| name)
+    let measured = names.filter(|name| !name.is_empty()).map(|name| (distance(given, name), name));
+    measured.filter(|(distance, _)| *distance <= limit).min().map(|(_, name)| name)
 }
 
 /// Edits between two names: insert, delete, replace, swap neighbours (optimal string alignment).
@@ -352,11 +298,7 @@ fn distance(a: &str, b: &str) -> usize {
                     let replace = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
                     let best = replace.min(rows[i - 1][j] + 1).min(rows[i][j - 1] + 1);
                     let swapped = i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1];
-                    if swapped {
-                        best.min(rows[i - 2][j - 2] + 1)
-                    } else {
-                        best
-                    }
+                    if swapped { best.min(rows[i - 2][j - 2] + 1) } else { best }
                 }
             };
         }
@@ -382,10 +324,7 @@ mod tests {
         Row {
             name: "maxmemory",
             key: "cache.maxmemory",
-            kind: Kind::Size {
-                min_bytes: 0,
-                max_bytes: u64::MAX,
-            },
+            kind: Kind::Size { min_bytes: 0, max_bytes: u64::MAX },
             default: Some("0"),
             optional: false,
             reload: true,
@@ -403,12 +342,7 @@ mod tests {
     ];
 
     fn table() -> Table {
-        Table::new(
-            "shardd",
-            "serves",
-            &[("doctor", "checks this machine")],
-            &[ENGINE, ROWS],
-        )
+        Table::new("shardd", "serves", &[("doctor", "checks this machine")], &[ENGINE, ROWS])
     }
 
     fn run(args: &[&str], file: &str) -> Result<Parsed, Error> {
@@ -426,13 +360,7 @@ mod tests {
     #[test]
     fn flags_win_over_the_file_and_the_file_over_defaults() {
         let file = "[cache]\nmaxmemory = \"1gb\"\nslots = true\n[engine]\nmax_clients = 7\n";
-        let args = [
-            "--config",
-            "a.toml",
-            "--maxmemory=64mb",
-            "--no-slots",
-            "doctor",
-        ];
+        let args = ["--config", "a.toml", "--maxmemory=64mb", "--no-slots", "doctor"];
         let parsed = run(&args, file).unwrap();
         let values = &parsed.values;
         assert_eq!(values.size_bytes("maxmemory"), 64 << 20);
@@ -442,24 +370,11 @@ mod tests {
         let origins = ["maxmemory", "max-clients", "cache"].map(|name| values.origin(name));
         assert_eq!(origins, [Origin::Flag, Origin::File, Origin::Default]);
         assert_eq!(parsed.command, Some("doctor"));
-        let parsed = run(
-            &[
-                "--slots",
-                "--cache",
-                "off",
-                "--maxmemory",
-                "1",
-                "--maxmemory",
-                "2",
-            ],
-            "",
-        );
+        let parsed =
+            run(&["--slots", "--cache", "off", "--maxmemory", "1", "--maxmemory", "2"], "");
         let values = parsed.unwrap().values;
         assert_eq!(values.address_if_set("cache"), None);
-        assert_eq!(
-            (values.flag("slots"), values.size_bytes("maxmemory")),
-            (true, 2)
-        );
+        assert_eq!((values.flag("slots"), values.size_bytes("maxmemory")), (true, 2));
     }
 
     #[test]
@@ -469,28 +384,16 @@ mod tests {
                 &["--shards", "0"][..],
                 "option --shards: `0` is too small; give a whole number from 1 to 1024, or off",
             ),
-            (
-                &["--shrads", "2"],
-                "option --shrads: unknown; did you mean --shards?",
-            ),
+            (&["--shrads", "2"], "option --shrads: unknown; did you mean --shards?"),
             (&["--quux"], "option --quux: unknown; see --help"),
             (&["-x"], "option -x: unknown; see --help"),
-            (
-                &["--no-shards"],
-                "option --no-shards: unknown; did you mean --shards?",
-            ),
+            (&["--no-shards"], "option --no-shards: unknown; did you mean --shards?"),
             (
                 &["--slots=maybe"],
                 "option --slots: `maybe` is neither true nor false; give true or false",
             ),
-            (
-                &["docter"],
-                "command `docter`: unknown; did you mean doctor?",
-            ),
-            (
-                &["doctor", "doctor"],
-                "command `doctor`: `doctor` was given before; give one",
-            ),
+            (&["docter"], "command `docter`: unknown; did you mean doctor?"),
+            (&["doctor", "doctor"], "command `doctor`: `doctor` was given before; give one"),
         ] {
             assert_eq!(fails(args, ""), expected);
         }
@@ -516,24 +419,16 @@ mod tests {
             "option cache.maxmemroy in a.toml line 2: unknown; did you mean cache.maxmemory?"
         );
         assert!(fails(&config, "engine.shards = 1.5").contains("line 1: a fraction; give a whole"));
-        assert!(
-            fails(&config, "config = \"b.toml\"").contains("unknown"),
-            "flag only"
-        );
+        assert!(fails(&config, "config = \"b.toml\"").contains("unknown"), "flag only");
         let args = ["--config", "a.toml", "--shards", "2"];
-        assert!(
-            run(&args, "engine.shards = 0").is_err(),
-            "also where a flag hides it"
-        );
+        assert!(run(&args, "engine.shards = 0").is_err(), "also where a flag hides it");
     }
 
     #[test]
     fn help_and_version_need_nothing_else() {
         assert!(run(&["--help", "--shards", "0"], "").unwrap().help);
         assert!(run(&["-V"], "").unwrap().version);
-        let error = table()
-            .load([OsString::from("--config=/nonexistent")])
-            .unwrap_err();
+        let error = table().load([OsString::from("--config=/nonexistent")]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotFound);
     }
 
@@ -556,26 +451,16 @@ mod tests {
             ]
         );
         before.reload(&after);
-        assert_eq!(
-            (before.size_bytes("maxmemory"), before.flag("slots")),
-            (10, false)
-        );
+        assert_eq!((before.size_bytes("maxmemory"), before.flag("slots")), (10, false));
     }
 
     #[test]
     fn rows_that_contradict_are_refused() {
         let twice = std::panic::catch_unwind(|| Table::new("x", "x", &[], &[ROWS, ROWS]));
         assert!(twice.is_err());
-        let bad = Row {
-            default: Some("0"),
-            kind: Kind::Integer { min: 1, max: 2 },
-            ..ROWS[1]
-        };
+        let bad = Row { default: Some("0"), kind: Kind::Integer { min: 1, max: 2 }, ..ROWS[1] };
         assert!(std::panic::catch_unwind(|| check_row(&bad)).is_err());
-        let bad = Row {
-            default: None,
-            ..ROWS[1]
-        };
+        let bad = Row { default: None, ..ROWS[1] };
         assert!(std::panic::catch_unwind(|| check_row(&bad)).is_err());
         check_row(&ROWS[1]);
     }

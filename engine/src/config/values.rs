@@ -114,9 +114,7 @@ impl Values {
 
     /// All options in the table's order, with their values as one would write them.
     pub fn iter(&self) -> impl Iterator<Item = (&'static Row, String, Origin)> + '_ {
-        self.entries
-            .iter()
-            .map(|entry| (entry.row, entry.text(), entry.origin))
+        self.entries.iter().map(|entry| (entry.row, entry.text(), entry.origin))
     }
 
     /// What is different in `after`, another reading of the same table.
@@ -152,8 +150,6 @@ impl Values {
 
 impl Entry {
     fn text(&self) -> String {
-        self.value
-            .as_ref()
-            .map_or_else(|| "off".to_owned(), ToString::to_string)
+        self.value.as_ref().map_or_else(|| "off".to_owned(), ToString::to_string)
     }
 }

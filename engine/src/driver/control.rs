@@ -142,7 +142,9 @@ impl Ring {
     pub(super) fn now(&self) -> Instant {
         let mono = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
         let wall = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
-        let ns = |time: rustix::time::Timespec| (time.tv_sec.cast_unsigned(), time.tv_nsec.cast_unsigned());
+        let ns = |time: rustix::time::Timespec| {
+            (time.tv_sec.cast_unsigned(), time.tv_nsec.cast_unsigned())
+        };
         let ((mono_s, mono_ns), (wall_s, wall_ns)) = (ns(mono), ns(wall));
         Instant {
             mono_ns: mono_s * 1_000_000_000 + mono_ns,
@@ -150,7 +152,11 @@ impl Ring {
         }
     }
 
-    pub(super) fn listen(&mut self, addr: SocketAddr, options: &ListenOptions) -> Result<Fd, Error> {
+    pub(super) fn listen(
+        &mut self,
+        addr: SocketAddr,
+        options: &ListenOptions,
+    ) -> Result<Fd, Error> {
         let open = || {
             let socket = tcp_socket(addr)?;
             sockopt::set_socket_reuseaddr(&socket, true)?;
@@ -302,7 +308,6 @@ impl Ring {
     }
 
     pub(super) fn adopt(&mut self, fd: OwnedFd) -> Result<Fd, Error> {
-
         Ok(keep(fd))
     }
 

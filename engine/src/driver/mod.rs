@@ -221,13 +221,7 @@ impl Driver {
     ///
     /// # Errors
     /// As sendfile(2).
-    pub fn sendfile(
-        &mut self,
-        to: Fd,
-        file: Fd,
-        offset: u64,
-        len: usize,
-    ) -> Result<usize, Errno> {
+    pub fn sendfile(&mut self, to: Fd, file: Fd, offset: u64, len: usize) -> Result<usize, Errno> {
         each!(self, arm => arm.sendfile(to, file, offset, len))
     }
 

@@ -72,10 +72,7 @@ struct List {
     tail: u32,
 }
 
-const EMPTY: List = List {
-    head: NONE,
-    tail: NONE,
-};
+const EMPTY: List = List { head: NONE, tail: NONE };
 
 /// All timers of one shard.
 pub struct Wheel {
@@ -95,9 +92,7 @@ pub struct Wheel {
 
 impl fmt::Debug for Wheel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Wheel")
-            .field("len", &self.len)
-            .finish_non_exhaustive()
+        f.debug_struct("Wheel").field("len", &self.len).finish_non_exhaustive()
     }
 }
 
@@ -139,10 +134,7 @@ impl Wheel {
         let index = self.allocate(key, tick);
         self.place(index);
         self.len += 1;
-        TimerId {
-            index,
-            generation: self.timers[index as usize].generation,
-        }
+        TimerId { index, generation: self.timers[index as usize].generation }
     }
 
     /// Takes a timer back. `false` when it fired or was cancelled before.
@@ -236,11 +228,7 @@ impl Wheel {
         self.occupied[0] &= !(1 << slot);
         // The whole list changes place at once; its timers keep the old one, see `is_due`.
         let list = std::mem::replace(&mut self.lists[slot], EMPTY);
-        debug_assert_eq!(
-            self.lists[usize::from(DUE)].head,
-            NONE,
-            "due timers fire first"
-        );
+        debug_assert_eq!(self.lists[usize::from(DUE)].head, NONE, "due timers fire first");
         self.lists[usize::from(DUE)] = list;
     }
 
@@ -295,17 +283,8 @@ impl Wheel {
     }
 
     fn unlink(&mut self, index: u32) {
-        let Timer {
-            previous,
-            next,
-            place,
-            ..
-        } = self.timers[index as usize];
-        let place = if self.is_due(index, place) {
-            DUE
-        } else {
-            place
-        };
+        let Timer { previous, next, place, .. } = self.timers[index as usize];
+        let place = if self.is_due(index, place) { DUE } else { place };
         if previous == NONE {
             self.lists[usize::from(place)].head = next;
         } else {
@@ -341,18 +320,8 @@ impl Wheel {
 
     fn allocate(&mut self, key: u64, tick: u64) -> u32 {
         if self.free == NONE {
-            assert!(
-                self.timers.len() < TIMERS_MAX,
-                "more than {TIMERS_MAX} timers"
-            );
-            let timer = Timer {
-                key,
-                tick,
-                next: NONE,
-                previous: NONE,
-                generation: 0,
-                place: FREE,
-            };
+            assert!(self.timers.len() < TIMERS_MAX, "more than {TIMERS_MAX} timers");
+            let timer = Timer { key, tick, next: NONE, previous: NONE, generation: 0, place: FREE };
             self.timers.push(timer);
             return (self.timers.len() - 1) as u32;
         }
@@ -396,12 +365,7 @@ mod tests {
     #[test]
     fn fires_in_order_and_never_early() {
         let mut wheel = Wheel::new(5_000);
-        for (key, deadline) in [
-            (1, 1_000_000_000),
-            (2, 10_000),
-            (3, 86_400_000_000_000),
-            (4, 0),
-        ] {
+        for (key, deadline) in [(1, 1_000_000_000), (2, 10_000), (3, 86_400_000_000_000), (4, 0)] {
             wheel.insert(deadline, key);
         }
         assert_eq!(wheel.next_deadline(), Some(5_000 >> 10 << 10));
@@ -430,20 +394,11 @@ mod tests {
 
     #[test]
     fn a_lone_timer_needs_one_wake_up() {
-        for deadline in [
-            1,
-            70_000,
-            1_000_000,
-            300_000_000_000,
-            10 * 86_400_000_000_000_u64,
-        ] {
+        for deadline in [1, 70_000, 1_000_000, 300_000_000_000, 10 * 86_400_000_000_000_u64] {
             let mut wheel = Wheel::new(123_456);
             wheel.insert(123_456 + deadline, 1);
             let next = wheel.next_deadline().unwrap();
-            assert!(
-                (deadline..deadline + 1024).contains(&(next - 123_456)),
-                "{deadline}: {next}"
-            );
+            assert!((deadline..deadline + 1024).contains(&(next - 123_456)), "{deadline}: {next}");
             assert_eq!(fire(&mut wheel, next), [1]);
         }
     }
@@ -465,16 +420,10 @@ mod tests {
     fn a_crowded_slot_is_moved_and_fired_in_bounded_steps() {
         let mut wheel = Wheel::new(0);
         let second = 1_000_000_000;
-        let ids: Vec<TimerId> = (0..10_000)
-            .map(|k| wheel.insert(second + k * 50, k))
-            .collect();
+        let ids: Vec<TimerId> = (0..10_000).map(|k| wheel.insert(second + k * 50, k)).collect();
         // Every third is cancelled while its slot is on the move.
         let mut keys = Vec::new();
-        assert_eq!(
-            wheel.advance(2 * second, 10, |key| keys.push(key)),
-            0,
-            "only moves"
-        );
+        assert_eq!(wheel.advance(2 * second, 10, |key| keys.push(key)), 0, "only moves");
         for id in ids.iter().skip(1).step_by(3) {
             assert!(wheel.cancel(*id));
         }
@@ -494,9 +443,8 @@ mod tests {
     fn slots_are_reused() {
         let mut wheel = Wheel::new(0);
         for round in 0..1_000_u64 {
-            let ids: Vec<TimerId> = (0..8)
-                .map(|k| wheel.insert(round * 3_000 + k * 400, k))
-                .collect();
+            let ids: Vec<TimerId> =
+                (0..8).map(|k| wheel.insert(round * 3_000 + k * 400, k)).collect();
             assert!(wheel.cancel(ids[(round % 8) as usize]) || round == 0);
             fire(&mut wheel, round * 3_000 + 5_000);
         }
@@ -548,11 +496,7 @@ mod tests {
             assert_eq!(count, fired.len());
             assert!(count <= max);
             for key in fired {
-                let at = *self
-                    .set
-                    .keys()
-                    .find(|(_tick, k)| *k == key)
-                    .expect("set, once");
+                let at = *self.set.keys().find(|(_tick, k)| *k == key).expect("set, once");
                 assert!(at.0 <= now_tick, "{key} fired early");
                 self.set.remove(&at);
             }
@@ -568,18 +512,11 @@ mod tests {
 
         fn check(&self) {
             assert_eq!(self.wheel.len(), self.set.len());
-            let earliest = self
-                .set
-                .keys()
-                .next()
-                .map(|(tick, _key)| *tick << TICK_SHIFT);
+            let earliest = self.set.keys().next().map(|(tick, _key)| *tick << TICK_SHIFT);
             match (self.wheel.next_deadline(), earliest) {
                 (None, None) => {}
                 (Some(next), Some(earliest)) => {
-                    assert!(
-                        next <= earliest.max(self.now_ns),
-                        "{next} is after {earliest}"
-                    );
+                    assert!(next <= earliest.max(self.now_ns), "{next} is after {earliest}");
                 }
                 (next, earliest) => panic!("{next:?} against {earliest:?}"),
             }

@@ -108,25 +108,13 @@ impl Metric {
     /// A number that only grows; its name ends in `_total`.
     #[must_use]
     pub const fn counter(name: &'static str, help: &'static str) -> Self {
-        Self {
-            name,
-            help,
-            kind: Kind::Counter,
-            labels: &[],
-            series_max: SERIES_MAX,
-        }
+        Self { name, help, kind: Kind::Counter, labels: &[], series_max: SERIES_MAX }
     }
 
     /// A number that goes up and down.
     #[must_use]
     pub const fn gauge(name: &'static str, help: &'static str) -> Self {
-        Self {
-            name,
-            help,
-            kind: Kind::Gauge,
-            labels: &[],
-            series_max: SERIES_MAX,
-        }
+        Self { name, help, kind: Kind::Gauge, labels: &[], series_max: SERIES_MAX }
     }
 
     /// A distribution; its name ends in its unit.
@@ -137,13 +125,7 @@ impl Metric {
         buckets: &'static Buckets,
     ) -> Self {
         let kind = Kind::Histogram(buckets);
-        Self {
-            name,
-            help,
-            kind,
-            labels: &[],
-            series_max: HISTOGRAM_SERIES_MAX,
-        }
+        Self { name, help, kind, labels: &[], series_max: HISTOGRAM_SERIES_MAX }
     }
 
     /// With these labels. Their values must come from a bounded set: never a key or an address.
@@ -170,14 +152,9 @@ impl Metric {
         let name = self.name;
         let word = |text: &str| {
             text.starts_with(|c: char| c.is_ascii_lowercase())
-                && text
-                    .bytes()
-                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+                && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
         };
-        assert!(
-            word(name) && name.contains('_'),
-            "metric {name}: service_noun_unit"
-        );
+        assert!(word(name) && name.contains('_'), "metric {name}: service_noun_unit");
         assert!(
             !self.help.is_empty() && !self.help.contains('\n'),
             "metric {name}: one line of help"
@@ -190,10 +167,9 @@ impl Metric {
         }
         match self.kind {
             Kind::Counter => assert!(name.ends_with("_total"), "counter {name}: no _total"),
-            Kind::Gauge => assert!(
-                !name.ends_with("_total"),
-                "gauge {name}: _total is for counters"
-            ),
+            Kind::Gauge => {
+                assert!(!name.ends_with("_total"), "gauge {name}: _total is for counters")
+            }
             Kind::Histogram(buckets) => {
                 let suffix = match buckets.unit {
                     Unit::Nanoseconds => "_seconds",
@@ -201,10 +177,7 @@ impl Metric {
                     Unit::Count => "",
                 };
                 assert!(name.ends_with(suffix), "histogram {name}: no {suffix}");
-                assert!(
-                    buckets.bounds.is_sorted() && buckets.max >= 2,
-                    "histogram {name}: bounds"
-                );
+                assert!(buckets.bounds.is_sorted() && buckets.max >= 2, "histogram {name}: bounds");
             }
         }
     }
@@ -341,10 +314,7 @@ impl Registry {
     /// No metrics yet.
     #[must_use]
     pub const fn new(shard: u32) -> Self {
-        Self {
-            shard,
-            families: RefCell::new(Vec::new()),
-        }
+        Self { shard, families: RefCell::new(Vec::new()) }
     }
 
     /// The counter with these label values, which is made if it is new.
@@ -388,35 +358,18 @@ impl Registry {
     }
 
     fn series(&self, metric: &'static Metric, labels: &[&str]) -> Cells {
-        assert_eq!(
-            labels.len(),
-            metric.labels.len(),
-            "metric {}: its labels",
-            metric.name
-        );
+        assert_eq!(labels.len(), metric.labels.len(), "metric {}: its labels", metric.name);
         let mut families = self.families.borrow_mut();
-        let known = families
-            .iter()
-            .position(|family| family.metric.name == metric.name);
+        let known = families.iter().position(|family| family.metric.name == metric.name);
         let index = known.unwrap_or_else(|| {
             metric.check();
-            assert!(
-                families.len() < METRICS_MAX,
-                "more than {METRICS_MAX} metrics"
-            );
-            families.push(Family {
-                metric,
-                series: Vec::new(),
-            });
+            assert!(families.len() < METRICS_MAX, "more than {METRICS_MAX} metrics");
+            families.push(Family { metric, series: Vec::new() });
             families.len() - 1
         });
         let family = &mut families[index];
         let same = family.metric.labels == metric.labels && family.metric.help == metric.help;
-        assert!(
-            same,
-            "metric {} is declared twice, differently",
-            metric.name
-        );
+        assert!(same, "metric {} is declared twice, differently", metric.name);
         if let Some(cells) = family.find(labels) {
             return cells;
         }
@@ -431,16 +384,9 @@ impl Registry {
 impl Family {
     fn find(&self, labels: &[&str]) -> Option<Cells> {
         let wanted = |series: &&Series| {
-            series
-                .labels
-                .iter()
-                .map(|label| &**label)
-                .eq(labels.iter().copied())
+            series.labels.iter().map(|label| &**label).eq(labels.iter().copied())
         };
-        self.series
-            .iter()
-            .find(wanted)
-            .map(|series| series.cells.clone())
+        self.series.iter().find(wanted).map(|series| series.cells.clone())
     }
 
     fn add(&mut self, labels: &[&str]) -> Cells {
@@ -452,10 +398,7 @@ impl Family {
             }
         };
         let labels = labels.iter().map(|label| Box::from(*label)).collect();
-        self.series.push(Series {
-            labels,
-            cells: cells.clone(),
-        });
+        self.series.push(Series { labels, cells: cells.clone() });
         cells
     }
 }
@@ -465,9 +408,8 @@ mod tests {
     use super::*;
 
     static HITS: Metric = Metric::counter("cache_hit_total", "lookups that found their key");
-    static OPS: Metric = Metric::counter("cache_op_total", "operations")
-        .labels(&["op"])
-        .series_max(2);
+    static OPS: Metric =
+        Metric::counter("cache_op_total", "operations").labels(&["op"]).series_max(2);
     static WAIT: Metric = Metric::histogram("cache_wait_seconds", "waiting", &LATENCY);
 
     #[test]
@@ -487,11 +429,7 @@ mod tests {
         for n in 0..1_000 {
             registry.counter(&OPS, &[&format!("op{n}")]).increment();
         }
-        assert_eq!(
-            registry.counter(&OPS, &["op1"]).get(),
-            1,
-            "what was there stays"
-        );
+        assert_eq!(registry.counter(&OPS, &["op1"]).get(), 1, "what was there stays");
         assert_eq!(registry.counter(&OPS, &[OTHER]).get(), 998);
         assert_eq!(registry.families.borrow()[0].series.len(), 3);
     }
@@ -523,11 +461,7 @@ mod tests {
             Metric::histogram("cache_wait", "no unit", &LATENCY),
         ];
         for metric in &BAD {
-            assert!(
-                std::panic::catch_unwind(|| metric.check()).is_err(),
-                "{}",
-                metric.name
-            );
+            assert!(std::panic::catch_unwind(|| metric.check()).is_err(), "{}", metric.name);
         }
         static TWIN: Metric = Metric::gauge("cache_hit_total", "another");
         let twice = std::panic::catch_unwind(|| {

@@ -47,18 +47,9 @@ impl Snapshot {
                 };
                 (series.labels.clone(), shot)
             });
-            (
-                family.metric.name,
-                FamilyShot {
-                    metric: family.metric,
-                    series: series.collect(),
-                },
-            )
+            (family.metric.name, FamilyShot { metric: family.metric, series: series.collect() })
         });
-        Self {
-            shard: Some(shard),
-            families: shots.collect(),
-        }
+        Self { shard: Some(shard), families: shots.collect() }
     }
 
     /// The shard it was taken on; none when several were added up.
@@ -106,16 +97,13 @@ impl Snapshot {
 /// Adds up snapshots: counters, gauges and distributions alike.
 #[must_use]
 pub fn merge(snapshots: &[Snapshot]) -> Snapshot {
-    let mut sum = Snapshot {
-        shard: None,
-        families: BTreeMap::new(),
-    };
+    let mut sum = Snapshot { shard: None, families: BTreeMap::new() };
     for snapshot in snapshots {
         for (name, family) in &snapshot.families {
-            let shot = sum.families.entry(name).or_insert_with(|| FamilyShot {
-                metric: family.metric,
-                series: BTreeMap::new(),
-            });
+            let shot = sum
+                .families
+                .entry(name)
+                .or_insert_with(|| FamilyShot { metric: family.metric, series: BTreeMap::new() });
             for (labels, value) in &family.series {
                 match shot.series.get_mut(labels) {
                     Some(total) => add(total, value),

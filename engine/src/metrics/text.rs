@@ -14,10 +14,8 @@ pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 #[must_use]
 pub fn render(snapshots: &[Snapshot]) -> String {
     let mut text = String::new();
-    let names: BTreeSet<&str> = snapshots
-        .iter()
-        .flat_map(|snapshot| snapshot.families.keys().copied())
-        .collect();
+    let names: BTreeSet<&str> =
+        snapshots.iter().flat_map(|snapshot| snapshot.families.keys().copied()).collect();
     for name in names {
         let mut headed = false;
         for snapshot in snapshots {
@@ -26,11 +24,7 @@ pub fn render(snapshots: &[Snapshot]) -> String {
             };
             if !headed {
                 headed = true;
-                let help = family
-                    .metric
-                    .help
-                    .replace('\\', "\\\\")
-                    .replace('\n', "\\n");
+                let help = family.metric.help.replace('\\', "\\\\").replace('\n', "\\n");
                 let _ = writeln!(text, "# HELP {name} {help}");
                 let _ = writeln!(text, "# TYPE {name} {}", family.type_word());
             }
@@ -50,10 +44,7 @@ fn labels(shard: Option<u32>, metric: &Metric, values: &[Box<str>]) -> String {
         let _ = write!(text, "shard=\"{shard}\"");
     }
     for (name, value) in metric.labels.iter().zip(values) {
-        let value = value
-            .replace('\\', "\\\\")
-            .replace('"', "\\\"")
-            .replace('\n', "\\n");
+        let value = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
         let comma = if text.is_empty() { "" } else { "," };
         let _ = write!(text, "{comma}{name}=\"{value}\"");
     }
@@ -62,11 +53,7 @@ fn labels(shard: Option<u32>, metric: &Metric, values: &[Box<str>]) -> String {
 
 fn sample(text: &mut String, metric: &Metric, labels: &str, shot: &Shot) {
     let name = metric.name;
-    let braced = if labels.is_empty() {
-        String::new()
-    } else {
-        format!("{{{labels}}}")
-    };
+    let braced = if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
     match (shot, metric.kind) {
         (Shot::Counter(value), _) => {
             let _ = writeln!(text, "{name}{braced} {value}");
@@ -78,10 +65,7 @@ fn sample(text: &mut String, metric: &Metric, labels: &str, shot: &Shot) {
             let comma = if labels.is_empty() { "" } else { "," };
             for (bound, count) in buckets.bounds.iter().zip(cumulated(buckets, shot)) {
                 let bound = scaled(buckets.unit, *bound);
-                let _ = writeln!(
-                    text,
-                    "{name}_bucket{{{labels}{comma}le=\"{bound}\"}} {count}"
-                );
+                let _ = writeln!(text, "{name}_bucket{{{labels}{comma}le=\"{bound}\"}} {count}");
             }
             let (count, sum) = (shot.values.len(), scaled(buckets.unit, shot.sum));
             let _ = writeln!(text, "{name}_bucket{{{labels}{comma}le=\"+Inf\"}} {count}");
@@ -124,11 +108,8 @@ mod tests {
     use super::*;
     use crate::metrics::{Registry, merge};
 
-    static SHORT: Buckets = Buckets {
-        unit: Unit::Nanoseconds,
-        bounds: &[1_000, 500_000, 2_000_000_000],
-        max: 1 << 40,
-    };
+    static SHORT: Buckets =
+        Buckets { unit: Unit::Nanoseconds, bounds: &[1_000, 500_000, 2_000_000_000], max: 1 << 40 };
     static OPS: Metric = Metric::counter("cache_op_total", "operations \\ done").labels(&["op"]);
     static KEYS: Metric = Metric::gauge("cache_keys", "keys held");
     static WAIT: Metric = Metric::histogram("cache_wait_seconds", "time in the queue", &SHORT);
@@ -199,10 +180,8 @@ cache_wait_seconds_count{shard="1"} 5
             wait.record(*bound + bound / 50 + 1);
         }
         let snapshot = registry.snapshot();
-        let Some(Shot::Histogram(shot)) = snapshot.families["cache_wait_seconds"]
-            .series
-            .values()
-            .next()
+        let Some(Shot::Histogram(shot)) =
+            snapshot.families["cache_wait_seconds"].series.values().next()
         else {
             panic!("no histogram");
         };

@@ -12,6 +12,7 @@
 use bytes::BytesMut;
 use view::Output;
 
+use crate::chunked::Chunked;
 use crate::driver::{Fd, OpId};
 
 /// How bytes arrive.
@@ -117,21 +118,21 @@ impl ConnId {
 
 /// Connections by index; freed slots are reused last-in-first-out.
 pub(super) struct Conns<S> {
-    slots: Vec<(u32, Option<Conn<S>>)>,
+    slots: Chunked<(u32, Option<Conn<S>>)>,
     free: Vec<u32>,
 }
 
 impl<S> Default for Conns<S> {
     fn default() -> Self {
-        Self { slots: Vec::new(), free: Vec::new() }
+        Self { slots: Chunked::default(), free: Vec::new() }
     }
 }
 
 impl<S> Conns<S> {
     pub(super) fn reserve_id(&mut self) -> ConnId {
         let index = self.free.pop().unwrap_or_else(|| {
-            self.slots.push((0, None));
-            u32::try_from(self.slots.len() - 1).expect("fewer than 2^32 connections")
+            let index = self.slots.push((0, None));
+            u32::try_from(index).expect("fewer than 2^32 connections")
         });
         ConnId { index, generation: self.slots[index as usize].0 }
     }

@@ -1,6 +1,6 @@
 //! Bytes in: which receive is in flight, and how bytes reach the session.
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use view::{Flow, Input, Output, Session};
 
 use super::conn::{Closing, Conn, ConnId, Receiving};
@@ -38,8 +38,11 @@ impl<S: Service> Server<S> {
             let mut buf = std::mem::take(&mut conn.backlog);
             grow(&mut buf, len, conn.want);
             conn.big_frames = BIG_FRAMES;
-            conn.receiving =
-                Receiving::Into(self.submit(Role::Receive, id.to_bits(), Op::RecvInto { fd, buf, len }));
+            conn.receiving = Receiving::Into(self.submit(
+                Role::Receive,
+                id.to_bits(),
+                Op::RecvInto { fd, buf, len },
+            ));
         } else if conn.big_frames > 0 {
             let op = Op::RecvSelect { fd, len: SMALL_LEN };
             conn.receiving = Receiving::Small(self.submit(Role::Receive, id.to_bits(), op));
@@ -140,8 +143,7 @@ impl<S: Service> Server<S> {
         let rest = input.remaining();
         conn.want = input.wanted();
         if !rest.is_empty() {
-            reserve_for(&mut conn.backlog, rest.len(), conn.want);
-            conn.backlog.extend_from_slice(rest);
+            self.copy_rest(conn, rest);
         }
         self.follow(id, conn, flow);
     }
@@ -158,11 +160,8 @@ impl<S: Service> Server<S> {
             let mut input = Input::owned(&bytes);
             let flow = self.call(conn, &mut input);
             conn.want = input.wanted();
-            let rest = input.remaining();
-            if !rest.is_empty() {
-                reserve_for(&mut conn.backlog, rest.len(), conn.want);
-                conn.backlog.extend_from_slice(rest);
-            }
+            let consumed = input.consumed();
+            self.keep_rest(conn, bytes, consumed);
             return self.follow(id, conn, flow);
         }
         let mut input = Input::borrowed(&backlog);
@@ -181,6 +180,24 @@ impl<S: Service> Server<S> {
             }
         }
         self.follow(id, conn, flow);
+    }
+
+    /// Keeps what the session left of a frame's own allocation: the allocation itself when nothing
+    /// was taken, so that a frame which arrives in many parts is not copied for each of them.
+    fn keep_rest(&self, conn: &mut Conn<S::Session>, bytes: Bytes, consumed: usize) {
+        if consumed == bytes.len() {
+            return;
+        }
+        match bytes.try_into_mut() {
+            Ok(buf) if consumed == 0 => conn.backlog = buf,
+            Ok(buf) => self.copy_rest(conn, &buf[consumed..]),
+            Err(shared) => self.copy_rest(conn, &shared[consumed..]),
+        }
+    }
+
+    fn copy_rest(&self, conn: &mut Conn<S::Session>, rest: &[u8]) {
+        reserve_for(&mut conn.backlog, rest.len(), conn.want);
+        conn.backlog.extend_from_slice(rest);
     }
 
     /// Calls the session with a fresh or reused output buffer and sends what it wrote.

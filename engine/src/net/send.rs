@@ -26,8 +26,7 @@ impl<S: Service> Server<S> {
     }
 
     fn start_send(&self, id: ConnId, conn: &mut Conn<S::Session>, out: Output, skip: usize) {
-        let zero_copy =
-            self.config.zero_copy_min_bytes.is_some_and(|min| out.len() - skip >= min);
+        let zero_copy = self.config.zero_copy_min_bytes.is_some_and(|min| out.len() - skip >= min);
         conn.sending = true;
         conn.ops_in_flight += 1;
         self.turn_bytes.set(self.turn_bytes.get() + out.len() - skip);

@@ -142,12 +142,7 @@ struct Start {
 }
 
 impl Start {
-    fn run(
-        &self,
-        index: usize,
-        report: &mpsc::Sender<Result<(), Error>>,
-        go: &mpsc::Receiver<()>,
-    ) {
+    fn run(&self, index: usize, report: &mpsc::Sender<Result<(), Error>>, go: &mpsc::Receiver<()>) {
         let ring = self
             .pin(index)
             .and_then(|()| Ring::start(&self.launch.setup, index, Arc::clone(&self.bells)));

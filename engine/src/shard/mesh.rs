@@ -43,10 +43,7 @@ type Parked = Arc<[Padded<AtomicBool>]>;
 /// If `shards` is zero or above [`SHARDS_MAX`], or `capacity` is zero or above [`CAPACITY_MAX`].
 #[must_use]
 pub fn mesh<T: Send>(shards: usize, capacity: usize) -> Vec<Port<T>> {
-    assert!(
-        (1..=SHARDS_MAX).contains(&shards),
-        "mesh of {shards} shards: 1 to {SHARDS_MAX}"
-    );
+    assert!((1..=SHARDS_MAX).contains(&shards), "mesh of {shards} shards: 1 to {SHARDS_MAX}");
     let parked: Parked = (0..shards).map(|_| Padded::default()).collect();
     let mut producers: Vec<Vec<_>> = (0..shards).map(|_| Vec::with_capacity(shards)).collect();
     let mut consumers: Vec<Vec<_>> = (0..shards).map(|_| Vec::with_capacity(shards)).collect();
@@ -61,18 +58,15 @@ pub fn mesh<T: Send>(shards: usize, capacity: usize) -> Vec<Port<T>> {
     let ends = producers.into_iter().zip(consumers);
     ends.enumerate()
         .map(|(shard, (outgoing, incoming))| {
-            let lanes = outgoing
-                .into_iter()
-                .zip(incoming)
-                .map(|(producer, consumer)| {
-                    Some(Lane {
-                        outgoing: producer?,
-                        incoming: consumer?,
-                        unflushed: false,
-                        released: false,
-                        refused: false,
-                    })
-                });
+            let lanes = outgoing.into_iter().zip(incoming).map(|(producer, consumer)| {
+                Some(Lane {
+                    outgoing: producer?,
+                    incoming: consumer?,
+                    unflushed: false,
+                    released: false,
+                    refused: false,
+                })
+            });
             Port {
                 shard,
                 lanes: lanes.collect(),
@@ -260,9 +254,7 @@ impl<T> Port<T> {
                 let Some(lane) = &mut self.lanes[from] else {
                     continue;
                 };
-                let count = lane
-                    .incoming
-                    .pop_batch(share.min(left), |message| f(from, message));
+                let count = lane.incoming.pop_batch(share.min(left), |message| f(from, message));
                 left -= count;
                 if count > 0 && !lane.released {
                     lane.released = true;
@@ -307,10 +299,7 @@ impl<T> Port<T> {
 
     /// Whether a message waits.
     pub fn has_incoming(&mut self) -> bool {
-        self.lanes
-            .iter_mut()
-            .flatten()
-            .any(|lane| !lane.incoming.is_empty())
+        self.lanes.iter_mut().flatten().any(|lane| !lane.incoming.is_empty())
     }
 
     /// How many messages from shard `from` wait.

@@ -37,8 +37,16 @@ pub(super) struct Handles {
 impl Handles {
     pub(super) fn new(registry: &Registry) -> Self {
         let counters = [
-            &TURNS, &SLEEPS, &SPINS_WON, &STALLS, &SUBMITTED, &COMPLETIONS, &ENTERS, &CALLS,
-            &BELLS, &OVERFLOWS,
+            &TURNS,
+            &SLEEPS,
+            &SPINS_WON,
+            &STALLS,
+            &SUBMITTED,
+            &COMPLETIONS,
+            &ENTERS,
+            &CALLS,
+            &BELLS,
+            &OVERFLOWS,
         ];
         let gauges = [&STALL_MAX, &TASKS, &IN_FLIGHT, &POOL];
         Self {

@@ -4,7 +4,7 @@ use std::hint;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::{KIND_FUTURE, KIND_IGNORE, KIND_SHIFT, LOCAL_MASK, Handler, ShardCx};
+use super::{Handler, KIND_FUTURE, KIND_IGNORE, KIND_SHIFT, LOCAL_MASK, ShardCx};
 use crate::driver::{Completion, DriverStats};
 use crate::exec::{STALL_NS, Stall};
 
@@ -129,11 +129,16 @@ impl ShardCx {
             stats.stalls += 1;
             stats.stall_max_ns = stats.stall_max_ns.max(stall.duration_ns);
         });
-        self.0.log.warn("shard", self.now(), "stall", &[
-            ("shard", &self.0.index),
-            ("task", &stall.task),
-            ("ms", &(stall.duration_ns / 1_000_000)),
-        ]);
+        self.0.log.warn(
+            "shard",
+            self.now(),
+            "stall",
+            &[
+                ("shard", &self.0.index),
+                ("task", &stall.task),
+                ("ms", &(stall.duration_ns / 1_000_000)),
+            ],
+        );
     }
 
     fn dispatch_completions(&self) {

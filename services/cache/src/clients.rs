@@ -5,6 +5,7 @@
 
 use std::{fmt::Write as _, rc::Rc};
 
+use engine::chunked::Chunked;
 use wire::resp::Version;
 
 /// What the host knows about a new connection.
@@ -80,7 +81,7 @@ impl Filter {
 /// The connections of a shard.
 #[derive(Debug, Default)]
 pub(crate) struct Clients {
-    slots: Vec<Option<Record>>,
+    slots: Chunked<Option<Record>>,
     free: Vec<u32>,
     locals: Vec<Rc<str>>,
     kills: Vec<u64>,
@@ -114,10 +115,7 @@ impl Clients {
                 }
                 slot
             }
-            None => {
-                self.slots.push(Some(record));
-                u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
-            }
+            None => u32::try_from(self.slots.push(Some(record))).unwrap_or(u32::MAX),
         }
     }
 

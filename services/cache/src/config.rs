@@ -47,7 +47,12 @@ pub const CACHE: &[Row] = &[
     },
     Row {
         doc: "keys compared for each eviction",
-        ..row("maxmemory-samples", "cache.maxmemory_samples", Kind::Integer { min: 1, max: 64 }, "5")
+        ..row(
+            "maxmemory-samples",
+            "cache.maxmemory_samples",
+            Kind::Integer { min: 1, max: 64 },
+            "5",
+        )
     },
     Row {
         doc: "numbered databases",
@@ -99,7 +104,8 @@ impl CacheConfig {
             unix: values.path_if_set("cache-unix").map(Into::into),
             announce: values.text_if_set("cache-announce").map(Into::into),
             maxmemory_bytes: values.size_bytes("maxmemory"),
-            policy: settings::policy(values.choice("maxmemory-policy")).unwrap_or(Policy::NoEviction),
+            policy: settings::policy(values.choice("maxmemory-policy"))
+                .unwrap_or(Policy::NoEviction),
             samples: u8::try_from(values.integer("maxmemory-samples")).unwrap_or(5),
             databases: u16::try_from(values.integer("databases")).unwrap_or(16),
             requirepass: values.text_if_set("requirepass").unwrap_or_default().into(),

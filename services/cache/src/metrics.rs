@@ -42,8 +42,22 @@ struct Handles {
 pub(crate) fn install(server: &Rc<Server<Cache>>) {
     let registry = server.cx().metrics();
     let counters = [
-        &COMMANDS, &ERRORS, &HOPPED, &HOPS, &MOVED, &LOCK_WAITS, &HITS, &MISSES, &EXPIRED,
-        &EVICTED, &ACCEPTED, &REFUSED, &RECEIVED, &SENT, &STARVED, &PAUSED,
+        &COMMANDS,
+        &ERRORS,
+        &HOPPED,
+        &HOPS,
+        &MOVED,
+        &LOCK_WAITS,
+        &HITS,
+        &MISSES,
+        &EXPIRED,
+        &EVICTED,
+        &ACCEPTED,
+        &REFUSED,
+        &RECEIVED,
+        &SENT,
+        &STARVED,
+        &PAUSED,
     ];
     let handles = Handles {
         counters: counters.map(|metric| registry.counter(metric, &[])),

@@ -7,10 +7,12 @@
 //! takes responses. Invariant: once the first lock is requested, the machine must be driven to its
 //! end, also when its connection has gone, or the locks stay.
 
+mod moving;
+mod parts;
+
 use std::ops::Range;
 
 use bytes::Bytes;
-use logic::slot::key_slot;
 use view::{Instant, Output};
 use wire::resp::{Args, reply};
 
@@ -18,8 +20,10 @@ use crate::{
     clients::Filter,
     command::{Conn, Cx, Fault, cluster, config, dispatch, info, keyspace, lcs, row::Scope},
     shard::Shard,
-    work::{LockKeys, Op, Record, Request, Response, Scan},
+    work::{LockKeys, Op, Request, Response, Scan},
 };
+use moving::Move;
+use parts::Parts;
 
 /// Where a command runs.
 #[derive(Debug, PartialEq, Eq)]
@@ -89,14 +93,6 @@ pub(crate) fn is_locked(
         })
 }
 
-/// Keys of one shard, with their places among the command's keys.
-#[derive(Debug)]
-struct Part {
-    shard: u16,
-    keys: Vec<Box<[u8]>>,
-    at: Vec<usize>,
-}
-
 /// What a command over several shards does.
 #[derive(Debug)]
 pub(crate) enum Plan {
@@ -132,25 +128,6 @@ pub(crate) enum Plan {
     Move(Move),
     /// LCS.
     Lcs { db: u16, parts: Parts, options: lcs::Options },
-}
-
-/// Keys by shard, ascending.
-#[derive(Debug)]
-pub(crate) struct Parts(Vec<Part>);
-
-/// A key's record on its way from one shard to another.
-#[derive(Debug)]
-pub(crate) struct Move {
-    from: (u16, Box<[u8]>),
-    to: (u16, Box<[u8]>),
-    /// Remove the source.
-    take: bool,
-    /// Leave an existing destination alone.
-    nx: bool,
-    /// What the command replies: OK, or a number.
-    ok: bool,
-    from_shard: u16,
-    to_shard: u16,
 }
 
 /// The coordinator of one command.
@@ -344,6 +321,14 @@ impl Multi {
                 let db = *db;
                 Next::Last(self.shards.clone().map(|target| (target, Op::Flush(db))).collect())
             }
+            (Plan::Scan(target, scan), 1..)
+                if ended_empty(&responses) && *target + 1 < self.shards.end - self.shards.start =>
+            {
+                // Nothing to show and nothing left there: the next shard at once.
+                *target += 1;
+                scan.cursor = 0;
+                Next::Ops(vec![(self.shards.start + *target, Op::Scan(scan.clone()))])
+            }
             (plan, 0) => {
                 let (one, op) = plan.single_round(reply, &self.shards);
                 match one {
@@ -448,137 +433,6 @@ impl Reply<'_> {
     }
 }
 
-impl Move {
-    fn locks(&self) -> Vec<(u16, LockKeys)> {
-        let from = (self.from_shard, (self.from.0, self.from.1.clone()));
-        let to = (self.to_shard, (self.to.0, self.to.1.clone()));
-        let mut locks = if self.from_shard <= self.to_shard { [from, to] } else { [to, from] };
-        locks.sort_by_key(|(target, _)| *target);
-        locks.into_iter().map(|(target, key)| (target, LockKeys::Some(vec![key]))).collect()
-    }
-
-    /// Load, check; store; remove.
-    fn run(&self, round: u8, responses: Vec<Response>, reply: &mut Reply<'_>) -> Next {
-        match round {
-            0 => Next::Ops(vec![
-                (self.from_shard, Op::Load(self.from.0, self.from.1.clone())),
-                (self.to_shard, Op::Exists(self.to.0, vec![self.to.1.clone()])),
-            ]),
-            1 => {
-                let exists = sum(&responses) > 0;
-                let record = responses.into_iter().find_map(|response| match response {
-                    Response::Record(record) => record,
-                    _ => None,
-                });
-                self.loaded(record, exists, reply)
-            }
-            2 => match responses.into_iter().next() {
-                Some(Response::Error(text)) => {
-                    reply.fault(&Fault::owned(text));
-                    Next::End
-                }
-                _ if self.take => Next::Last(vec![(
-                    self.from_shard,
-                    Op::Remove(self.from.0, vec![self.from.1.clone()]),
-                )]),
-                _ => self.done(reply),
-            },
-            _ => self.done(reply),
-        }
-    }
-
-    fn loaded(&self, record: Option<Record>, exists: bool, reply: &mut Reply<'_>) -> Next {
-        match record {
-            None if self.take => {
-                reply.fault(&Fault::NO_KEY);
-                Next::End
-            }
-            None => {
-                reply.int(0);
-                Next::End
-            }
-            Some(_) if self.nx && exists => {
-                reply.int(0);
-                Next::End
-            }
-            Some(record) => {
-                Next::Ops(vec![(self.to_shard, Op::Store(self.to.0, self.to.1.clone(), record))])
-            }
-        }
-    }
-
-    fn done(&self, reply: &mut Reply<'_>) -> Next {
-        if self.ok {
-            reply::ok(reply.out.inline_mut());
-        } else {
-            reply.int(1);
-        }
-        Next::End
-    }
-}
-
-impl Parts {
-    fn of(cx: &Cx<'_>) -> Self {
-        let mut parts: Vec<Part> = Vec::new();
-        for (place, at) in cx.row.key_indices(cx.argc()).enumerate() {
-            let key = cx.arg(at);
-            let shard = cx.shard.topology.owner_of(key);
-            let part = match parts.iter_mut().position(|part| part.shard == shard) {
-                Some(known) => known,
-                None => {
-                    parts.push(Part { shard, keys: Vec::new(), at: Vec::new() });
-                    parts.len() - 1
-                }
-            };
-            if let Some(part) = parts.get_mut(part) {
-                part.keys.push(key.into());
-                part.at.push(place);
-            }
-        }
-        parts.sort_by_key(|part| part.shard);
-        Self(parts)
-    }
-
-    fn locks(&self, db: u16) -> Vec<(u16, LockKeys)> {
-        let lock = |part: &Part| {
-            let keys = part.keys.iter().map(|key| (db, key.clone())).collect();
-            (part.shard, LockKeys::Some(keys))
-        };
-        self.0.iter().map(lock).collect()
-    }
-
-    fn ops(&self, op: impl Fn(Vec<Box<[u8]>>) -> Op) -> Vec<(u16, Op)> {
-        self.0.iter().map(|part| (part.shard, op(part.keys.clone()))).collect()
-    }
-
-    fn pairs(&self, db: u16, values: &[Bytes]) -> Vec<(u16, Op)> {
-        self.0
-            .iter()
-            .map(|part| {
-                let value = |at: usize| values.get(at).cloned().unwrap_or_default();
-                let keys = part.keys.iter().zip(&part.at);
-                let pairs = keys.map(|(key, at)| (key.clone(), value(*at))).collect();
-                (part.shard, Op::Set(db, pairs))
-            })
-            .collect()
-    }
-
-    /// Values of all parts in the order of the command's keys.
-    fn in_order(&self, responses: Vec<Response>) -> Vec<Option<Bytes>> {
-        let len = self.0.iter().map(|part| part.at.len()).sum();
-        let mut values = vec![None; len];
-        for (part, response) in self.0.iter().zip(responses) {
-            let Response::Values(found) = response else { continue };
-            for (&at, value) in part.at.iter().zip(found) {
-                if let Some(place) = values.get_mut(at) {
-                    *place = value;
-                }
-            }
-        }
-        values
-    }
-}
-
 /// The plan of a command whose keys are on several shards.
 pub(crate) fn plan(cx: &mut Cx<'_>) -> Result<Multi, Fault> {
     let (db, parts) = (cx.conn.db, Parts::of(cx));
@@ -597,11 +451,11 @@ pub(crate) fn plan(cx: &mut Cx<'_>) -> Result<Multi, Fault> {
         }
         "rename" | "renamenx" => {
             let nx = cx.row.name == "renamenx";
-            Plan::Move(moving(cx, db, true, nx, !nx))
+            Plan::Move(Move::of(cx, db, true, nx, !nx))
         }
         "copy" => {
             let options = keyspace::copy_options(cx)?;
-            Plan::Move(moving(cx, options.db, false, !options.replace, false))
+            Plan::Move(Move::of(cx, options.db, false, !options.replace, false))
         }
         "lcs" => Plan::Lcs { db, parts, options: lcs::options(cx)? },
         other => {
@@ -613,17 +467,9 @@ pub(crate) fn plan(cx: &mut Cx<'_>) -> Result<Multi, Fault> {
     Ok(Multi::new(plan, cx.shard))
 }
 
-fn moving(cx: &Cx<'_>, to_db: u16, take: bool, nx: bool, ok: bool) -> Move {
-    let owner = |at| cx.shard.topology.owner_of_slot(key_slot(cx.arg(at)));
-    Move {
-        from: (cx.conn.db, cx.arg(1).into()),
-        to: (to_db, cx.arg(2).into()),
-        take,
-        nx,
-        ok,
-        from_shard: owner(1),
-        to_shard: owner(2),
-    }
+/// Whether an iteration came to its end without a key.
+fn ended_empty(responses: &[Response]) -> bool {
+    matches!(responses, [Response::Keys { cursor: 0, keys }] if keys.is_empty())
 }
 
 fn sum(responses: &[Response]) -> u64 {

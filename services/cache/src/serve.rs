@@ -273,9 +273,7 @@ impl Service for Cache {
         let generation = server.shard().borrow().locks_generation();
         async move {
             match work {
-                Work::Exchange(requests) => {
-                    Done::Exchange(Self::exchange(server, requests).await)
-                }
+                Work::Exchange(requests) => Done::Exchange(Self::exchange(server, requests).await),
                 Work::Locked => {
                     Self::unlocked(server, generation).await;
                     Done::Unlocked

@@ -108,7 +108,12 @@ fn stop_under_load(shards: u16) {
                 count.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
             }));
         }
-        thread::sleep(Duration::from_millis(500));
+        // Under way means under way: a busy machine gets there later.
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let so_far = || counts.iter().map(|count| count.load(Ordering::Relaxed)).sum::<usize>();
+        while so_far() < 4_000 && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(20));
+        }
         server.terminate();
         let counts = readers.into_iter().map(|reader| reader.join().expect("only whole replies"));
         counts.sum()

@@ -29,7 +29,9 @@ pub(crate) fn run() -> ExitCode {
         println!("this machine can run the engine");
         return ExitCode::SUCCESS;
     }
-    println!("{missing} required features are missing: Linux 6.1 or later is needed, with io_uring");
+    println!(
+        "{missing} required features are missing: Linux 6.1 or later is needed, with io_uring"
+    );
     println!("allowed (kernel.io_uring_disabled=0, and a container's seccomp profile that permits");
     println!("io_uring_setup, io_uring_enter and io_uring_register)");
     ExitCode::FAILURE

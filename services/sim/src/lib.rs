@@ -10,6 +10,7 @@
 
 #![forbid(unsafe_code)]
 
+mod check;
 pub mod client;
 pub mod command;
 pub mod connection;

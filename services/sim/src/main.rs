@@ -20,7 +20,8 @@ sim [--service cache] [--seed N] [--seeds COUNT] [options]
   --seeds COUNT   how many seeds (default 1)
   --trace         tell what clients did and what completed last
   --calm          the short run without faults of its own
-  --fail N        with its completion N failed
+  --fail N        with completion N failed
+  --fail-call N   with plain call N failed
   --sweep         fail every completion of the calm run, one at a time
   --plant BUG     plant a bug: early-free, drop-bells, blind-park
   --jobs N        threads (default: one per CPU)
@@ -67,7 +68,7 @@ fn main() -> ExitCode {
         let threads: Vec<_> = (0..jobs).map(start).collect();
         threads
             .into_iter()
-            .map(|thread| thread.join().unwrap_or_else(|_| Err(panicked())))
+            .map(|thread| thread.join().unwrap_or_else(|_| Err(panicked(task.options))))
             .collect()
     });
     let mut totals = Totals::default();
@@ -85,9 +86,9 @@ fn main() -> ExitCode {
 }
 
 /// A panicked thread has said why and which seed.
-fn panicked() -> Failure {
+fn panicked(options: Options) -> Failure {
     let what = "panicked; see above".to_owned();
-    Failure { seed: SEED.get(), what, recent: Vec::new(), story: Vec::new() }
+    Failure { seed: SEED.get(), options, what, recent: Vec::new(), story: Vec::new() }
 }
 
 fn parse(mut args: impl Iterator<Item = String>) -> Result<Option<Task>, String> {
@@ -108,6 +109,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Option<Task>, String>
             "--seeds" => task.seeds = number(value()?)?,
             "--jobs" => task.jobs = number(value()?)?,
             "--fail" => task.options.fail_completion = Some(number(value()?)?),
+            "--fail-call" => task.options.fail_call = Some(number(value()?)?),
             "--trace" => task.options.story = true,
             "--calm" => task.options.calm = true,
             "--sweep" => task.sweep = true,

@@ -38,6 +38,8 @@ struct Cell {
     /// When the last command on it was sent and answered.
     sent: u64,
     told: u64,
+    /// It may have expired without anybody looking it up since: the server may count it still.
+    ghost: bool,
 }
 
 /// The private keys of one client.
@@ -50,7 +52,9 @@ impl Model {
     /// So many keys, none of them there.
     #[must_use]
     pub fn new(keys: usize) -> Self {
-        Self { cells: vec![Cell { states: Some(vec![None]), sent: 0, told: 0 }; keys] }
+        Self {
+            cells: vec![Cell { states: Some(vec![None]), sent: 0, told: 0, ghost: false }; keys],
+        }
     }
 
     /// Checks a reply, or takes into account a command that has run without one.
@@ -88,6 +92,8 @@ impl Model {
         };
         for (index, &key) in distinct.iter().enumerate() {
             let cell = &mut self.cells[key];
+            // Of several keys, the server may look up only some.
+            cell.ghost = distinct.len() > 1 && (cell.ghost || cell.may_expire());
             cell.states = next.as_ref().map(|next| project(next, index));
             if cell.states.as_ref().is_some_and(|states| states.len() > STATES_MAX) {
                 cell.states = None;
@@ -119,7 +125,7 @@ impl Model {
         let (sent, told) = (during.sent, during.told);
         for (key, cell) in self.cells.iter_mut().enumerate() {
             if which(key) {
-                *cell = Cell { states: Some(vec![None]), sent, told };
+                *cell = Cell { states: Some(vec![None]), sent, told, ghost: false };
             }
         }
     }
@@ -139,6 +145,7 @@ impl Model {
                 _ => None,
             };
             cell.told = cell.told.max(other.told);
+            cell.ghost |= other.ghost;
         }
     }
 
@@ -147,8 +154,8 @@ impl Model {
     pub fn len_within(&self, now: Span, which: impl Fn(usize) -> bool) -> (usize, usize) {
         let keys = || (0..self.cells.len()).filter(|&key| which(key));
         let maybe = |key: &usize| {
-            let states = self.cells[*key].states.as_ref();
-            states.is_none_or(|states| states.iter().any(Option::is_some))
+            let Cell { states, ghost, .. } = &self.cells[*key];
+            *ghost || states.as_ref().is_none_or(|states| states.iter().any(Option::is_some))
         };
         (keys().filter(|&key| self.is_there(key, now).0).count(), keys().filter(maybe).count())
     }
@@ -169,6 +176,11 @@ impl Model {
 }
 
 impl Cell {
+    fn may_expire(&self) -> bool {
+        let mut states = self.states.iter().flatten().flatten();
+        self.states.is_none() || states.any(|value| value.expire.is_some())
+    }
+
     /// The states the key may be in at some time within `now`; `None` when anything is possible.
     fn at(&self, now: Span) -> Option<Vec<State>> {
         let mut states: Vec<State> = Vec::new();

@@ -59,6 +59,26 @@ pub struct Options {
     pub story: bool,
 }
 
+/// As `sim` takes them.
+impl fmt::Display for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.calm {
+            f.write_str(" --calm")?;
+        }
+        if let Some(n) = self.fail_completion {
+            write!(f, " --fail {n}")?;
+        }
+        if let Some(n) = self.fail_call {
+            write!(f, " --fail-call {n}")?;
+        }
+        let name = |bug| Bug::ALL.iter().find(|(_, known)| *known == bug);
+        match self.bug.and_then(name) {
+            Some((name, _)) => write!(f, " --plant {name}"),
+            None => Ok(()),
+        }
+    }
+}
+
 /// What a run that ended well tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
@@ -83,6 +103,8 @@ pub struct Report {
 pub struct Failure {
     /// The seed.
     pub seed: u64,
+    /// How it was run.
+    pub options: Options,
     /// The failing check.
     pub what: String,
     /// The last completions.
@@ -97,7 +119,7 @@ impl fmt::Display for Failure {
             writeln!(f, "  {line}")?;
         }
         writeln!(f, "{}", self.what)?;
-        write!(f, "sim --service cache --seed {}", self.seed)
+        write!(f, "sim --service cache --seed {}{}", self.seed, self.options)
     }
 }
 
@@ -147,7 +169,7 @@ pub fn run(seed: u64, options: Options) -> Result<Report, Failure> {
     };
     match result.and_then(|()| run.teardown()) {
         Ok(()) => Ok(run.report()),
-        Err(what) => Err(run.failure(seed, what)),
+        Err(what) => Err(run.failure(seed, options, what)),
     }
 }
 
@@ -421,11 +443,11 @@ impl Run {
         }
     }
 
-    fn failure(&mut self, seed: u64, what: String) -> Failure {
+    fn failure(&mut self, seed: u64, options: Options, what: String) -> Failure {
         self.machine.clear();
         let story = self.common.story.take().unwrap_or_default();
-        let from = story.len().saturating_sub(200);
-        Failure { seed, what, recent: self.world.recent(), story: story[from..].to_vec() }
+        let from = story.len().saturating_sub(3_000);
+        Failure { seed, options, what, recent: self.world.recent(), story: story[from..].to_vec() }
     }
 }
 
@@ -438,7 +460,7 @@ pub fn run_twice(seed: u64, options: Options) -> Result<Report, Failure> {
     let second = run(seed, options)?;
     if first != second {
         let what = format!("two runs differ:\n  {first:?}\n  {second:?}");
-        return Err(Failure { seed, what, recent: Vec::new(), story: Vec::new() });
+        return Err(Failure { seed, options, what, recent: Vec::new(), story: Vec::new() });
     }
     Ok(first)
 }

@@ -128,7 +128,7 @@ impl Setup {
         Self {
             shards,
             clients,
-            batches: rng.between(3, 12) as u32,
+            batches: rng.between(3, 20) as u32,
             pipeline_max: *rng.pick(&[4, 20, 60, 160]).unwrap_or(&20),
             shape: Shape {
                 keys: rng.between(3, 14) as usize,

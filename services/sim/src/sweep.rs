@@ -21,8 +21,7 @@ pub fn sweep(seed: u64, stride: u64) -> Result<Sweep, Failure> {
     let calm = Options { calm: true, ..Options::default() };
     let mut n = 1;
     loop {
-        let report = run(seed, Options { fail_completion: Some(n), ..calm })
-            .map_err(|failure| told(failure, "completion", n))?;
+        let report = run(seed, Options { fail_completion: Some(n), ..calm })?;
         if report.stats.ordered_failures == 0 {
             break;
         }
@@ -30,17 +29,11 @@ pub fn sweep(seed: u64, stride: u64) -> Result<Sweep, Failure> {
         n += stride;
     }
     for n in 1.. {
-        let report = run(seed, Options { fail_call: Some(n), ..calm })
-            .map_err(|failure| told(failure, "call", n))?;
+        let report = run(seed, Options { fail_call: Some(n), ..calm })?;
         if report.stats.ordered_failures == 0 {
             break;
         }
         done.calls += 1;
     }
     Ok(done)
-}
-
-fn told(mut failure: Failure, kind: &str, n: u64) -> Failure {
-    failure.what = format!("with failing {kind} {n} of the calm run: {}", failure.what);
-    failure
 }

@@ -153,6 +153,7 @@ fn an_announced_length_is_told_and_costs_nothing() {
     let bytes = b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$100000000\r\nabc";
     let need = bytes.len() - 3 + 100_000_000 + 2;
     assert_eq!(parse(bytes), Parsed::Incomplete { need });
+    assert_eq!(parse(b"*2\r\n$4\r\nECHO\r\n$16000\r\nabc"), Parsed::Incomplete { need: 0 });
     // A million arguments announced, one there.
     assert_eq!(parse(b"*1000000\r\n$1\r\nx\r\n"), Parsed::Incomplete { need: 0 });
 }

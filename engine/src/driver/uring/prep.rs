@@ -31,9 +31,7 @@ pub(super) fn entry(op: Op) -> (squeue::Entry, Held) {
             (opcode::AcceptMulti::new(file(listener)).flags(flags).build(), Held::Nothing)
         }
         Op::Connect { fd, addr } => connect(fd, addr),
-        Op::RecvMulti { fd } => {
-            (opcode::RecvMulti::new(file(fd), POOL_GROUP).build(), Held::Pool)
-        }
+        Op::RecvMulti { fd } => (opcode::RecvMulti::new(file(fd), POOL_GROUP).build(), Held::Pool),
         Op::RecvSelect { fd, len } => {
             let recv = opcode::Recv::new(file(fd), std::ptr::null_mut(), len).buf_group(POOL_GROUP);
             (recv.build().flags(squeue::Flags::BUFFER_SELECT), Held::Pool)
@@ -156,10 +154,9 @@ fn write(fd: Fd, buf: DirectBuf, len: usize, offset: u64, durable: bool) -> (squ
             .offset(offset)
             .rw_flags(rw_flags)
             .build(),
-        None => opcode::Write::new(file(fd), buf.start(), len)
-            .offset(offset)
-            .rw_flags(rw_flags)
-            .build(),
+        None => {
+            opcode::Write::new(file(fd), buf.start(), len).offset(offset).rw_flags(rw_flags).build()
+        }
     };
     (entry, Held::Direct(buf))
 }
@@ -197,4 +194,3 @@ impl From<SocketAddr> for Address {
         Self { storage, len: libc::socklen_t::try_from(len).unwrap_or(0) }
     }
 }
-

@@ -5,6 +5,7 @@ use view::Output;
 use bytes::BytesMut;
 
 use crate::buf::DirectBuf;
+use crate::chunked::Chunked;
 use crate::driver::{OpId, Token};
 
 /// What an operation in flight keeps alive.
@@ -60,7 +61,7 @@ pub(super) struct Slot {
 /// Slots by index, freed ones reused last-in-first-out while their lines are warm.
 #[derive(Debug, Default)]
 pub(super) struct Slots {
-    slots: Vec<Slot>,
+    slots: Chunked<Slot>,
     free: Vec<u32>,
 }
 
@@ -77,9 +78,8 @@ impl Slots {
             slot.live = true;
             return id(index, slot.generation);
         }
-        let index = u32::try_from(self.slots.len()).expect("fewer than 2^32 operations in flight");
-        self.slots.push(Slot { token, generation: 0, live: true, sent: None, held });
-        id(index, 0)
+        let index = self.slots.push(Slot { token, generation: 0, live: true, sent: None, held });
+        id(u32::try_from(index).expect("fewer than 2^32 operations in flight"), 0)
     }
 
     /// The slot of `op`, unless the operation has ended.

@@ -10,10 +10,7 @@
 //!
 //! Next: `super` puts one ring between every ordered pair of shards.
 
-#![expect(
-    unsafe_code,
-    reason = "slots are handed from one thread to the other by index alone"
-)]
+#![expect(unsafe_code, reason = "slots are handed from one thread to the other by index alone")]
 
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
@@ -100,22 +97,11 @@ fn ring_at<T: Send>(capacity: usize, start: usize) -> (Producer<T>, Consumer<T>)
         tail: Padded(AtomicUsize::new(start)),
         head: Padded(AtomicUsize::new(start)),
         starved: Padded(AtomicBool::new(false)),
-        slots: (0..len)
-            .map(|_| UnsafeCell::new(MaybeUninit::uninit()))
-            .collect(),
+        slots: (0..len).map(|_| UnsafeCell::new(MaybeUninit::uninit())).collect(),
     });
-    let producer = Producer {
-        shared: Arc::clone(&shared),
-        position: start,
-        published: start,
-        head: start,
-    };
-    let consumer = Consumer {
-        shared,
-        position: start,
-        released: start,
-        tail: start,
-    };
+    let producer =
+        Producer { shared: Arc::clone(&shared), position: start, published: start, head: start };
+    let consumer = Consumer { shared, position: start, released: start, tail: start };
     (producer, consumer)
 }
 
@@ -190,9 +176,7 @@ impl<T> Drop for Producer<T> {
 
 impl<T> std::fmt::Debug for Producer<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Producer")
-            .field("position", &self.position)
-            .finish_non_exhaustive()
+        f.debug_struct("Producer").field("position", &self.position).finish_non_exhaustive()
     }
 }
 
@@ -292,9 +276,7 @@ impl<T> Drop for Consumer<T> {
 
 impl<T> std::fmt::Debug for Consumer<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Consumer")
-            .field("position", &self.position)
-            .finish_non_exhaustive()
+        f.debug_struct("Consumer").field("position", &self.position).finish_non_exhaustive()
     }
 }
 
@@ -362,10 +344,7 @@ mod tests {
                 }
             }
             assert_eq!(consumer.len(), visible.len());
-            assert_eq!(
-                producer.credits(),
-                room - hidden.len() - visible.len() - unreleased
-            );
+            assert_eq!(producer.credits(), room - hidden.len() - visible.len() - unreleased);
         }
     }
 

@@ -50,10 +50,7 @@ fn a_busy_shard_does_not_starve_the_others() {
     }
     assert!(ports[0].flush().is_empty() && ports[1].flush().is_empty());
     let mut from_quiet = 0;
-    assert_eq!(
-        ports[2].poll(9, |from, _n| from_quiet += usize::from(from == 1)),
-        9
-    );
+    assert_eq!(ports[2].poll(9, |from, _n| from_quiet += usize::from(from == 1)), 9);
     assert_eq!(from_quiet, 2);
     assert_eq!((ports[2].depth(0), ports[2].depth(1)), (57, 0));
     // One after the other, a shard in turn.
@@ -213,9 +210,7 @@ fn sleeps_on_a_message(order: &[bool], second_look: bool) -> bool {
 fn every_order_of_flush_and_park_wakes_the_receiver() {
     // Two messages in two flushes against one attempt to sleep.
     assert!(orders(6, 3).all(|order| !sleeps_on_a_message(&order, true)));
-    let lost = orders(6, 3)
-        .filter(|order| sleeps_on_a_message(order, false))
-        .count();
+    let lost = orders(6, 3).filter(|order| sleeps_on_a_message(order, false)).count();
     assert!(lost > 0, "the planted bug must be caught");
 }
 
@@ -292,10 +287,7 @@ mod model {
 
     impl Machine {
         fn load(&self, thread: usize, cell: Cell) -> u8 {
-            let own = self.buffers[thread]
-                .iter()
-                .rev()
-                .find(|(stored, _)| *stored == cell);
+            let own = self.buffers[thread].iter().rev().find(|(stored, _)| *stored == cell);
             own.map_or(
                 match cell {
                     Cell::Tail => self.tail,
@@ -395,36 +387,14 @@ mod model {
 
 #[test]
 fn the_protocol_loses_no_wake_up_and_each_part_is_needed() {
-    let whole = model::Variant {
-        second_look: true,
-        receiver_fence: true,
-        sender_fence: true,
-    };
+    let whole = model::Variant { second_look: true, receiver_fence: true, sender_fence: true };
     let (states, lost) = model::explore(whole);
     assert!(states > 100, "{states} states: the model does not move");
     assert_eq!(lost, 0);
     for (name, broken) in [
-        (
-            "no second look",
-            model::Variant {
-                second_look: false,
-                ..whole
-            },
-        ),
-        (
-            "no fence in the receiver",
-            model::Variant {
-                receiver_fence: false,
-                ..whole
-            },
-        ),
-        (
-            "no fence in the sender",
-            model::Variant {
-                sender_fence: false,
-                ..whole
-            },
-        ),
+        ("no second look", model::Variant { second_look: false, ..whole }),
+        ("no fence in the receiver", model::Variant { receiver_fence: false, ..whole }),
+        ("no fence in the sender", model::Variant { sender_fence: false, ..whole }),
     ] {
         assert!(model::explore(broken).1 > 0, "{name} must be caught");
     }
@@ -446,10 +416,8 @@ impl Bell {
     fn wait(&self) {
         let rung = self.rung.lock().unwrap();
         let limit = Duration::from_secs(20);
-        let (mut rung, timeout) = self
-            .condition
-            .wait_timeout_while(rung, limit, |rung| !*rung)
-            .unwrap();
+        let (mut rung, timeout) =
+            self.condition.wait_timeout_while(rung, limit, |rung| !*rung).unwrap();
         assert!(!timeout.timed_out(), "a wake-up was lost");
         *rung = false;
     }
@@ -482,10 +450,7 @@ fn run_client(mut port: Port<u64>, bells: &[Bell; 2], count: u64, burst: u64) ->
 fn run_echo(mut port: Port<u64>, bells: &[Bell; 2], count: u64) -> Stats {
     let (mut answered, mut held) = (0, None);
     while answered < count {
-        while let Some(value) = held
-            .take()
-            .or_else(|| port.receive().map(|(_from, value)| value))
-        {
+        while let Some(value) = held.take().or_else(|| port.receive().map(|(_from, value)| value)) {
             if let Err(value) = port.try_send(0, value) {
                 held = Some(value);
                 break;
@@ -494,11 +459,7 @@ fn run_echo(mut port: Port<u64>, bells: &[Bell; 2], count: u64) -> Stats {
         }
         port.flush().iter().for_each(|to| bells[*to].ring());
         // A message in hand means that room is what we wait for; incoming messages do not count.
-        let waits = if held.is_some() {
-            port.credits(0) == 0
-        } else {
-            true
-        };
+        let waits = if held.is_some() { port.credits(0) == 0 } else { true };
         if answered < count && waits && port.park() {
             bells[1].wait();
             port.unpark();
@@ -520,9 +481,6 @@ fn two_threads_sleep_and_wake_over_a_million_messages() {
         assert_eq!((client.sent, client.received), (count, count));
         assert_eq!((echo.sent, echo.received), (count, count));
         assert!(client.refused > 0, "the ring was never full");
-        assert!(
-            client.parks > 0 && echo.parks > 0,
-            "nobody slept: {client:?} {echo:?}"
-        );
+        assert!(client.parks > 0 && echo.parks > 0, "nobody slept: {client:?} {echo:?}");
     }
 }

@@ -86,7 +86,7 @@ pub(super) fn hello(cx: &mut Cx<'_>) -> Result {
     if !cx.conn.authenticated && cx.shard.needs_password() {
         return Err(Fault::text(
             "NOAUTH HELLO must be called with the client already authenticated, otherwise the \
-             HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and \
+             HELLO AUTH <user> <pass> option can be used to authenticate the client and \
              select the RESP protocol version at the same time",
         ));
     }

@@ -15,5 +15,5 @@ pub mod reply;
 pub use args::Args;
 pub use decode::{DecodeError, Reply, decode_reply, skip_reply};
 pub use number::parse_i64;
-pub use parse::{Limits, ParseState, Parsed, ProtocolError, parse_command};
+pub use parse::{Limits, NEED_MIN_BYTES, ParseState, Parsed, ProtocolError, parse_command};
 pub use reply::Version;

@@ -52,8 +52,9 @@ pub enum Parsed {
     },
     /// More bytes are needed.
     Incomplete {
-        /// A lower bound of the frame's length once a bulk string has been announced, exact when
-        /// that is the last argument; zero before.
+        /// Where the frame ends at the earliest, while a bulk string of [`NEED_MIN_BYTES`] or more
+        /// is awaited; exact when that is the last argument. Zero otherwise: a frame of many small
+        /// strings tells nothing worth acting on with each of them.
         need: usize,
     },
     /// Not a request. Reply with the text, then close.
@@ -138,6 +139,8 @@ impl ParseState {
     }
 }
 
+/// A bulk string of this size and more is worth making room for before it arrives.
+pub const NEED_MIN_BYTES: usize = 16 << 10;
 /// Fewer arguments than this are parsed again when more bytes arrive: that costs less than the
 /// allocation which remembers them.
 const REMEMBER_ARGS: usize = 8;
@@ -262,7 +265,8 @@ fn elements(
             if end > limits.max_frame_bytes.min(u32::MAX as usize) {
                 return Parsed::Invalid(ProtocolError::BigFrame);
             }
-            return suspend(at, remaining, end + 2, args, state);
+            let need = if len >= NEED_MIN_BYTES { end + 2 } else { 0 };
+            return suspend(at, remaining, need, args, state);
         }
         let (Ok(from), Ok(to)) = (u32::try_from(start), u32::try_from(end)) else {
             return Parsed::Invalid(ProtocolError::BigFrame);
