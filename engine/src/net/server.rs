@@ -1,7 +1,7 @@
 //! The host of sessions: accepts connections and runs each one's [`Session`] inline, from the
 //! completion that brought its bytes to the send that takes its replies.
 //!
-//! A task exists only while a connection awaits work ([`Flow::Await`]); an idle connection holds
+//! A task exists only while a connection awaits work ([`view::Flow::Await`]); an idle connection holds
 //! no buffer. Invariants: at most one send and one receive of a connection are in flight; bytes
 //! are handed to a session in order, and not while it awaits; a connection whose peer does not
 //! read stops being read; everything per turn is bounded. Next: `receive` for bytes in, `send` for

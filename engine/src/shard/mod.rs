@@ -33,7 +33,7 @@ pub use ops::{Pending, Sleep};
 pub use report::Source;
 pub use run::{Idle, ShardStats};
 
-/// A service's part of the turn. Its operations carry tokens made by [`ShardCx::token`].
+/// A service's part of the turn. Its operations carry tokens made by [`HandlerId::token`].
 pub trait Handler {
     /// An operation submitted under `local` completed.
     fn on_completion(&self, local: u64, completion: Completion);
