@@ -323,13 +323,16 @@ pub fn read_reply(
 ) -> Result<()> {
     loop {
         if reader.buffer().is_empty() {
-            // Fills the buffer without taking from it.
-            reader.fill_buf()?;
+            // Fills the buffer without taking from it. The end of an earlier trial's ring can
+            // interrupt the call.
+            match reader.fill_buf() {
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error.into()),
+                Ok([]) => bail!("closed by the server"),
+                Ok(_) => {}
+            }
         }
         let held = reader.buffer();
-        if held.is_empty() {
-            bail!("closed by the server");
-        }
         let (used, verdict) = match decoder.feed(protocol, asked, values, held) {
             Ok(fed) => fed,
             Err(lost) => bail!("not a reply: {}", lost.0),
