@@ -7,7 +7,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 const MIB: u64 = 1 << 20;
-const US: u64 = 1_000;
 const MS: u64 = 1_000_000;
 const S: u64 = 1_000_000_000;
 const DAY: u64 = 86_400 * S;
@@ -62,10 +61,6 @@ pub const ENGINE: &[Row] = &[
         doc: "busy-wait before a shard sleeps, while recent gaps were shorter than this: lower latency \
               for more CPU; 0 never",
         ..row("spin", "engine.spin", time(0, 10 * MS), "0us")
-    },
-    Row {
-        doc: "report a task that holds its shard longer than this",
-        ..row("stall", "engine.stall", time(100 * US, 10 * S), "5ms")
     },
     Row {
         doc: "messages in flight from one shard to another",
@@ -145,7 +140,6 @@ pub struct Engine {
     /// Resolved: the core of each shard; empty when they are not pinned.
     pub cpus: Vec<usize>,
     pub spin_ns: u64,
-    pub stall_ns: u64,
     pub mesh_capacity: usize,
     pub sq_entries: u32,
     pub cq_entries: u32,
@@ -188,7 +182,6 @@ impl Engine {
             shards,
             cpus,
             spin_ns: values.duration_ns("spin"),
-            stall_ns: values.duration_ns("stall"),
             mesh_capacity: to_usize(whole("mesh-capacity")),
             sq_entries: sq as u32,
             cq_entries: cq as u32,
