@@ -20,6 +20,7 @@ use view::Output;
 
 use crate::driver::{Completion, ListenOptions};
 use crate::error::Error;
+use crate::exec::sync::within;
 use crate::metrics::{CONTENT_TYPE, Snapshot, render};
 use crate::net::stream::{Stream, serve};
 use crate::shard::calls::{self, Calls, CallsPort};
@@ -31,6 +32,8 @@ pub const REQUEST_MAX_BYTES: usize = 8 << 10;
 pub const CONNECTIONS_MAX: usize = 64;
 /// A client must have sent its request by then.
 const REQUEST_NS: u64 = 5_000_000_000;
+/// How long it may keep talking when it was answered.
+const LINGER_NS: u64 = 300_000_000;
 
 /// What one shard tells.
 #[derive(Debug)]
@@ -139,7 +142,7 @@ async fn connection(cx: &ShardCx, calls: &Calls<(), ShardReport>, stream: &Strea
     };
     // A client that is gone needs no answer.
     let _ = stream.send(Output::with_text(reply.as_bytes())).await;
-    stream.shutdown_write().await;
+    stream.finish(LINGER_NS).await;
 }
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -149,9 +152,7 @@ const TEXT: &str = "text/plain; charset=utf-8";
 async fn request(cx: &ShardCx, stream: &Stream, deadline_ns: u64) -> Option<Option<String>> {
     let mut head = Vec::new();
     loop {
-        let receive = std::pin::pin!(stream.receive());
-        let late = std::pin::pin!(cx.sleep_until(deadline_ns));
-        let lease = either(receive, late).await?.ok()??;
+        let lease = within(stream.receive(), cx.sleep_until(deadline_ns)).await?.ok()??;
         head.extend_from_slice(&lease);
         if head.windows(4).any(|end| end == b"\r\n\r\n") {
             return Some(path_of(&head));
@@ -160,22 +161,6 @@ async fn request(cx: &ShardCx, stream: &Stream, deadline_ns: u64) -> Option<Opti
             return Some(None);
         }
     }
-}
-
-/// The first future's value, unless the second ends before it.
-async fn either<T>(
-    first: std::pin::Pin<&mut impl Future<Output = T>>,
-    second: std::pin::Pin<&mut impl Future<Output = ()>>,
-) -> Option<T> {
-    let (mut first, mut second) = (first, second);
-    std::future::poll_fn(move |task| {
-        use std::task::Poll;
-        if let Poll::Ready(value) = first.as_mut().poll(task) {
-            return Poll::Ready(Some(value));
-        }
-        second.as_mut().poll(task).map(|()| None)
-    })
-    .await
 }
 
 fn path_of(head: &[u8]) -> Option<String> {

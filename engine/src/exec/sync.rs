@@ -1,7 +1,9 @@
-//! Waiting between tasks of one shard: a value sent once, and a condition signalled to all.
+//! Waiting between tasks of one shard: a value sent once, a condition signalled to all, a limit in
+//! time.
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::rc::{Rc, Weak};
 use std::task::{Poll, Waker};
 
@@ -43,6 +45,19 @@ impl Notify {
         };
         waiting.into_iter().for_each(Waker::wake);
     }
+}
+
+/// What `first` gives, unless `limit` ends before it.
+pub(crate) async fn within<T>(
+    first: impl Future<Output = T>,
+    limit: impl Future<Output = ()>,
+) -> Option<T> {
+    let (mut first, mut limit) = (pin!(first), pin!(limit));
+    poll_fn(move |cx| match first.as_mut().poll(cx) {
+        Poll::Ready(value) => Poll::Ready(Some(value)),
+        Poll::Pending => limit.as_mut().poll(cx).map(|()| None),
+    })
+    .await
 }
 
 #[derive(Debug)]

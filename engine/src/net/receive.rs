@@ -75,6 +75,7 @@ impl<S: Service> Server<S> {
     pub(super) fn on_received(&self, id: ConnId, completion: Completion) {
         let mut conns = self.conns.borrow_mut();
         let Some(conn) = conns.get_mut(id) else { return };
+        let cancelled = conn.receiving == Receiving::Cancelling;
         if !completion.more {
             conn.receiving = Receiving::Off;
             conn.ops_in_flight -= 1;
@@ -93,7 +94,7 @@ impl<S: Service> Server<S> {
                 }
                 self.count(|stats| stats.starved += 1);
             }
-            Err(Errno(libc::ECANCELED)) if conn.closing < Closing::Lingering => {}
+            Err(Errno(libc::ECANCELED)) if cancelled => {}
             Err(_) => {
                 drop(conns);
                 drop(payload);

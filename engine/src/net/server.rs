@@ -17,6 +17,7 @@ use view::{Output, Session};
 
 pub use super::conn::ConnId;
 use super::conn::{Closing, Conn, Conns};
+use super::stream::Stream;
 use crate::driver::{Completion, Fd, ListenOptions, Op, OpId, PeerName};
 use crate::error::Error;
 use crate::shard::{Handler, HandlerId, ShardCx};
@@ -153,6 +154,9 @@ pub struct ServerStats {
 /// Replies of one turn: copying them into sockets is what makes a turn long.
 const TURN_OUTPUT_MAX_BYTES: usize = 2 << 20;
 
+/// Peers that are told at a time why they are not served; more are hung up on.
+const REFUSING_MAX: usize = 256;
+
 struct Listening {
     fd: Fd,
     via: Via,
@@ -176,6 +180,7 @@ pub struct Server<S: Service> {
     pub(super) spare: RefCell<Vec<Vec<u8>>>,
     pub(super) stats: RefCell<ServerStats>,
     next_id: Cell<u64>,
+    refusing: Cell<usize>,
     pub(super) stopping: Cell<bool>,
     me: Weak<Self>,
 }
@@ -240,6 +245,7 @@ impl<S: Service> Server<S> {
             spare: RefCell::default(),
             stats: RefCell::default(),
             next_id: Cell::new(1),
+            refusing: Cell::new(0),
             stopping: Cell::new(false),
             me: me.clone(),
         });
@@ -369,12 +375,25 @@ impl<S: Service> Server<S> {
             Err(refusal) => {
                 self.conns.borrow_mut().release_id(conn);
                 self.count(|stats| stats.refused += 1);
-                let out = Output::with_text(&refusal);
-                self.cx.submit_ignored(Op::Send { fd, out, skip: 0, zero_copy: false });
-                self.cx.submit_ignored(Op::Shutdown { fd, write_only: false });
-                self.cx.submit_ignored(Op::Close { fd });
+                self.refuse(Stream::new(&self.cx, fd), Output::with_text(&refusal));
             }
         }
+    }
+
+    /// Tells a peer why it is not served, as long as there are not too many to tell.
+    fn refuse(&self, stream: Stream, why: Output) {
+        if self.refusing.get() == REFUSING_MAX {
+            return;
+        }
+        self.refusing.set(self.refusing.get() + 1);
+        let server = self.me();
+        self.cx.spawn("refusal", async move {
+            // Somebody who is gone need not know.
+            if stream.send(why).await.is_ok() {
+                stream.finish(server.config.linger_ns).await;
+            }
+            server.refusing.set(server.refusing.get() - 1);
+        });
     }
 
     pub(super) fn now_s(&self) -> u32 {
@@ -487,6 +506,6 @@ impl<S: Service> Handler for Server<S> {
     }
 
     fn is_stopped(&self) -> bool {
-        self.conns.borrow().len() == 0
+        self.conns.borrow().len() == 0 && self.refusing.get() == 0
     }
 }

@@ -9,6 +9,7 @@ use view::Output;
 use crate::buf::Lease;
 use crate::driver::{Errno, Fd, ListenOptions, Op, Payload};
 use crate::error::Error;
+use crate::exec::sync::within;
 use crate::shard::ShardCx;
 
 /// A connected socket; closed on drop.
@@ -99,6 +100,14 @@ impl Stream {
     /// Ends the sending half.
     pub async fn shutdown_write(&self) {
         self.cx.perform(Op::Shutdown { fd: self.fd, write_only: true }).await;
+    }
+
+    /// Ends the sending half, then waits for the peer's end for `linger_ns` at most: closing with
+    /// unread input would reset the connection, and what the peer has not received be lost.
+    pub async fn finish(&self, linger_ns: u64) {
+        self.shutdown_write().await;
+        let end = async { while let Ok(Some(_)) = self.receive().await {} };
+        within(end, self.cx.sleep(linger_ns)).await;
     }
 }
 

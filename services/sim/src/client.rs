@@ -435,9 +435,7 @@ impl Client {
     ) -> Result<(), String> {
         common.tell(|| format!("client {} finds {found:?} on {}", self.number, connection.name));
         let killed = connection.id.is_some_and(|id| common.killed.contains(&id));
-        // Somebody over the limit may be gone before the words that say so are sent.
-        let crowded = self.addresses.limited && connection.is_fresh();
-        let excused = killed || crowded || common.stopping || connection.over || connection.refused;
+        let excused = killed || common.stopping || connection.over || connection.refused;
         let owed = connection.owed.len();
         let fail = |what: &str| {
             let first = connection.owed.front().map(|owed| label(&owed.head));
@@ -447,7 +445,7 @@ impl Client {
         match found {
             Found::Refused => common.mark("refused"),
             Found::Eof => {
-                if connection.is_within_reply() && !crowded {
+                if connection.is_within_reply() {
                     return fail("the end came within a reply");
                 }
                 let asked = connection.ended && connection.ending == Ending::HalfClose;
@@ -457,6 +455,10 @@ impl Client {
                 common.mark(if owed > 0 { "ended with replies owed" } else { "ended" });
             }
             Found::Reset => {
+                // Shards that stop still send what they have answered, but leave those alone
+                // that wait to be accepted.
+                let early = common.stopping && connection.is_fresh();
+                let excused = killed || early || connection.over || connection.refused;
                 if !excused && !common.breaks {
                     return fail("the connection broke without a reason");
                 }

@@ -2,9 +2,9 @@
 //!
 //! Each socket owns what travels towards it (`inbound`, in order, each piece with its time of
 //! arrival) and what has arrived (`inbox`). A sender may have a bounded number of bytes in both.
-//! Semantics follow Linux TCP: data received before a reset is still readable, the reset is
-//! reported once, closing with unread data resets, and a closed descriptor's connection lives on
-//! while an operation uses it.
+//! Semantics follow Linux TCP: data received before a reset is still readable, what had not
+//! arrived may be lost, the reset is reported once, closing with unread data resets, and a closed
+//! descriptor's connection lives on while an operation uses it.
 //!
 //! Next: `transfer` for receiving and sending.
 
@@ -590,12 +590,31 @@ impl Kernel {
         }
     }
 
-    /// Resets a connection from this end: the other end hears of it.
+    /// Resets a connection from this end: the other end hears of it, and of what was on its way
+    /// there gets only a part.
     pub(super) fn reset_peer(&mut self, id: SockId) {
         if let Some(peer) = self.socks.get(&id).and_then(|sock| sock.peer) {
+            self.drop_unsent(peer);
             self.push_piece(peer, Piece::Reset);
         }
         self.break_here(id);
+    }
+
+    /// A reset overtakes what waits to be sent: a tail of it is lost (tcp_write_queue_purge).
+    fn drop_unsent(&mut self, to: SockId) {
+        let Some(sock) = self.socks.get_mut(&to) else { return };
+        let mut kept = up_to(&mut self.rng.net, sock.inbound_len_bytes as u64) as usize;
+        let whole = kept == sock.inbound_len_bytes;
+        sock.inbound_len_bytes = kept;
+        sock.inbound.retain_mut(|(_, piece)| match piece {
+            Piece::Bytes(bytes) => {
+                bytes.truncate(kept);
+                kept -= bytes.len();
+                !bytes.is_empty()
+            }
+            Piece::End => whole,
+            Piece::Reset => true,
+        });
     }
 
     /// Breaks a connection for both ends. The error of this one counts as reported.
