@@ -2,7 +2,8 @@
 //! is said about it.
 //!
 //! Invariants: every trial has a fresh process on a fresh port; all sides of a cell run once in
-//! every round, in alternating order; a side that cannot run keeps its place with the reason.
+//! every round, in alternating order; a side that cannot run keeps its place with the reason; a
+//! round disturbed by the hypervisor is run again.
 //! Next: `scenario` for the cells, `report` for the output.
 
 use std::time::Duration;
@@ -13,6 +14,7 @@ use serde::Serialize;
 use crate::clock::SECOND_NS;
 use crate::load::trial::{Timing, Transport, Trial};
 use crate::peers::{Peer, Place, Ports};
+use crate::rounds;
 use crate::scenario::measure::{self, Measure};
 use crate::stats::{self, Ratio};
 
@@ -210,23 +212,27 @@ impl Bench {
     /// Runs one cell; `progress` hears of every trial.
     pub fn run(&mut self, cell: &Cell, progress: &mut dyn FnMut(&str)) -> Outcome {
         let mut sides: Vec<SideOutcome> = cell.sides.iter().map(SideOutcome::new).collect();
-        for round in stats::alternating(cell.sides.len(), cell.rounds) {
-            for index in round {
-                if sides[index].failed.is_some() {
-                    continue;
+        let rounds = rounds::run(cell.sides.len(), cell.rounds, |index| {
+            if sides[index].failed.is_some() {
+                return None;
+            }
+            let side = &cell.sides[index];
+            let place = self.place(side);
+            match measure::run(self, cell, side, &place) {
+                Ok(sample) => {
+                    progress(&describe(&side.label, &sample));
+                    Some(sample)
                 }
-                let side = &cell.sides[index];
-                let place = self.place(side);
-                match measure::run(self, cell, side, &place) {
-                    Ok(sample) => {
-                        progress(&describe(&side.label, &sample));
-                        sides[index].samples.push(sample);
-                    }
-                    Err(error) => {
-                        progress(&format!("{}: {error:#}", side.label));
-                        sides[index].failed = Some(format!("{error:#}"));
-                    }
+                Err(error) => {
+                    progress(&format!("{}: {error:#}", side.label));
+                    sides[index].failed = Some(format!("{error:#}"));
+                    None
                 }
+            }
+        });
+        for round in rounds.kept {
+            for (side, sample) in sides.iter_mut().zip(round) {
+                side.samples.extend(sample);
             }
         }
         let same = cell.same.and_then(|(first, second)| {
@@ -238,6 +244,8 @@ impl Bench {
             row: cell.row,
             name: cell.name.clone(),
             timing: cell.timing,
+            repeated: rounds.repeated,
+            disturbed: rounds.disturbed,
             sides,
             same,
             verdicts,
@@ -350,6 +358,10 @@ pub struct Outcome {
     pub name: String,
     /// Length of a trial.
     pub timing: Timing,
+    /// Rounds that were run again because the hypervisor took the core.
+    pub repeated: usize,
+    /// Rounds that count although it did.
+    pub disturbed: usize,
     /// Everyone's samples.
     pub sides: Vec<SideOutcome>,
     /// How far apart equals came out.

@@ -17,6 +17,7 @@ pub mod peers;
 pub mod process;
 pub mod report;
 pub mod rng;
+pub mod rounds;
 pub mod scenario;
 pub mod stats;
 pub mod storage;

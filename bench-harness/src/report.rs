@@ -12,6 +12,7 @@ use crate::clock::SECOND_NS;
 use crate::compare::{Bar, Judgement, Outcome, Verdict};
 use crate::load::trial::{Limit, Transport};
 use crate::machine::Machine;
+use crate::rounds;
 
 /// Version of the JSON's shape.
 pub const SCHEMA: &str = "bench-cache/1";
@@ -198,9 +199,22 @@ fn align(rows: &[Vec<String>]) -> String {
     text
 }
 
+/// What is said when the hypervisor took the core.
+#[must_use]
+pub fn disturbance(repeated: usize, disturbed: usize) -> Option<String> {
+    (repeated > 0).then(|| {
+        format!(
+            "{repeated} rounds were run again and {disturbed} count although the hypervisor took \
+             more than {:.0} % of a core",
+            rounds::STOLEN_MAX * 100.0
+        )
+    })
+}
+
 /// What a reader of a cell must know beside its figures.
 fn notes(cell: &Outcome) -> Vec<String> {
     let mut notes = Vec::new();
+    notes.extend(disturbance(cell.repeated, cell.disturbed));
     if let Some(same) = cell.same.filter(|same| same.ratio.is_solid() && !same.ratio.covers(1.0)) {
         notes.push(format!(
             "equal servers came out {:.3} apart: smaller differences mean nothing here",

@@ -96,18 +96,6 @@ pub fn ratio_of_medians(pairs: &[(f64, f64)], seed: u64) -> Option<Ratio> {
     Some(Ratio { ratio, low: at(0.025), high: at(0.975), pairs: pairs.len() })
 }
 
-/// The order of trials: `rounds` rounds of every side once, each second round in reverse, so a
-/// steady drift hits all sides alike. Two sides give A B, B A, A B, B A, …
-#[must_use]
-pub fn alternating(sides: usize, rounds: usize) -> Vec<Vec<usize>> {
-    (0..rounds)
-        .map(|round| {
-            let forward = 0..sides;
-            if round % 2 == 0 { forward.collect() } else { forward.rev().collect() }
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -159,11 +147,5 @@ mod tests {
         assert_eq!(ratio_of_medians(&pairs, 9), ratio_of_medians(&pairs, 9));
         assert_eq!(ratio_of_medians(&[], 9), None);
         assert_eq!(ratio_of_medians(&[(0.0, 1.0)], 9), None);
-    }
-
-    #[test]
-    fn sides_alternate_and_every_round_has_each_once() {
-        assert_eq!(alternating(2, 4), [[0, 1], [1, 0], [0, 1], [1, 0]]);
-        assert_eq!(alternating(3, 2), [[0, 1, 2], [2, 1, 0]]);
     }
 }

@@ -21,6 +21,7 @@ use serde::Serialize;
 
 use crate::machine::Machine;
 use crate::stats::{self, Ratio};
+use crate::{report, rounds};
 
 /// What to run.
 #[derive(Clone, Debug)]
@@ -98,6 +99,10 @@ pub struct Cell {
     pub sides: Vec<Side>,
     /// Bars.
     pub claims: Vec<Claim>,
+    /// Rounds that were run again because the hypervisor took the core.
+    pub repeated: usize,
+    /// Rounds that count although it did.
+    pub disturbed: usize,
 }
 
 /// Everything a run found.
@@ -117,18 +122,18 @@ type Contender<'a> = (&'static str, Box<dyn Fn() -> Result<Figures> + 'a>);
 /// Runs the sides in alternation; one that fails is reported and left out.
 fn alternate(name: &str, rounds: usize, contenders: &[Contender<'_>], report: &mut Report) -> Cell {
     let sides = contenders.iter().map(|(name, _)| Side { name, trials: Vec::new() });
-    let mut cell = Cell { name: name.to_owned(), sides: sides.collect(), claims: Vec::new() };
-    for order in stats::alternating(contenders.len(), rounds) {
-        for side in order {
-            match contenders[side].1() {
-                Ok(figures) => cell.sides[side].trials.push(figures),
-                Err(error) => {
-                    report.skipped.push(format!("{name}, {}: {error:#}", contenders[side].0));
-                }
-            }
+    let rounds = rounds::run(contenders.len(), rounds, |side| {
+        let (who, trial) = &contenders[side];
+        trial().map_err(|error| report.skipped.push(format!("{name}, {who}: {error:#}"))).ok()
+    });
+    let (repeated, disturbed) = (rounds.repeated, rounds.disturbed);
+    let mut sides: Vec<Side> = sides.collect();
+    for round in rounds.kept {
+        for (side, figures) in sides.iter_mut().zip(round) {
+            side.trials.extend(figures);
         }
     }
-    cell
+    Cell { name: name.to_owned(), sides, claims: Vec::new(), repeated, disturbed }
 }
 
 impl Cell {
@@ -183,6 +188,9 @@ impl Report {
                     let _ = write!(text, " {figure} {:.2}", side.median(figure));
                 }
                 text.push('\n');
+            }
+            if let Some(note) = report::disturbance(cell.repeated, cell.disturbed) {
+                let _ = writeln!(text, "  {note}");
             }
             for claim in &cell.claims {
                 let Claim { figure, peer, bar, .. } = claim;

@@ -18,7 +18,7 @@ use view::{Output, Session};
 pub use super::conn::ConnId;
 use super::conn::{Closing, Conn, Conns};
 use super::stream::Stream;
-use crate::driver::{Completion, Fd, ListenOptions, Op, OpId, PeerName};
+use crate::driver::{Completion, Fd, ListenOptions, Op, OpId, Payload, PeerName};
 use crate::error::Error;
 use crate::shard::{Handler, HandlerId, ShardCx};
 
@@ -451,6 +451,20 @@ impl<S: Service> Handler for Server<S> {
             Some(Role::Send) => self.on_sent(ConnId::from_bits(id), completion),
             _ => self.on_op_ended(ConnId::from_bits(id)),
         }
+    }
+
+    fn foresee(&self, local: u64, completion: &Completion) {
+        let (Some(Role::Receive), id) = Role::of(local) else { return };
+        let Payload::Lease(lease) = &completion.payload else { return };
+        if let Some(conn) = self.conns.borrow_mut().get_mut(ConnId::from_bits(id))
+            && conn.backlog.is_empty()
+        {
+            conn.session.foresee(lease, &mut self.shard.borrow_mut());
+        }
+    }
+
+    fn foreseen(&self) {
+        S::Session::foreseen(&mut self.shard.borrow_mut());
     }
 
     fn on_timer(&self, local: u64) {

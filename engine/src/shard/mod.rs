@@ -38,6 +38,13 @@ pub trait Handler {
     /// An operation submitted under `local` completed.
     fn on_completion(&self, local: u64, completion: Completion);
 
+    /// A completion that will be handed over soon, after others of its group: a chance to load the
+    /// memory it needs. Must not change anything.
+    fn foresee(&self, _local: u64, _completion: &Completion) {}
+
+    /// A group was foreseen; its first completion is handed over next.
+    fn foreseen(&self) {}
+
     /// A timer set under `local` is due.
     fn on_timer(&self, local: u64);
 
@@ -99,6 +106,8 @@ struct Inner {
     sleepers: RefCell<ops::Sleepers>,
     /// Replaced as a whole when one is added, so that a turn can hold it without a borrow.
     handlers: RefCell<Rc<[Rc<dyn Handler>]>>,
+    /// Completions that are being handed over.
+    group: RefCell<Vec<Completion>>,
     now: Cell<Instant>,
     rng: RefCell<Rng>,
     log: Log,
@@ -148,6 +157,7 @@ impl ShardCx {
             ops: RefCell::default(),
             sleepers: RefCell::default(),
             handlers: RefCell::new(Rc::from([])),
+            group: RefCell::default(),
             now: Cell::new(now),
             rng: RefCell::new(Rng::new(seed)),
             log,

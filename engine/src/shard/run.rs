@@ -1,6 +1,7 @@
 //! The shard's turn, and how it sleeps.
 
 use std::hint;
+use std::iter;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -22,6 +23,9 @@ pub struct ShardStats {
     /// The longest of them.
     pub stall_max_ns: u64,
 }
+
+/// Completions of a group.
+const GROUP: usize = 32;
 
 /// How often a finished shard looks whether the others have finished too.
 const STOP_POLL_NS: u64 = 1_000_000;
@@ -141,11 +145,35 @@ impl ShardCx {
         );
     }
 
+    /// Hands completions over in groups, so that the cache misses of one group overlap: a group of
+    /// requests over as many connections then waits for memory about once.
     fn dispatch_completions(&self) {
+        let mut group = self.0.group.take();
         loop {
-            let Some(completion) = self.0.driver.borrow_mut().next_completion() else { return };
-            self.dispatch(completion);
+            group
+                .extend(iter::from_fn(|| self.0.driver.borrow_mut().next_completion()).take(GROUP));
+            if group.len() > 1 {
+                self.foresee(&group);
+            }
+            let last = group.len() < GROUP;
+            group.drain(..).for_each(|completion| self.dispatch(completion));
+            if last {
+                break;
+            }
         }
+        self.0.group.replace(group);
+    }
+
+    fn foresee(&self, group: &[Completion]) {
+        let handlers = self.0.handlers.borrow();
+        for completion in group {
+            // Futures and ignored operations have no handler.
+            let kind = (completion.token >> KIND_SHIFT) as usize;
+            if let Some(handler) = kind.checked_sub(1).and_then(|kind| handlers.get(kind)) {
+                handler.foresee(completion.token & LOCAL_MASK, completion);
+            }
+        }
+        handlers.iter().for_each(|handler| handler.foreseen());
     }
 
     fn dispatch(&self, completion: Completion) {

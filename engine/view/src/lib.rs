@@ -70,6 +70,13 @@ pub trait Session {
         now: Instant,
     ) -> Flow<Self::Work>;
 
+    /// `bytes` will be handed to this session soon, after others': a chance to load the memory their
+    /// first frame needs while that of others loads. Must not change what any session does.
+    fn foresee(&self, _bytes: &[u8], _shard: &mut Self::Shard) {}
+
+    /// The sessions of a group were all asked to [`Session::foresee`]; the first of them is next.
+    fn foreseen(_shard: &mut Self::Shard) {}
+
     /// The connection is gone; the last call on this session.
     fn on_close(&mut self, _shard: &mut Self::Shard) {}
 }

@@ -11,7 +11,7 @@
 
 use logic::store::KeyHash;
 use view::{Flow, Input, Instant, Mark, Output};
-use wire::resp::{Args, Limits, ParseState, Parsed, Version, parse_command};
+use wire::resp::{Args, Limits, ParseState, Parsed, Version, likely_key, parse_command};
 
 use crate::{
     clients::ConnInfo,
@@ -457,6 +457,17 @@ impl view::Session for Session {
             }
             _ => Flow::Flush,
         }
+    }
+
+    fn foresee(&self, bytes: &[u8], shard: &mut Shard) {
+        if let Some(key) = likely_key(bytes) {
+            let hash = shard.store.hash(key);
+            shard.ahead.push(self.conn.db, hash);
+        }
+    }
+
+    fn foreseen(shard: &mut Shard) {
+        shard.ahead.load(&shard.store);
     }
 
     fn on_close(&mut self, shard: &mut Shard) {

@@ -8,6 +8,7 @@ use logic::store::{EvictResult, Policy, Store, StoreConfig};
 use view::Instant;
 
 use crate::{
+    ahead::Ahead,
     clients::Clients,
     command::table::Index,
     lock::Locks,
@@ -76,6 +77,8 @@ pub struct Shard {
     pub(crate) clients: Clients,
     pub(crate) locks: Locks,
     pub(crate) parked: Vec<Parked>,
+    /// Keys about to be looked up.
+    pub(crate) ahead: Ahead,
     /// Out while a session runs.
     pub(crate) scratch: Option<Box<Scratch>>,
     pub(crate) next_ticket: u64,
@@ -126,6 +129,7 @@ impl Shard {
             clients: Clients::default(),
             locks: Locks::default(),
             parked: Vec::new(),
+            ahead: Ahead::default(),
             scratch: Some(Box::default()),
             next_ticket: 0,
             started: now,

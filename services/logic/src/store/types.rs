@@ -79,7 +79,7 @@ impl Policy {
 }
 
 /// The seeded hash of a key: computed once per command, used for every step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct KeyHash(pub(crate) u64);
 
 impl KeyHash {
