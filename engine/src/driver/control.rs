@@ -209,6 +209,12 @@ impl Ring {
         let _ = set_tcp_options(borrow(fd), info);
     }
 
+    pub(super) fn cork(&mut self, fd: Fd, on: bool) {
+        self.count_calls(1);
+        // A Unix socket has no packets; a peer that is gone is found out by the next operation.
+        let _ = sockopt::set_tcp_cork(borrow(fd), on);
+    }
+
     pub(super) fn names(&mut self, fd: Fd) -> (PeerName, PeerName) {
         self.count_calls(2);
         let local = rustix::net::getsockname(borrow(fd)).ok();

@@ -209,6 +209,11 @@ impl Driver {
         each!(self, arm => arm.set_tcp(fd, info));
     }
 
+    /// Holds back the partial last packet of what is sent, until this is taken back (TCP_CORK).
+    pub fn cork(&mut self, fd: Fd, on: bool) {
+        each!(self, arm => arm.cork(fd, on));
+    }
+
     /// Names of a socket's two ends: (local, peer).
     #[must_use]
     pub fn names(&mut self, fd: Fd) -> (PeerName, PeerName) {

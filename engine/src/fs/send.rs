@@ -3,8 +3,9 @@
 //!
 //! The range is looked at in windows: cachestat(2) says whether a window is in the page cache; what
 //! is not is read ahead by a kernel worker, one window before it is needed. Cached bytes go out
-//! by non-blocking sendfile(2), a chunk a turn. Invariants: sendfile touches only what was cached
-//! or read ahead a moment ago; other tasks run between two chunks. Next: `driver::Driver::sendfile`.
+//! by non-blocking sendfile(2), at most 256 KiB a turn. Invariants: sendfile touches only what was
+//! cached or read ahead a moment ago; other tasks run between two turns. Next:
+//! `driver::Driver::sendfile`.
 
 use std::future::poll_fn;
 use std::task::Poll;
@@ -15,12 +16,13 @@ use crate::shard::{Pending, ShardCx};
 /// Looked at and read ahead at once.
 const WINDOW_BYTES: u64 = 512 * 1024;
 const PAGE_BYTES: u64 = 4096;
-/// Less per call is dominated by the call; more keeps other connections waiting.
+/// Less per call is dominated by the call.
 const CHUNK_MIN_BYTES: usize = 64 * 1024;
+/// More per turn keeps other connections waiting.
 const CHUNK_MAX_BYTES: usize = 256 * 1024;
 
-/// Sends `len` bytes of `file` from `offset` to the socket `to`, at most `chunk` a turn; how many,
-/// fewer at the file's end.
+/// Sends `len` bytes of `file` from `offset` to the socket `to`, `chunk` at a time; how many, fewer
+/// at the file's end.
 pub(crate) async fn send_range(
     cx: &ShardCx,
     to: Fd,
@@ -33,8 +35,28 @@ pub(crate) async fn send_range(
         cx.driver().file_len(file).map_err(|error| error.errno().unwrap_or(Errno(libc::EBADF)))?;
     let end = offset.saturating_add(len).min(file_len);
     let chunk = chunk.clamp(CHUNK_MIN_BYTES, CHUNK_MAX_BYTES);
+    // Chunks are no multiples of a packet: each would end with a small one.
+    let corked = end.saturating_sub(offset) > chunk as u64;
+    if corked {
+        cx.driver().cork(to, true);
+    }
+    let sent = send_chunks(cx, to, file, offset, end, chunk).await;
+    if corked {
+        cx.driver().cork(to, false);
+    }
+    sent
+}
+
+async fn send_chunks(
+    cx: &ShardCx,
+    to: Fd,
+    file: Fd,
+    offset: u64,
+    end: u64,
+    chunk: usize,
+) -> Result<u64, Errno> {
     let mut windows = Windows { cx, file, end, warm_to: offset, ahead: None };
-    let mut at = offset;
+    let (mut at, mut turn_end) = (offset, offset + CHUNK_MAX_BYTES as u64);
     while at < end {
         if at >= windows.warm_to {
             windows.warm(at).await?;
@@ -46,12 +68,14 @@ pub(crate) async fn send_range(
             Ok(0) => break,
             Ok(moved) => {
                 at += moved as u64;
-                if at < end {
+                if at < end && at >= turn_end {
                     yield_now().await;
+                    turn_end = at + CHUNK_MAX_BYTES as u64;
                 }
             }
             Err(Errno(libc::EAGAIN)) => {
                 cx.perform(Op::PollOut { fd: to }).await.result?;
+                turn_end = at + CHUNK_MAX_BYTES as u64;
             }
             Err(Errno(libc::EINTR)) => {}
             Err(errno) => return Err(errno),

@@ -82,8 +82,8 @@ impl Stream {
     }
 
     /// Sends `len` bytes of a file from `offset`, without their passing through user memory; the
-    /// number sent, smaller at the file's end. At most `chunk` bytes per turn, so that other
-    /// connections keep theirs; ranges that are not cached are read ahead by a kernel worker.
+    /// number sent, smaller at the file's end. `chunk` bytes per call, at most 256 KiB per turn, so
+    /// that other connections keep theirs; ranges that are not cached are read ahead by a kernel worker.
     ///
     /// # Errors
     /// The peer is gone, or the file cannot be read.

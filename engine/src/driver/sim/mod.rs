@@ -303,6 +303,11 @@ impl SimDriver {
         self.stats.calls += 1;
     }
 
+    /// See [`super::Driver::cork`]; there are no packets here.
+    pub const fn cork(&mut self, _fd: Fd, _on: bool) {
+        self.stats.calls += 1;
+    }
+
     /// See [`super::Driver::names`].
     #[must_use]
     pub fn names(&mut self, fd: Fd) -> (PeerName, PeerName) {

@@ -149,6 +149,14 @@ impl Ring {
         self.ring.submission().taskrun() || !self.ring.completion().is_empty()
     }
 
+    /// Whether a call would find nothing to hand over and nothing to collect.
+    fn is_quiet(&mut self) -> bool {
+        let submission = self.ring.submission();
+        let quiet = submission.is_empty() && !submission.taskrun() && !submission.cq_overflow();
+        drop(submission);
+        quiet && self.ring.completion().is_empty()
+    }
+
     fn enter(&mut self, min_complete: u32, timeout_ns: Option<u64>) {
         let to_submit = u32::try_from(self.ring.submission().len()).unwrap_or(u32::MAX);
         self.stats.enters += 1;
@@ -169,6 +177,9 @@ impl Ring {
             return;
         }
         let wait = wait && self.ring.completion().is_empty() && timeout_ns != Some(0);
+        if !wait && self.is_quiet() {
+            return;
+        }
         self.enter(u32::from(wait), if wait { timeout_ns } else { None });
         if wait {
             self.stats.waits += 1;
