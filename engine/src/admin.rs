@@ -100,7 +100,12 @@ impl Handler for Part {
     fn on_timer(&self, _local: u64) {}
 
     fn on_turn(&self) -> bool {
-        self.calls.turn(|asker, ()| self.calls.answer(asker, report(&self.cx)))
+        let serve = |asker, ()| self.calls.answer(asker, report(&self.cx));
+        self.calls.turn(serve, |_, _| {})
+    }
+
+    fn end_turn(&self) {
+        self.calls.flush();
     }
 
     fn park(&self) -> bool {

@@ -230,12 +230,14 @@ impl<S: Service> Server<S> {
             Flow::Flush => self.queue(id, conn),
             Flow::Await(work) => {
                 conn.awaiting = true;
-                let server = self.me();
-                let done = self.service.perform(&server, id, work);
-                self.cx.spawn("session work", async move {
-                    let done = done.await;
-                    server.on_done(id, done);
-                });
+                if let Some(work) = self.service.start(id, work) {
+                    let server = self.me();
+                    let done = self.service.perform(&server, id, work);
+                    self.cx.spawn("session work", async move {
+                        let done = done.await;
+                        server.done(id, done);
+                    });
+                }
             }
             Flow::Close => self.begin_flushing(id, conn),
         }
@@ -252,7 +254,9 @@ impl<S: Service> Server<S> {
         }
     }
 
-    fn on_done(&self, id: ConnId, done: S::Done) {
+    /// The work that a connection awaits is done. Not to be called from within the service's
+    /// [`Service::start`] or the session.
+    pub fn done(&self, id: ConnId, done: S::Done) {
         {
             let mut conns = self.conns.borrow_mut();
             let Some(conn) = conns.get_mut(id) else { return };

@@ -67,6 +67,12 @@ pub trait Service: Sized + 'static {
     /// The bytes that tell the peer why it is refused.
     fn open(&self, info: ConnInfo, shard: &mut Self::Shard) -> Result<Self::Session, Vec<u8>>;
 
+    /// Starts a session's work when that takes no task: [`Server::done`] follows, in a later call.
+    /// Gives the work back otherwise, for [`Service::perform`].
+    fn start(&self, _conn: ConnId, work: Self::Work) -> Option<Self::Work> {
+        Some(work)
+    }
+
     /// Performs a session's work.
     fn perform(
         &self,
@@ -78,6 +84,9 @@ pub trait Service: Sized + 'static {
     /// End of a turn: send what was collected for other shards, take what they sent. Returns
     /// whether work was left.
     fn on_turn(&self, server: &Rc<Server<Self>>) -> bool;
+
+    /// As [`Handler::end_turn`].
+    fn end_turn(&self) {}
 
     /// As [`Handler::park`].
     fn park(&self) -> bool {
@@ -496,6 +505,10 @@ impl<S: Service> Handler for Server<S> {
         again.append(&mut list);
         *list = again;
         more || !list.is_empty()
+    }
+
+    fn end_turn(&self) {
+        self.service.end_turn();
     }
 
     fn park(&self) -> bool {

@@ -50,8 +50,15 @@ pub struct Calls<Q, A> {
 }
 
 struct Waiting<A> {
-    slots: Vec<Option<Sender<A>>>,
+    slots: Vec<Option<Waiter<A>>>,
     free: Vec<u32>,
+}
+
+/// Who waits for an answer.
+enum Waiter<A> {
+    Task(Sender<A>),
+    /// Whoever handed this to [`Calls::try_ask`].
+    Token(u64),
 }
 
 impl<Q, A> fmt::Debug for Calls<Q, A> {
@@ -91,7 +98,7 @@ impl<Q: Send + 'static, A: Send + 'static> Calls<Q, A> {
     /// Asks without waiting for the answer yet.
     pub async fn start(&self, to: usize, question: Q) -> Receiver<A> {
         let (sender, receiver) = once();
-        let mark = self.waiting.borrow_mut().insert(sender);
+        let mark = self.waiting.borrow_mut().insert(Waiter::Task(sender));
         let mut message = Message::Ask(mark, question);
         loop {
             let sent = self.port.borrow_mut().try_send(to, message);
@@ -100,6 +107,27 @@ impl<Q: Send + 'static, A: Send + 'static> Calls<Q, A> {
                 Err(refused) => message = refused,
             }
             self.room.notified().await;
+        }
+    }
+
+    /// Whether shard `to` takes a question now.
+    #[must_use]
+    pub fn has_room(&self, to: usize) -> bool {
+        self.port.borrow_mut().credits(to) > 0
+    }
+
+    /// Asks without a task: [`Calls::turn`] gives the answer, with `token`.
+    ///
+    /// # Errors
+    /// Gives the question back when shard `to` is behind.
+    pub fn try_ask(&self, to: usize, question: Q, token: u64) -> Result<(), Q> {
+        let mark = self.waiting.borrow_mut().insert(Waiter::Token(token));
+        match self.port.borrow_mut().try_send(to, Message::Ask(mark, question)) {
+            Err(Message::Ask(mark, question)) => {
+                self.waiting.borrow_mut().remove(mark);
+                Err(question)
+            }
+            _ => Ok(()),
         }
     }
 
@@ -116,9 +144,9 @@ impl<Q: Send + 'static, A: Send + 'static> Calls<Q, A> {
         }
     }
 
-    /// Once per turn: takes what arrived, hands questions to `serve`, and sends what this turn
-    /// produced. Returns whether more waits.
-    pub fn turn(&self, mut serve: impl FnMut(Asker, Q)) -> bool {
+    /// Once per turn: takes what arrived, hands questions to `serve` and answers to `answered` with
+    /// their tokens, and sends what this turn produced so far. Returns whether more waits.
+    pub fn turn(&self, mut serve: impl FnMut(Asker, Q), mut answered: impl FnMut(u64, A)) -> bool {
         let mut inbox = std::mem::take(&mut *self.inbox.borrow_mut());
         let taken = {
             let mut port = self.port.borrow_mut();
@@ -128,9 +156,11 @@ impl<Q: Send + 'static, A: Send + 'static> Calls<Q, A> {
             match message {
                 Message::Ask(mark, question) => serve(Asker { shard, mark }, question),
                 Message::Answer(mark, answer) => {
-                    let sender = self.waiting.borrow_mut().remove(mark);
-                    if let Some(sender) = sender {
-                        sender.send(answer);
+                    let waiter = self.waiting.borrow_mut().remove(mark);
+                    match waiter {
+                        Some(Waiter::Task(sender)) => sender.send(answer),
+                        Some(Waiter::Token(token)) => answered(token, answer),
+                        None => {}
                     }
                 }
             }
@@ -179,18 +209,18 @@ impl<Q: Send + 'static, A: Send + 'static> Calls<Q, A> {
 }
 
 impl<A> Waiting<A> {
-    fn insert(&mut self, sender: Sender<A>) -> u32 {
+    fn insert(&mut self, waiter: Waiter<A>) -> u32 {
         if let Some(mark) = self.free.pop() {
-            self.slots[mark as usize] = Some(sender);
+            self.slots[mark as usize] = Some(waiter);
             return mark;
         }
-        self.slots.push(Some(sender));
+        self.slots.push(Some(waiter));
         u32::try_from(self.slots.len() - 1).expect("fewer than 2^32 questions outstanding")
     }
 
-    fn remove(&mut self, mark: u32) -> Option<Sender<A>> {
-        let sender = self.slots.get_mut(mark as usize)?.take()?;
+    fn remove(&mut self, mark: u32) -> Option<Waiter<A>> {
+        let waiter = self.slots.get_mut(mark as usize)?.take()?;
         self.free.push(mark);
-        Some(sender)
+        Some(waiter)
     }
 }

@@ -52,6 +52,9 @@ pub trait Handler {
     /// then does not sleep.
     fn on_turn(&self) -> bool;
 
+    /// The turn's tasks have run: a chance to send what they left for other shards.
+    fn end_turn(&self) {}
+
     /// The shard wants to sleep: announces it to the senders of messages and looks once more.
     /// Returns whether nothing has arrived meanwhile.
     fn park(&self) -> bool {

@@ -108,6 +108,7 @@ impl ShardCx {
                 |stall| self.report(stall),
             );
         }
+        handlers.iter().for_each(|handler| handler.end_turn());
         let end_ns = self.0.driver.borrow().now().mono_ns;
         let duration_ns = end_ns.saturating_sub(start.mono_ns);
         if duration_ns > STALL_NS {

@@ -8,15 +8,16 @@
 use view::{Input, Mark, Output};
 
 use crate::{
+    batch::{Batch, Spares},
     command::Conn,
-    work::{Batch, Request, Response},
+    work::{Request, Response},
 };
 
 /// Commands of one batch that run on other shards, and the replies of those between them that ran
 /// here.
 #[derive(Debug, Default)]
 pub(crate) struct Hop {
-    batches: Vec<(u16, Batch)>,
+    batches: Vec<(u16, Box<Batch>)>,
     /// Per command: which batch answers it, or [`HERE`].
     order: Vec<u16>,
     pub(crate) local: Output,
@@ -35,12 +36,19 @@ impl Hop {
     }
 
     /// Hands a command on to a shard.
-    pub(crate) fn push(&mut self, target: u16, conn: &Conn, frame: &[u8], input: &Input<'_>) {
+    pub(crate) fn push(
+        &mut self,
+        target: u16,
+        conn: &Conn,
+        frame: &[u8],
+        input: &Input<'_>,
+        spares: &mut Spares,
+    ) {
         let at = match self.batches.iter().position(|(shard, _)| *shard == target) {
             Some(at) => at,
             None => {
-                let (db, version, no_touch) = (conn.db, conn.version, conn.no_touch);
-                self.batches.push((target, Batch { db, version, no_touch, ..Batch::default() }));
+                let batch = spares.take(conn.db, conn.version, conn.no_touch);
+                self.batches.push((target, batch));
                 self.batches.len() - 1
             }
         };
@@ -51,8 +59,7 @@ impl Hop {
 
     /// One request per shard, in the order the shards were first needed.
     pub(crate) fn take_requests(&mut self) -> Vec<(u16, Request)> {
-        let batches = std::mem::take(&mut self.batches);
-        batches.into_iter().map(|(shard, batch)| (shard, Request::Batch(batch))).collect()
+        self.batches.drain(..).map(|(shard, batch)| (shard, Request::Batch(batch))).collect()
     }
 
     /// Forgets every reply: the connection is closed without a word.
@@ -60,9 +67,13 @@ impl Hop {
         self.order.clear();
     }
 
-    /// Puts the replies in the commands' order.
-    pub(crate) fn assemble(&self, responses: &[Response], out: &mut Output) {
-        let mut taken = vec![(Mark::default(), 0_usize); responses.len()];
+    /// Puts the replies in the commands' order, and is empty again.
+    pub(crate) fn assemble(
+        &mut self,
+        mut responses: Vec<Response>,
+        out: &mut Output,
+        spares: &mut Spares,
+    ) {
         let (mut here, mut here_count) = (Mark::default(), 0);
         for &source in &self.order {
             if source == HERE {
@@ -72,17 +83,24 @@ impl Hop {
                 here_count += 1;
                 continue;
             }
-            let at = usize::from(source);
-            let (Some(Response::Batch { out: replies, ends }), Some((from, count))) =
-                (responses.get(at), taken.get_mut(at))
-            else {
-                wire::resp::reply::error(out.inline_mut(), b"ERR a shard did not answer");
-                continue;
-            };
-            let Some(&end) = ends.get(*count) else { continue };
-            out.append_range(replies, *from, end);
-            *from = end;
-            *count += 1;
+            match responses.get_mut(usize::from(source)) {
+                Some(Response::Batch(batch)) => batch.take_reply(out),
+                _ => wire::resp::reply::error(out.inline_mut(), b"ERR a shard did not answer"),
+            }
         }
+        for response in responses {
+            if let Response::Batch(batch) = response {
+                spares.give_back(batch);
+            }
+        }
+        self.clear();
+    }
+
+    fn clear(&mut self) {
+        self.batches.clear();
+        self.order.clear();
+        self.local.clear();
+        self.local_ends.clear();
+        self.close = false;
     }
 }

@@ -11,9 +11,11 @@
 #![warn(missing_docs)]
 
 mod ahead;
+mod batch;
 pub mod clients;
 pub mod command;
 pub mod config;
+mod group;
 mod hop;
 mod lock;
 mod metrics;

@@ -19,6 +19,7 @@ use wire::resp::{Args, reply};
 use crate::{
     clients::Filter,
     command::{Conn, Cx, Fault, cluster, config, dispatch, info, keyspace, lcs, row::Scope},
+    group::Item,
     shard::Shard,
     work::{LockKeys, Op, Request, Response, Scan},
 };
@@ -41,14 +42,8 @@ pub(crate) enum Target {
 }
 
 /// Where a command runs.
-pub(crate) fn target(
-    shard: &Shard,
-    conn: &Conn,
-    id: Option<u16>,
-    args: &Args,
-    frame: &[u8],
-) -> Target {
-    let Some(id) = id else { return Target::Here };
+pub(crate) fn target(shard: &Shard, conn: &Conn, item: &Item, args: &Args, frame: &[u8]) -> Target {
+    let Some(id) = item.id else { return Target::Here };
     let row = shard.commands.row(id);
     if row.scope != Scope::Keys {
         return Target::Barrier;
@@ -57,10 +52,11 @@ pub(crate) fn target(
     if row.first_key == 0 || refused || !row.accepts(args.len()) {
         return Target::Here;
     }
-    let mut owners =
-        row.key_indices(args.len()).map(|at| shard.topology.owner_of(args.get(at, frame)));
-    let Some(first) = owners.next() else { return Target::Here };
-    if owners.any(|owner| owner != first) {
+    let owner = |at| shard.topology.owner_of(args.get(at, frame));
+    let mut keys = row.key_indices(args.len());
+    let Some(first) = keys.next() else { return Target::Here };
+    let first = item.owner.unwrap_or_else(|| owner(first));
+    if keys.any(|at| owner(at) != first) {
         return Target::Spread;
     }
     if first == shard.index {

@@ -4,16 +4,17 @@
 //! has gone, in order of arrival. Lock requests are answered when granted. Invariant: every request
 //! is answered exactly once, under the token it came with.
 
-use bytes::Bytes;
-use view::{Input, Instant, Mark, Output};
-use wire::resp::{Args, Limits, ParseState, Parsed, parse_command};
+use view::{Input, Instant};
+use wire::resp::{Limits, ParseState, Parsed, parse_command};
 
 use crate::{
+    batch::Batch,
     command::{Conn, Outcome, dispatch},
+    group::{GROUP, Group},
     lock::Wanted,
     multi,
     shard::Shard,
-    work::{Batch, LockKeys, Op, Request, Response},
+    work::{LockKeys, Op, Request, Response},
 };
 
 /// A request that waits for a lock.
@@ -29,32 +30,12 @@ enum Waits {
     Batch(Box<Run>),
 }
 
-/// A batch on its way.
+/// A batch on its way, and how far it has come.
 #[derive(Debug)]
 struct Run {
-    batch: Batch,
+    batch: Box<Batch>,
     at: usize,
     large: usize,
-    out: Output,
-    ends: Vec<Mark>,
-}
-
-impl Batch {
-    /// Appends a frame: by reference when it is large and its input owns it.
-    pub(crate) fn push(&mut self, frame: &[u8], input: &Input<'_>) {
-        self.commands += 1;
-        if frame.len() >= view::INLINE_MAX_BYTES && input.is_owned() {
-            // The frame is what the input holds at this place; only then may it be shared.
-            let rest = input.remaining();
-            if let Some(part) = rest.get(..frame.len())
-                && std::ptr::eq(part, frame)
-            {
-                self.large.push((self.bytes.len(), input.slice(part)));
-                return;
-            }
-        }
-        self.bytes.extend_from_slice(frame);
-    }
 }
 
 impl Shard {
@@ -69,8 +50,7 @@ impl Shard {
     ) {
         match request {
             Request::Batch(batch) => {
-                let run = Run { batch, at: 0, large: 0, out: Output::default(), ends: Vec::new() };
-                self.proceed(token, Box::new(run), now, done);
+                self.proceed(token, Run { batch, at: 0, large: 0 }, now, done);
             }
             Request::Lock { ticket, keys, needs_memory } => {
                 let wanted = self.wanted(keys);
@@ -99,7 +79,7 @@ impl Shard {
             return None;
         }
         let mut done = Vec::with_capacity(1);
-        self.serve(0, Request::Batch(batch), now, &mut done);
+        self.serve(0, Request::Batch(Box::new(batch)), now, &mut done);
         done.pop().map(|(_, response)| response)
     }
 
@@ -125,68 +105,68 @@ impl Shard {
                     done.push((parked.token, self.locked(needs_memory, now)));
                 }
                 Waits::Lock { .. } => self.parked.push(parked),
-                Waits::Batch(run) => self.proceed(parked.token, run, now, done),
+                Waits::Batch(run) => self.proceed(parked.token, *run, now, done),
             }
         }
     }
 
     /// Runs a batch to its end or to the next locked key.
-    fn proceed(
-        &mut self,
-        token: u64,
-        mut run: Box<Run>,
-        now: Instant,
-        done: &mut Vec<(u64, Response)>,
-    ) {
-        let mut args = Args::new();
-        let mut conn = Conn::remote(run.batch.db, run.batch.version, run.batch.no_touch);
-        while run.ends.len() < run.batch.commands {
-            if !self.next_command(&mut run, &mut args, &mut conn, now) {
-                self.parked.push(Parked { token, what: Waits::Batch(run) });
-                return;
-            }
+    fn proceed(&mut self, token: u64, mut run: Run, now: Instant, done: &mut Vec<(u64, Response)>) {
+        let mut group = self.group.take().unwrap_or_default();
+        let mut ended = true;
+        while ended && run.batch.ends.len() < run.batch.commands {
+            ended = self.next_group(&mut run, &mut group, now);
         }
-        let Run { out, ends, .. } = *run;
-        done.push((token, Response::Batch { out, ends }));
+        self.group = Some(group);
+        if ended {
+            done.push((token, Response::Batch(run.batch)));
+        } else {
+            self.parked.push(Parked { token, what: Waits::Batch(Box::new(run)) });
+        }
     }
 
-    /// Runs the next command of a batch; false when it has to wait.
-    fn next_command(
-        &mut self,
-        run: &mut Run,
-        args: &mut Args,
-        conn: &mut Conn,
-        now: Instant,
-    ) -> bool {
-        let owned: Option<&Bytes> =
-            run.batch.large.get(run.large).filter(|(at, _)| *at == run.at).map(|(_, frame)| frame);
+    /// Runs the next group of a batch; false when a command has to wait.
+    fn next_group(&mut self, run: &mut Run, group: &mut Group, now: Instant) -> bool {
+        let Batch { db, version, no_touch, bytes, large, out, ends, .. } = &mut *run.batch;
+        let mut conn = Conn::remote(*db, *version, *no_touch);
+        let (large_at, owned) = match large.get(run.large) {
+            Some((at, frame)) => (*at, (*at == run.at).then_some(frame)),
+            None => (bytes.len(), None),
+        };
         let input = match owned {
             Some(frame) => Input::owned(frame),
-            None => Input::borrowed(run.batch.bytes.get(run.at..).unwrap_or_default()),
+            None => Input::borrowed(bytes.get(run.at..large_at).unwrap_or_default()),
         };
+        let rest = input.remaining();
         let limits = Limits { max_bulk_bytes: usize::MAX >> 1, ..Limits::DEFAULT };
-        let parsed = parse_command(input.remaining(), args, &limits, &mut ParseState::new());
+        let parsed = parse_command(rest, group.first_mut(), &limits, &mut ParseState::new());
         let Parsed::Command { frame_len } = parsed else {
             // Sessions send whole commands only.
-            wire::resp::reply::error(run.out.inline_mut(), b"ERR broken batch between shards");
-            run.at = run.batch.bytes.len();
-            run.large = run.batch.large.len();
-            run.ends.push(run.out.mark());
+            wire::resp::reply::error(out.inline_mut(), b"ERR broken batch between shards");
+            run.at = bytes.len();
+            run.large = large.len();
+            ends.push(out.mark());
             return true;
         };
-        let frame = input.remaining().get(..frame_len).unwrap_or_default();
-        let id = dispatch::find(&self.commands, args, frame);
-        if multi::is_locked(self, conn.db, id, args, frame) {
-            return false;
+        let count = group.collect(rest, frame_len, &limits, GROUP);
+        group.resolve(self, rest, count, conn.db, true);
+        for (item, args) in group.commands(count) {
+            let frame = item.frame(rest);
+            if multi::is_locked(self, conn.db, item.id, args, frame) {
+                return false;
+            }
+            let call = dispatch::Call { args, frame, input: &input, id: item.id, hash: item.hash };
+            let outcome = dispatch::run(call, out, self, &mut conn, now);
+            debug_assert!(
+                !matches!(outcome, Outcome::Wait(_)),
+                "only keyed commands are handed on"
+            );
+            match owned {
+                Some(_) => run.large += 1,
+                None => run.at += item.len,
+            }
+            ends.push(out.mark());
         }
-        let call = dispatch::Call { args, frame, input: &input, id, hash: None };
-        let outcome = dispatch::run(call, &mut run.out, self, conn, now);
-        debug_assert!(!matches!(outcome, Outcome::Wait(_)), "only keyed commands are handed on");
-        match owned {
-            Some(_) => run.large += 1,
-            None => run.at += frame_len,
-        }
-        run.ends.push(run.out.mark());
         true
     }
 }

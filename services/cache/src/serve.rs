@@ -131,6 +131,7 @@ pub fn start(
         locks_seen: Cell::new(0),
         asked: RefCell::default(),
         answers: RefCell::default(),
+        exchanges: RefCell::default(),
     };
     let server = Server::new(cx, cache, shard, config);
     crate::metrics::install(&server);
@@ -179,6 +180,49 @@ impl Asked {
     }
 }
 
+/// A pipeline's batches that other shards run.
+struct Exchange {
+    conn: ConnId,
+    responses: Vec<Option<Response>>,
+    missing: usize,
+}
+
+/// Exchanges under way, by number.
+#[derive(Default)]
+struct Exchanges {
+    slots: Vec<Option<Exchange>>,
+    free: Vec<usize>,
+}
+
+/// A token names the exchange, and in its low bits which of the exchange's requests.
+const REQUEST_BITS: u32 = 16;
+
+impl Exchanges {
+    fn insert(&mut self, exchange: Exchange) -> u64 {
+        if let Some(index) = self.free.pop() {
+            self.slots[index] = Some(exchange);
+            return index as u64;
+        }
+        self.slots.push(Some(exchange));
+        self.slots.len() as u64 - 1
+    }
+
+    /// Takes a response; the exchange, when that was the last.
+    fn answered(&mut self, token: u64, response: Response) -> Option<Exchange> {
+        let index = (token >> REQUEST_BITS) as usize;
+        let request = (token & ((1 << REQUEST_BITS) - 1)) as usize;
+        let slot = self.slots.get_mut(index)?;
+        let exchange = slot.as_mut()?;
+        *exchange.responses.get_mut(request)? = Some(response);
+        exchange.missing -= 1;
+        if exchange.missing > 0 {
+            return None;
+        }
+        self.free.push(index);
+        slot.take()
+    }
+}
+
 /// The cache of one shard.
 pub struct Cache {
     calls: Rc<Calls<Request, Response>>,
@@ -187,9 +231,19 @@ pub struct Cache {
     locks_seen: Cell<u64>,
     asked: RefCell<Asked>,
     answers: RefCell<Vec<(u64, Response)>>,
+    exchanges: RefCell<Exchanges>,
 }
 
 impl Cache {
+    /// Takes the answer of another shard to one of a connection's batches.
+    fn answered(&self, server: &Server<Self>, token: u64, response: Response) {
+        let exchange = self.exchanges.borrow_mut().answered(token, response);
+        if let Some(exchange) = exchange {
+            let responses = exchange.responses.into_iter().flatten().collect();
+            server.done(exchange.conn, Done::Exchange(responses));
+        }
+    }
+
     /// Handles a request to this shard; answers whatever can be answered now.
     fn serve(&self, server: &Server<Self>, waiter: Waiter, request: Request) {
         let token = self.asked.borrow_mut().insert(waiter);
@@ -262,6 +316,25 @@ impl Service for Cache {
         Ok(Session::new(info, shard, self.calls.now()))
     }
 
+    fn start(&self, conn: ConnId, work: Work) -> Option<Work> {
+        let Work::Exchange(requests) = work else { return Some(work) };
+        let direct = |(to, request): &(u16, Request)| {
+            matches!(request, Request::Batch(_)) && self.calls.has_room(usize::from(*to))
+        };
+        if !requests.iter().all(direct) {
+            return Some(Work::Exchange(requests));
+        }
+        let missing = requests.len();
+        let responses = (0..missing).map(|_| None).collect();
+        let number = self.exchanges.borrow_mut().insert(Exchange { conn, responses, missing });
+        for (index, (to, request)) in requests.into_iter().enumerate() {
+            let token = number << REQUEST_BITS | index as u64;
+            let sent = self.calls.try_ask(usize::from(to), request, token);
+            assert!(sent.is_ok(), "there was room for one request to each shard");
+        }
+        None
+    }
+
     fn perform(
         &self,
         server: &Rc<Server<Self>>,
@@ -287,15 +360,20 @@ impl Service for Cache {
     }
 
     fn on_turn(&self, server: &Rc<Server<Self>>) -> bool {
-        let more = self.calls.turn(|asker, request| {
-            self.serve(server, Waiter::Remote(asker), request);
-        });
+        let more = self.calls.turn(
+            |asker, request| self.serve(server, Waiter::Remote(asker), request),
+            |token, response| self.answered(server, token, response),
+        );
         let generation = server.shard().borrow().locks_generation();
         if self.locks_seen.replace(generation) != generation {
             self.unlocked.notify_all();
         }
         Self::close_killed(server);
         more
+    }
+
+    fn end_turn(&self) {
+        self.calls.flush();
     }
 
     fn park(&self) -> bool {

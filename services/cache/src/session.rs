@@ -9,13 +9,13 @@
 //! has been handed on; per call at most [`MAX_COMMANDS`] commands or [`MAX_OUTPUT_BYTES`] of output
 //! beyond the command that crosses it; an idle session owns no buffer.
 
-use logic::store::KeyHash;
 use view::{Flow, Input, Instant, Mark, Output};
 use wire::resp::{Args, Limits, ParseState, Parsed, Version, likely_key, parse_command};
 
 use crate::{
     clients::ConnInfo,
     command::{Conn, Outcome, Waiting, dispatch},
+    group::{Group, Item},
     hop::Hop,
     multi::{self, Multi},
     shard::Shard,
@@ -26,8 +26,6 @@ use crate::{
 pub const MAX_COMMANDS: usize = 128;
 /// No further command is started once this much output was added in a call.
 pub const MAX_OUTPUT_BYTES: usize = 64 << 10;
-/// Commands looked up and prefetched together.
-const GROUP: usize = 16;
 /// An announced frame of this size and more is asked for in one allocation.
 const WANT_MIN_BYTES: usize = 32 << 10;
 
@@ -36,33 +34,16 @@ const WANT_MIN_BYTES: usize = 32 << 10;
 pub struct Session {
     conn: Conn,
     parse: ParseState,
-    pending: Option<Box<Pending>>,
+    pending: Option<Pending>,
 }
 
 /// What the last `Await` is for.
 #[derive(Debug)]
 enum Pending {
-    Hop(Hop),
-    Multi(Multi),
+    Hop(Box<Hop>),
+    Multi(Box<Multi>),
     Sleep,
     Locked,
-}
-
-/// Storage for one group of commands, reused by all sessions of a shard.
-#[derive(Debug, Default)]
-pub(crate) struct Scratch {
-    args: [Args; GROUP],
-    items: [Item; GROUP],
-}
-
-/// One parsed command of a group.
-#[derive(Clone, Copy, Debug, Default)]
-struct Item {
-    start: usize,
-    len: usize,
-    /// Its id; `None` for an unknown command.
-    id: Option<u16>,
-    hash: Option<KeyHash>,
 }
 
 /// What a command did to the batch.
@@ -120,7 +101,7 @@ impl Session {
         out: &mut Output,
         shard: &mut Shard,
         now: Instant,
-        scratch: &mut Scratch,
+        group: &mut Group,
     ) -> Flow<Work> {
         let full = out.len() + MAX_OUTPUT_BYTES;
         let bytes = input.remaining();
@@ -129,7 +110,7 @@ impl Session {
         let mut turn = Turn { out, start, shard, now, hop: None, bytes };
         let mut budget = MAX_COMMANDS;
         let flow = loop {
-            let first = &mut scratch.args[0];
+            let first = group.first_mut();
             let len = match parse_command(turn.bytes, first, &limits, &mut self.parse) {
                 Parsed::Command { frame_len } => frame_len,
                 Parsed::Incomplete { need } => {
@@ -143,9 +124,10 @@ impl Session {
                     break Flow::Close;
                 }
             };
-            let count = turn.collect(len, &limits, scratch, budget);
-            turn.resolve(scratch, count, self.conn.db);
-            if let Some(flow) = self.group(&mut turn, input, scratch, count) {
+            let count = group.collect(turn.bytes, len, &limits, budget);
+            let local = turn.shard.count == 1;
+            group.resolve(turn.shard, turn.bytes, count, self.conn.db, local);
+            if let Some(flow) = self.group(&mut turn, input, group, count) {
                 break flow;
             }
             budget -= count;
@@ -169,13 +151,12 @@ impl Session {
         &mut self,
         turn: &mut Turn<'_, '_>,
         input: &mut Input<'_>,
-        scratch: &mut Scratch,
+        group: &mut Group,
         count: usize,
     ) -> Option<Flow<Work>> {
-        let group = turn.bytes;
-        for (item, args) in scratch.items.iter().zip(&scratch.args).take(count) {
-            let frame = group.get(item.start..item.start + item.len).unwrap_or_default();
-            match self.step(turn, input, item, args, frame) {
+        let bytes = turn.bytes;
+        for (item, args) in group.commands(count) {
+            match self.step(turn, input, item, args, item.frame(bytes)) {
                 Step::Next => {}
                 Step::Barrier => return Some(Flow::Flush),
                 Step::Locked => {
@@ -188,7 +169,7 @@ impl Session {
                 }
             }
             input.consume(item.len);
-            turn.bytes = group.get(item.start + item.len..).unwrap_or_default();
+            turn.bytes = bytes.get(item.start + item.len..).unwrap_or_default();
         }
         None
     }
@@ -237,11 +218,11 @@ impl Session {
         match waiting {
             Waiting::Sleep { us } => {
                 turn.shard.blocked += 1;
-                self.pending = Some(Box::new(Pending::Sleep));
+                self.pending = Some(Pending::Sleep);
                 Flow::Await(Work::Sleep { us })
             }
             Waiting::Multi(multi) => {
-                self.advance(multi, Vec::new(), turn.out, turn.shard, turn.now)
+                self.advance(Box::new(multi), Vec::new(), turn.out, turn.shard, turn.now)
             }
         }
     }
@@ -249,7 +230,7 @@ impl Session {
     /// Next step of a command over several shards.
     fn advance(
         &mut self,
-        mut multi: Multi,
+        mut multi: Box<Multi>,
         responses: Vec<Response>,
         out: &mut Output,
         shard: &mut Shard,
@@ -259,7 +240,7 @@ impl Session {
             Some(requests) => {
                 shard.stats.hop_requests +=
                     requests.iter().filter(|(target, _)| *target != shard.index).count() as u64;
-                self.pending = Some(Box::new(Pending::Multi(multi)));
+                self.pending = Some(Pending::Multi(multi));
                 Flow::Await(Work::Exchange(requests))
             }
             None if shard.clients.take_own_kill(self.conn.id) => Flow::Close,
@@ -278,7 +259,7 @@ impl Session {
         frame: &[u8],
         input: &Input<'_>,
     ) -> Place {
-        let target = match multi::target(turn.shard, &self.conn, item.id, args, frame) {
+        let target = match multi::target(turn.shard, &self.conn, item, args, frame) {
             multi::Target::Here => return Place::Here,
             multi::Target::Locked => return Place::Stop(Step::Locked),
             multi::Target::Barrier if turn.hop.is_some() => return Place::Stop(Step::Barrier),
@@ -305,8 +286,8 @@ impl Session {
             }
             multi::Target::There { shard, moved: None } => shard,
         };
-        let hop = turn.hop.get_or_insert_default();
-        hop.push(target, &self.conn, frame, input);
+        let hop = turn.hop.get_or_insert_with(|| turn.shard.spare_hops.pop().unwrap_or_default());
+        hop.push(target, &self.conn, frame, input, &mut turn.shard.spares);
         turn.shard.stats.hopped_commands += 1;
         Place::Done
     }
@@ -315,14 +296,14 @@ impl Session {
     fn finish(&mut self, hop: Option<Box<Hop>>, flow: Flow<Work>, shard: &mut Shard) -> Flow<Work> {
         let Some(mut hop) = hop else {
             if let Flow::Await(Work::Locked) = flow {
-                self.pending = Some(Box::new(Pending::Locked));
+                self.pending = Some(Pending::Locked);
             }
             return flow;
         };
         hop.close = matches!(flow, Flow::Close);
         let requests = hop.take_requests();
         shard.stats.hop_requests += requests.len() as u64;
-        self.pending = Some(Box::new(Pending::Hop(*hop)));
+        self.pending = Some(Pending::Hop(hop));
         Flow::Await(Work::Exchange(requests))
     }
 
@@ -354,61 +335,6 @@ impl Turn<'_, '_> {
         }
         Flow::Close
     }
-
-    /// Parses up to a group of commands; the first is already in the scratch. How many there are.
-    #[inline]
-    fn collect(
-        &self,
-        first_len: usize,
-        limits: &Limits,
-        scratch: &mut Scratch,
-        budget: usize,
-    ) -> usize {
-        scratch.items[0] = Item { start: 0, len: first_len, id: None, hash: None };
-        let mut at = first_len;
-        let mut count = 1;
-        if at == self.bytes.len() {
-            return count;
-        }
-        let most = GROUP.min(budget);
-        for (item, args) in scratch.items.iter_mut().zip(&mut scratch.args).take(most).skip(1) {
-            let rest = self.bytes.get(at..).unwrap_or_default();
-            // A frame that does not parse here is looked at again as the first of its group.
-            let parsed = parse_command(rest, args, limits, &mut ParseState::new());
-            let Parsed::Command { frame_len } = parsed else { break };
-            *item = Item { start: at, len: frame_len, id: None, hash: None };
-            at += frame_len;
-            count += 1;
-        }
-        count
-    }
-
-    /// Looks the commands up and, when there are several, loads what their keys will need.
-    #[inline]
-    fn resolve(&self, scratch: &mut Scratch, count: usize, db: u16) {
-        for (item, args) in scratch.items.iter_mut().zip(&scratch.args).take(count) {
-            let frame = self.bytes.get(item.start..item.start + item.len).unwrap_or_default();
-            item.id = dispatch::find(&self.shard.commands, args, frame);
-            let Some(id) = item.id else { continue };
-            let key = usize::from(self.shard.commands.row(id).first_key);
-            if key != 0 && key < args.len() {
-                item.hash = Some(self.shard.store.hash(args.get(key, frame)));
-            }
-        }
-        if count == 1 {
-            return;
-        }
-        let store = &self.shard.store;
-        let items = scratch.items.get(..count).unwrap_or_default();
-        let mut sink = 0_u32;
-        for hash in items.iter().filter_map(|item| item.hash) {
-            sink ^= store.touch_bucket(db, hash);
-        }
-        for hash in items.iter().filter_map(|item| item.hash) {
-            sink ^= store.touch_record(db, hash);
-        }
-        std::hint::black_box(sink);
-    }
 }
 
 impl view::Session for Session {
@@ -424,9 +350,9 @@ impl view::Session for Session {
         now: Instant,
     ) -> Flow<Work> {
         // A pointer leaves the shard and comes back; nothing is copied or allocated.
-        let mut scratch = shard.scratch.take().unwrap_or_default();
-        let flow = self.run(input, out, shard, now, &mut scratch);
-        shard.scratch = Some(scratch);
+        let mut group = shard.group.take().unwrap_or_default();
+        let flow = self.run(input, out, shard, now, &mut group);
+        shard.group = Some(group);
         if let Some(record) = shard.clients.get_mut(self.conn.slot) {
             record.last_ms = now.unix_ms();
             record.last_command = self.conn.last_command;
@@ -442,10 +368,12 @@ impl view::Session for Session {
         now: Instant,
     ) -> Flow<Work> {
         let Some(pending) = self.pending.take() else { return Flow::Flush };
-        match (*pending, done) {
-            (Pending::Hop(hop), Done::Exchange(responses)) => {
-                hop.assemble(&responses, out);
-                if hop.close { Flow::Close } else { Flow::Flush }
+        match (pending, done) {
+            (Pending::Hop(mut hop), Done::Exchange(responses)) => {
+                let close = hop.close;
+                hop.assemble(responses, out, &mut shard.spares);
+                shard.keep_hop(hop);
+                if close { Flow::Close } else { Flow::Flush }
             }
             (Pending::Multi(multi), Done::Exchange(responses)) => {
                 self.advance(multi, responses, out, shard, now)
@@ -471,7 +399,7 @@ impl view::Session for Session {
     }
 
     fn on_close(&mut self, shard: &mut Shard) {
-        if matches!(self.pending.as_deref(), Some(Pending::Sleep)) {
+        if matches!(self.pending, Some(Pending::Sleep)) {
             shard.blocked = shard.blocked.saturating_sub(1);
         }
         shard.clients.close(self.conn.slot);

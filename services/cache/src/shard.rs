@@ -9,12 +9,14 @@ use view::Instant;
 
 use crate::{
     ahead::Ahead,
+    batch::Spares,
     clients::Clients,
     command::table::Index,
+    group::Group,
+    hop::Hop,
     lock::Locks,
     remote::Parked,
     route::Topology,
-    session::Scratch,
     settings::Settings,
     stats::{CpuTime, Report, Stats},
 };
@@ -80,7 +82,9 @@ pub struct Shard {
     /// Keys about to be looked up.
     pub(crate) ahead: Ahead,
     /// Out while a session runs.
-    pub(crate) scratch: Option<Box<Scratch>>,
+    pub(crate) group: Option<Box<Group>>,
+    pub(crate) spares: Spares,
+    pub(crate) spare_hops: Vec<Box<Hop>>,
     pub(crate) next_ticket: u64,
     pub(crate) started: Instant,
     pub(crate) config: ShardConfig,
@@ -100,6 +104,11 @@ pub struct Tick {
     /// More is due: tick again soon.
     pub more: bool,
 }
+
+/// Hops kept for the next batches.
+const SPARE_HOPS_MAX: usize = 64;
+/// One whose buffer has grown beyond this is not kept.
+const HOP_MAX_BYTES: usize = 64 << 10;
 
 /// Most keys one write may evict before it is let through or refused.
 const EVICT_PER_WRITE: usize = 64;
@@ -130,7 +139,9 @@ impl Shard {
             locks: Locks::default(),
             parked: Vec::new(),
             ahead: Ahead::default(),
-            scratch: Some(Box::default()),
+            group: Some(Box::default()),
+            spares: Spares::default(),
+            spare_hops: Vec::new(),
             next_ticket: 0,
             started: now,
             config,
@@ -139,6 +150,14 @@ impl Shard {
             cpu: CpuTime::default(),
             sample: (now.mono_ns, 0),
             ops_per_s: 0,
+        }
+    }
+
+    /// Keeps a hop for the next batch.
+    pub(crate) fn keep_hop(&mut self, mut hop: Box<Hop>) {
+        let kept = hop.local.inline_mut().capacity();
+        if self.spare_hops.len() < SPARE_HOPS_MAX && kept <= HOP_MAX_BYTES {
+            self.spare_hops.push(hop);
         }
     }
 

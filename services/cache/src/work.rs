@@ -7,8 +7,8 @@
 //! Invariant: everything here is `Send`; a test asserts it. Next: [`crate::multi`].
 
 use bytes::Bytes;
-use view::{Mark, Output};
-use wire::resp::Version;
+
+pub use crate::batch::Batch;
 
 /// What a session waits for.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ pub enum Done {
 #[derive(Debug)]
 pub enum Request {
     /// Commands of a pipeline whose keys all live there.
-    Batch(Batch),
+    Batch(Box<Batch>),
     /// Hold these keys for a multi-key command; answered when they are held.
     Lock {
         /// Names the command on all shards.
@@ -71,33 +71,11 @@ pub enum LockKeys {
     Some(Vec<(u16, Box<[u8]>)>),
 }
 
-/// Commands as the client sent them.
-#[derive(Debug, Default)]
-pub struct Batch {
-    /// The connection's database.
-    pub db: u16,
-    /// The connection's protocol version.
-    pub version: Version,
-    /// The connection's reads leave the access info alone.
-    pub no_touch: bool,
-    /// Whole frames, one after the other.
-    pub bytes: Vec<u8>,
-    /// Large frames kept by reference, with the offset in `bytes` they come before.
-    pub large: Vec<(usize, Bytes)>,
-    /// How many commands there are.
-    pub commands: usize,
-}
-
 /// A response of one shard.
 #[derive(Debug)]
 pub enum Response {
-    /// Replies to a [`Batch`], and where each one ends.
-    Batch {
-        /// All replies.
-        out: Output,
-        /// The end of each reply.
-        ends: Vec<Mark>,
-    },
+    /// The batch that was asked for, with its replies.
+    Batch(Box<Batch>),
     /// The keys are held.
     Locked {
         /// Memory is full and nothing may go.

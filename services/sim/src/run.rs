@@ -365,12 +365,12 @@ impl Run {
         let key = words.get(1).copied().unwrap_or_default();
         let owner = self.topology.owner_of(key);
         let node = &self.machine.nodes[usize::from(owner)];
-        let batch = Batch { db: db as u16, bytes: frame(words), commands: 1, ..Batch::default() };
+        let batch = Batch::of(db as u16, frame(words));
         let response = node.shard.borrow_mut().execute_batch(batch, self.world.now());
-        let Some(Response::Batch { out, .. }) = response else {
+        let Some(Response::Batch(batch)) = response else {
             return Err(format!("shard {owner} does not answer at the end"));
         };
-        let decoded = decode_reply(&out.to_vec());
+        let decoded = decode_reply(&batch.out.to_vec());
         decoded.ok().flatten().map(|(reply, _)| reply).ok_or_else(|| "no reply".into())
     }
 
