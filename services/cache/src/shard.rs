@@ -84,6 +84,7 @@ pub struct Shard {
     /// Out while a session runs.
     pub(crate) group: Option<Box<Group>>,
     pub(crate) spares: Spares,
+    #[expect(clippy::vec_box, reason = "the boxes travel")]
     pub(crate) spare_hops: Vec<Box<Hop>>,
     pub(crate) next_ticket: u64,
     pub(crate) started: Instant,
