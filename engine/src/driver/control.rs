@@ -137,19 +137,23 @@ fn name_of(addr: Option<rustix::net::SocketAddrAny>) -> PeerName {
     PeerName::Unix(path.unwrap_or_default())
 }
 
+fn clock_ns(clock: rustix::time::ClockId) -> u64 {
+    let time = rustix::time::clock_gettime(clock);
+    time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned()
+}
+
 /// See [`super::Driver`] for what each call means.
 impl Ring {
     pub(super) fn now(&self) -> Instant {
-        let mono = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-        let wall = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
-        let ns = |time: rustix::time::Timespec| {
-            (time.tv_sec.cast_unsigned(), time.tv_nsec.cast_unsigned())
-        };
-        let ((mono_s, mono_ns), (wall_s, wall_ns)) = (ns(mono), ns(wall));
         Instant {
-            mono_ns: mono_s * 1_000_000_000 + mono_ns,
-            unix_us: wall_s * 1_000_000 + wall_ns / 1_000,
+            mono_ns: self.mono_ns(),
+            unix_us: clock_ns(rustix::time::ClockId::Realtime) / 1_000,
         }
+    }
+
+    #[expect(clippy::unused_self, reason = "the other arm has a clock of its own")]
+    pub(super) fn mono_ns(&self) -> u64 {
+        clock_ns(rustix::time::ClockId::Monotonic)
     }
 
     pub(super) fn listen(

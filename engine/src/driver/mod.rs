@@ -168,6 +168,12 @@ impl Driver {
         each!(self, arm => arm.now())
     }
 
+    /// The monotonic clock alone.
+    #[must_use]
+    pub fn mono_ns(&self) -> u64 {
+        each!(self, arm => arm.mono_ns())
+    }
+
     /// Counters.
     #[must_use]
     pub fn stats(&self) -> DriverStats {

@@ -112,6 +112,8 @@ struct Inner {
     /// Completions that are being handed over.
     group: RefCell<Vec<Completion>>,
     now: Cell<Instant>,
+    /// When the last turn ended.
+    ended_ns: Cell<u64>,
     rng: RefCell<Rng>,
     log: Log,
     stopping: Cell<bool>,
@@ -162,6 +164,7 @@ impl ShardCx {
             handlers: RefCell::new(Rc::from([])),
             group: RefCell::default(),
             now: Cell::new(now),
+            ended_ns: Cell::new(now.mono_ns),
             rng: RefCell::new(Rng::new(seed)),
             log,
             stopping: Cell::new(false),

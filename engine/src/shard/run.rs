@@ -104,13 +104,14 @@ impl ShardCx {
             self.0.executor.run(
                 self.0.config.polls_max,
                 pick,
-                || self.0.driver.borrow().now().mono_ns,
+                || self.0.driver.borrow().mono_ns(),
                 |stall| self.report(stall),
             );
         }
         handlers.iter().for_each(|handler| handler.end_turn());
-        let end_ns = self.0.driver.borrow().now().mono_ns;
-        let duration_ns = end_ns.saturating_sub(start.mono_ns);
+        let ended_ns = self.0.driver.borrow().mono_ns();
+        self.0.ended_ns.set(ended_ns);
+        let duration_ns = ended_ns.saturating_sub(start.mono_ns);
         if duration_ns > STALL_NS {
             self.report(Stall { task: "turn", duration_ns });
         }
@@ -265,10 +266,11 @@ impl ShardCx {
                 self.learn_gap(before_ns);
                 return;
             }
+            self.0.ended_ns.set(self.0.driver.borrow().mono_ns());
         }
         if self.park() {
-            let now_ns = self.0.driver.borrow().now().mono_ns;
-            let timeout_ns = deadline_ns.map(|deadline| deadline.saturating_sub(now_ns));
+            let ended_ns = self.0.ended_ns.get();
+            let timeout_ns = deadline_ns.map(|deadline| deadline.saturating_sub(ended_ns));
             self.0.driver.borrow_mut().turn(true, timeout_ns);
         } else {
             self.0.driver.borrow_mut().turn(false, None);
@@ -281,13 +283,13 @@ impl ShardCx {
 
     /// Moving average of the time between running dry and having work again.
     fn learn_gap(&self, before_ns: u64) {
-        let gap = self.0.driver.borrow().now().mono_ns.saturating_sub(before_ns);
+        let gap = self.0.driver.borrow().mono_ns().saturating_sub(before_ns);
         let average = self.0.gap_ns.get().min(1 << 40);
         self.0.gap_ns.set(average - average / 8 + gap / 8);
     }
 
     fn spin(&self, handlers: &[Rc<dyn Handler>], budget_ns: u64) -> bool {
-        let start_ns = self.0.driver.borrow().now().mono_ns;
+        let start_ns = self.0.driver.borrow().mono_ns();
         loop {
             for _ in 0..32 {
                 let mut driver = self.0.driver.borrow_mut();
@@ -300,7 +302,7 @@ impl ShardCx {
                 }
                 hint::spin_loop();
             }
-            let spent_ns = self.0.driver.borrow().now().mono_ns - start_ns;
+            let spent_ns = self.0.driver.borrow().mono_ns() - start_ns;
             if spent_ns > budget_ns {
                 return false;
             }

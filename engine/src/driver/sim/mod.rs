@@ -238,6 +238,12 @@ impl SimDriver {
         self.world.now()
     }
 
+    /// See [`super::Driver::mono_ns`].
+    #[must_use]
+    pub fn mono_ns(&self) -> u64 {
+        self.world.now().mono_ns
+    }
+
     /// Counters since the start.
     pub const fn stats(&self) -> &DriverStats {
         &self.stats
