@@ -72,6 +72,15 @@ pub enum Op {
         /// At most this many bytes.
         len: usize,
     },
+    /// Sends what fits now of `out`, whose bytes must all be inline. The value may be short, and zero
+    /// when the socket is full. A completion that tells of success does not end a sleep: it comes
+    /// with the next turn that finds something, or does not wait.
+    SendNow {
+        /// The socket.
+        fd: Fd,
+        /// What to send.
+        out: Output,
+    },
     /// Sends `out` without its first `skip` bytes. The value may be short.
     Send {
         /// The socket.

@@ -36,15 +36,24 @@ pub(crate) async fn send_range(
     let end = offset.saturating_add(len).min(file_len);
     let chunk = chunk.clamp(CHUNK_MIN_BYTES, CHUNK_MAX_BYTES);
     // Chunks are no multiples of a packet: each would end with a small one.
-    let corked = end.saturating_sub(offset) > chunk as u64;
-    if corked {
-        cx.driver().cork(to, true);
+    let _cork = (end.saturating_sub(offset) > chunk as u64).then(|| Cork::new(cx, to));
+    send_chunks(cx, to, file, offset, end, chunk).await
+}
+
+/// Holds back partial packets as long as it lives.
+struct Cork<'a>(&'a ShardCx, Fd);
+
+impl<'a> Cork<'a> {
+    fn new(cx: &'a ShardCx, fd: Fd) -> Self {
+        cx.driver().cork(fd, true);
+        Self(cx, fd)
     }
-    let sent = send_chunks(cx, to, file, offset, end, chunk).await;
-    if corked {
-        cx.driver().cork(to, false);
+}
+
+impl Drop for Cork<'_> {
+    fn drop(&mut self) {
+        self.0.driver().cork(self.1, false);
     }
-    sent
 }
 
 async fn send_chunks(
@@ -56,12 +65,13 @@ async fn send_chunks(
     chunk: usize,
 ) -> Result<u64, Errno> {
     let mut windows = Windows { cx, file, end, warm_to: offset, ahead: None };
-    let (mut at, mut turn_end) = (offset, offset + CHUNK_MAX_BYTES as u64);
+    let (mut at, mut turn_end) = (offset, offset.saturating_add(CHUNK_MAX_BYTES as u64));
     while at < end {
         if at >= windows.warm_to {
             windows.warm(at).await?;
         }
-        let part = usize::try_from(windows.warm_to - at).unwrap_or(usize::MAX).min(chunk);
+        let part = usize::try_from(windows.warm_to.min(turn_end) - at).unwrap_or(usize::MAX);
+        let part = part.min(chunk);
         let moved = cx.driver().sendfile(to, file, at, part);
         match moved {
             // The file was cut meanwhile.

@@ -254,13 +254,15 @@ impl<S: Service> Server<S> {
         }
     }
 
-    /// The work that a connection awaits is done. Not to be called from within the service's
-    /// [`Service::start`] or the session.
+    /// The work that a connection awaits is done. Not to be called from within the session, the
+    /// service's [`Service::start`], or what [`Service::perform`] does at once.
     pub fn done(&self, id: ConnId, done: S::Done) {
         {
             let mut conns = self.conns.borrow_mut();
             let Some(conn) = conns.get_mut(id) else { return };
             conn.awaiting = false;
+            // It goes on below, or in a turn that has room.
+            let listed = std::mem::replace(&mut conn.queued, true);
             // Also when the peer is gone: work in several steps has to be brought to its end.
             let mut out = self.output(conn);
             let now = self.cx.now();
@@ -269,6 +271,12 @@ impl<S: Service> Server<S> {
             self.follow(id, conn, flow);
             if conn.closing >= Closing::Lingering {
                 conn.pending = Output::default();
+            }
+            if self.turn_is_full() {
+                if !listed {
+                    self.again.borrow_mut().push(id);
+                }
+                return;
             }
         }
         self.resume(id);

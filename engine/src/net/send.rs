@@ -15,6 +15,7 @@ impl<S: Service> Server<S> {
     /// Sends what is pending, if no send is in flight.
     pub(super) fn send(&self, id: ConnId, conn: &mut Conn<S::Session>) {
         if conn.sending || conn.closing >= Closing::Lingering {
+            self.await_end(conn);
             return;
         }
         let out = std::mem::take(&mut conn.pending);
@@ -30,9 +31,23 @@ impl<S: Service> Server<S> {
         conn.sending = true;
         conn.ops_in_flight += 1;
         self.turn_bytes.set(self.turn_bytes.get() + out.len() - skip);
-        let op = Op::Send { fd: conn.fd, out, skip, zero_copy };
+        // Only the next request tells that this one's reply has gone, as long as nobody waits for it.
+        let now = skip == 0 && !zero_copy && out.is_inline() && conn.closing == Closing::Open;
+        let op = match now {
+            true => Op::SendNow { fd: conn.fd, out },
+            false => Op::Send { fd: conn.fd, out, skip, zero_copy },
+        };
         self.submit(Role::Send, id.to_bits(), op);
         conn.sent_skip = skip;
+    }
+
+    /// Sees to it that the shard does not sleep before it hears of the connection's send, when
+    /// something waits for that.
+    pub(super) fn await_end(&self, conn: &Conn<S::Session>) {
+        let waits = conn.closing != Closing::Open || conn.eof || !conn.pending.is_empty();
+        if conn.sending && waits {
+            self.awaits_send.set(true);
+        }
     }
 
     fn keep(&self, out: Output) {
@@ -116,6 +131,7 @@ impl<S: Service> Server<S> {
         self.receive(id);
         let mut conns = self.conns.borrow_mut();
         let Some(conn) = conns.get_mut(id) else { return };
+        self.await_end(conn);
         let quiet = !conn.sending && !conn.awaiting && conn.pending.is_empty();
         if conn.closing == Closing::Open && conn.eof && quiet && !conn.queued {
             // The peer is done, and so are we with what it sent.

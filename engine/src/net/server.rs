@@ -1,8 +1,8 @@
 //! The host of sessions: accepts connections and runs each one's [`Session`] inline, from the
 //! completion that brought its bytes to the send that takes its replies.
 //!
-//! A task exists only while a connection awaits work ([`view::Flow::Await`]); an idle connection holds
-//! no buffer. Invariants: at most one send and one receive of a connection are in flight; bytes
+//! A task exists only while a connection awaits work that needs one ([`Service::perform`]), or is told
+//! why it is refused; an idle connection holds no buffer. Invariants: at most one send and one receive of a connection are in flight; bytes
 //! are handed to a session in order, and not while it awaits; a connection whose peer does not
 //! read stops being read; everything per turn is bounded. Next: `receive` for bytes in, `send` for
 //! bytes out and the end of a connection, `conn` for the states.
@@ -20,6 +20,7 @@ use super::conn::{Closing, Conn, Conns};
 use super::stream::Stream;
 use crate::driver::{Completion, Fd, ListenOptions, Op, OpId, Payload, PeerName};
 use crate::error::Error;
+use crate::exec::sync::within;
 use crate::shard::{Handler, HandlerId, ShardCx};
 
 /// Through which door a connection came.
@@ -81,8 +82,8 @@ pub trait Service: Sized + 'static {
         work: Self::Work,
     ) -> impl Future<Output = Self::Done> + 'static;
 
-    /// End of a turn: send what was collected for other shards, take what they sent. Returns
-    /// whether work was left.
+    /// Once per turn, after its completions and before its tasks: take what other shards sent, send
+    /// what was collected for them. Returns whether work was left.
     fn on_turn(&self, server: &Rc<Server<Self>>) -> bool;
 
     /// As [`Handler::end_turn`].
@@ -163,7 +164,7 @@ pub struct ServerStats {
 /// Replies of one turn: copying them into sockets is what makes a turn long.
 const TURN_OUTPUT_MAX_BYTES: usize = 2 << 20;
 
-/// Peers that are told at a time why they are not served; more are hung up on.
+/// Peers at a time that are told why they are not served until they have heard it.
 const REFUSING_MAX: usize = 256;
 
 struct Listening {
@@ -190,6 +191,8 @@ pub struct Server<S: Service> {
     pub(super) stats: RefCell<ServerStats>,
     next_id: Cell<u64>,
     refusing: Cell<usize>,
+    /// A connection waits for the end of its send, of which a sleep would not tell.
+    pub(super) awaits_send: Cell<bool>,
     pub(super) stopping: Cell<bool>,
     me: Weak<Self>,
 }
@@ -255,6 +258,7 @@ impl<S: Service> Server<S> {
             stats: RefCell::default(),
             next_id: Cell::new(1),
             refusing: Cell::new(0),
+            awaits_send: Cell::new(false),
             stopping: Cell::new(false),
             me: me.clone(),
         });
@@ -392,15 +396,20 @@ impl<S: Service> Server<S> {
     /// Tells a peer why it is not served, as long as there are not too many to tell.
     fn refuse(&self, stream: Stream, why: Output) {
         if self.refusing.get() == REFUSING_MAX {
-            return;
+            // Usually heard all the same: the stream is shut down and closed behind it.
+            let send = Op::Send { fd: stream.fd(), out: why, skip: 0, zero_copy: false };
+            return self.cx.submit_ignored(send);
         }
         self.refusing.set(self.refusing.get() + 1);
         let server = self.me();
         self.cx.spawn("refusal", async move {
-            // Somebody who is gone need not know.
-            if stream.send(why).await.is_ok() {
-                stream.finish(server.config.linger_ns).await;
-            }
+            let tell = async {
+                // Somebody who is gone need not know.
+                if stream.send(why).await.is_ok() {
+                    stream.finish(server.config.linger_ns).await;
+                }
+            };
+            within(tell, server.cx.sleep(server.config.flush_ns)).await;
             server.refusing.set(server.refusing.get() - 1);
         });
     }
@@ -487,9 +496,9 @@ impl<S: Service> Handler for Server<S> {
     }
 
     fn on_turn(&self) -> bool {
+        self.turn_bytes.set(0);
         let more = self.service.on_turn(&self.me());
         self.feed_starved();
-        self.turn_bytes.set(0);
         let mut again = std::mem::take(&mut *self.again.borrow_mut());
         let mut done = 0;
         for &id in &again {
@@ -512,7 +521,7 @@ impl<S: Service> Handler for Server<S> {
     }
 
     fn park(&self) -> bool {
-        self.service.park()
+        !self.awaits_send.take() && self.service.park()
     }
 
     fn unpark(&self) {

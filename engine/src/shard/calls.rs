@@ -4,7 +4,7 @@
 //! (an asker waits when a ring is full), and answers by the questions outstanding, so nothing here
 //! grows without bound. Next: `mesh` for the rings, `Server::on_turn` for who polls.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fmt;
 use std::rc::Rc;
@@ -46,7 +46,25 @@ pub struct Calls<Q, A> {
     /// Answers that found their ring full.
     held: RefCell<VecDeque<(Asker, A)>>,
     room: Notify,
+    /// Tasks that wait for it.
+    waits_for_room: Cell<usize>,
     inbox: RefCell<Vec<(usize, Message<Q, A>)>>,
+}
+
+/// Counts a task that waits for room, also when it is dropped meanwhile.
+struct Waits<'a>(&'a Cell<usize>);
+
+impl<'a> Waits<'a> {
+    fn new(count: &'a Cell<usize>) -> Self {
+        count.set(count.get() + 1);
+        Self(count)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
 }
 
 struct Waiting<A> {
@@ -80,6 +98,7 @@ impl<Q: Send + 'static, A: Send + 'static> Calls<Q, A> {
             waiting: RefCell::new(Waiting { slots: Vec::new(), free: Vec::new() }),
             held: RefCell::default(),
             room: Notify::default(),
+            waits_for_room: Cell::new(0),
             inbox: RefCell::default(),
         })
     }
@@ -106,14 +125,16 @@ impl<Q: Send + 'static, A: Send + 'static> Calls<Q, A> {
                 Ok(()) => return receiver,
                 Err(refused) => message = refused,
             }
+            let _waits = Waits::new(&self.waits_for_room);
             self.room.notified().await;
         }
     }
 
-    /// Whether shard `to` takes a question now.
+    /// Whether shard `to` takes a question now, and nobody waits to send something.
     #[must_use]
     pub fn has_room(&self, to: usize) -> bool {
-        self.port.borrow_mut().credits(to) > 0
+        let waits = !self.held.borrow().is_empty() || self.waits_for_room.get() > 0;
+        !waits && self.port.borrow_mut().credits(to) > 0
     }
 
     /// Asks without a task: [`Calls::turn`] gives the answer, with `token`.
@@ -152,6 +173,8 @@ impl<Q: Send + 'static, A: Send + 'static> Calls<Q, A> {
             let mut port = self.port.borrow_mut();
             port.poll(POLL_MAX, |from, message| inbox.push((from, message)))
         };
+        // Before new questions can take the room.
+        self.send_held();
         for (shard, message) in inbox.drain(..) {
             match message {
                 Message::Ask(mark, question) => serve(Asker { shard, mark }, question),
@@ -194,6 +217,10 @@ impl<Q: Send + 'static, A: Send + 'static> Calls<Q, A> {
 
     /// As `Handler::park`.
     pub fn park(&self) -> bool {
+        let held = self.held.borrow().front().map(|(asker, _)| asker.shard);
+        if held.is_some_and(|to| self.port.borrow_mut().credits(to) > 0) {
+            return false;
+        }
         self.port.borrow_mut().park()
     }
 

@@ -2,8 +2,8 @@
 //! that moves them all forward.
 //!
 //! A turn: collect completions and hand each to whoever submitted the operation (a service's
-//! connection inline, or a waiting task), fire due timers, let the services do their end-of-turn
-//! work, poll ready tasks; then one enter submits everything the turn queued and waits if nothing
+//! connection inline, or a waiting task), fire due timers, let the services do their work of the
+//! turn, poll ready tasks, let the services send what those left; then one enter submits everything the turn queued and waits if nothing
 //! is left to do. Invariants: no borrow of the driver is held while a handler runs; every loop of
 //! a turn is bounded. Next: `run` for the loop and the sleep, `mesh` for messages between shards,
 //! `net::server` for the handler that serves connections.
@@ -112,7 +112,7 @@ struct Inner {
     /// Completions that are being handed over.
     group: RefCell<Vec<Completion>>,
     now: Cell<Instant>,
-    /// When the last turn ended.
+    /// When the last turn, or the spinning after it, ended.
     ended_ns: Cell<u64>,
     rng: RefCell<Rng>,
     log: Log,

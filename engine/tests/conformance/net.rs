@@ -91,6 +91,52 @@ fn multishot_receive_ends_with_a_reset(arm: &mut Arm) {
     arm.driver.close_now(pair.server);
 }
 
+fn a_send_that_may_not_wait_is_whole_or_says_how_much(arm: &mut Arm) {
+    let pair = arm.connect();
+    let (token, _) = arm.submit(Op::SendNow { fd: pair.client, out: inline(b"now") });
+    arm.settle();
+    let whole = arm.take(token).expect("a turn that does not wait tells");
+    let len = whole.result.expect("there is room") as usize;
+    assert!(len == 3 || arm.is_rough() && (1..3).contains(&len), "{len} bytes were sent");
+    assert_eq!(output(whole.payload).inline(), b"now", "the buffer comes back");
+    assert_eq!(arm.recv_exactly(pair.server, len), b"now"[..len]);
+    // Nobody reads: the socket fills, and then takes nothing.
+    let block = pattern(0, 64 << 10);
+    let mut sent = 0;
+    loop {
+        let (token, _) = arm.submit(Op::SendNow { fd: pair.client, out: inline(&block) });
+        arm.driver.turn(false, None);
+        arm.pump();
+        let completion = arm.take(token).expect("it does not wait");
+        let len = completion.result.expect("a full socket is no error");
+        assert_eq!(output(completion.payload).len(), block.len());
+        sent += len as usize;
+        assert!(sent < 64 << 20, "the socket never fills");
+        if len == 0 {
+            break;
+        }
+    }
+    assert!(sent > 0);
+    arm.close(pair);
+}
+
+fn a_send_that_may_not_wait_fails_when_the_peer_is_gone(arm: &mut Arm) {
+    let pair = arm.connect();
+    arm.driver.close_now(pair.server);
+    arm.settle();
+    let mut failed = false;
+    for _ in 0..3 {
+        // The first may still go out; its answer is a reset.
+        let (token, _) = arm.submit(Op::SendNow { fd: pair.client, out: inline(b"to nobody") });
+        arm.driver.turn(false, None);
+        arm.pump();
+        failed |= arm.take(token).expect("it does not wait").result.is_err();
+        arm.settle();
+    }
+    assert!(failed);
+    arm.driver.close_now(pair.client);
+}
+
 fn data_before_a_reset_stays_readable(arm: &mut Arm) {
     let pair = arm.connect();
     arm.send_all(pair.server, inline(b"never read"));
@@ -374,6 +420,8 @@ crate::conformance!(
     cancelled_accept_ends,
     multishot_receive_gets_data_and_the_end,
     multishot_receive_ends_with_a_reset,
+    a_send_that_may_not_wait_is_whole_or_says_how_much,
+    a_send_that_may_not_wait_fails_when_the_peer_is_gone,
     data_before_a_reset_stays_readable,
     receive_appends_to_a_buffer,
     an_empty_send_moves_nothing,

@@ -104,6 +104,12 @@ impl Output {
         self.inline
     }
 
+    /// What it keeps allocated, without the shared segments themselves.
+    #[must_use]
+    pub const fn allocated_bytes(&self) -> usize {
+        self.inline.capacity() + self.segments.capacity() * size_of::<Segment>()
+    }
+
     /// Where the output ends now.
     #[must_use]
     pub const fn mark(&self) -> Mark {

@@ -2,7 +2,7 @@
 //!
 //! One request on each of many connections is as many cache misses in a row: the table's bucket,
 //! then the record. Loading a group's buckets before its first record, and its records before the
-//! first command, lets them overlap. Invariant: nothing here changes the store. Next: `session.rs`,
+//! first command, lets them overlap. Invariant: nothing here changes the store. Next: `group.rs`,
 //! which does the same within a pipeline.
 
 use std::hint::black_box;

@@ -90,7 +90,7 @@ impl Spares {
     }
 
     pub(crate) fn give_back(&mut self, mut batch: Box<Batch>) {
-        let kept = batch.bytes.capacity().max(batch.out.inline_mut().capacity());
+        let kept = batch.bytes.capacity() + batch.out.allocated_bytes();
         if self.0.len() < SPARES_MAX && kept <= SPARE_MAX_BYTES {
             batch.clear();
             self.0.push(batch);

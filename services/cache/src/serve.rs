@@ -321,7 +321,7 @@ impl Service for Cache {
         let direct = |(to, request): &(u16, Request)| {
             matches!(request, Request::Batch(_)) && self.calls.has_room(usize::from(*to))
         };
-        if !requests.iter().all(direct) {
+        if requests.is_empty() || !requests.iter().all(direct) {
             return Some(Work::Exchange(requests));
         }
         let missing = requests.len();

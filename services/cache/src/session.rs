@@ -1,11 +1,11 @@
 //! A connection: parse a batch, prefetch its keys, execute, reply in order.
 //!
-//! One GET: `on_bytes` parses the frames at the front of the input into the shard's scratch; when
+//! One GET: `on_bytes` parses the frames at the front of the input into the shard's [`Group`]; when
 //! there are several, their commands are looked up, their keys hashed, and the table's bucket and
 //! record lines loaded for all of them before the first runs. With several shards, commands whose
 //! keys live elsewhere are collected per shard ([`Hop`]) and the replies put back in order.
 //!
-//! Invariants: no allocation on the GET/SET path; a command is consumed exactly when it has run or
+//! Invariants: no allocation for a GET or SET of a key that is here; a command is consumed exactly when it has run or
 //! has been handed on; per call at most [`MAX_COMMANDS`] commands or [`MAX_OUTPUT_BYTES`] of output
 //! beyond the command that crosses it; an idle session owns no buffer.
 
@@ -388,7 +388,8 @@ impl view::Session for Session {
     }
 
     fn foresee(&self, bytes: &[u8], shard: &mut Shard) {
-        if let Some(key) = likely_key(bytes) {
+        let Some(key) = likely_key(bytes) else { return };
+        if shard.topology.owner_of(key) == shard.index {
             let hash = shard.store.hash(key);
             shard.ahead.push(self.conn.db, hash);
         }

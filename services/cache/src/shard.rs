@@ -81,7 +81,7 @@ pub struct Shard {
     pub(crate) parked: Vec<Parked>,
     /// Keys about to be looked up.
     pub(crate) ahead: Ahead,
-    /// Out while a session runs.
+    /// Out while a session or another shard's batch runs.
     pub(crate) group: Option<Box<Group>>,
     pub(crate) spares: Spares,
     #[expect(clippy::vec_box, reason = "the boxes travel")]
@@ -155,8 +155,8 @@ impl Shard {
     }
 
     /// Keeps a hop for the next batch.
-    pub(crate) fn keep_hop(&mut self, mut hop: Box<Hop>) {
-        let kept = hop.local.inline_mut().capacity();
+    pub(crate) fn keep_hop(&mut self, hop: Box<Hop>) {
+        let kept = hop.local.allocated_bytes();
         if self.spare_hops.len() < SPARE_HOPS_MAX && kept <= HOP_MAX_BYTES {
             self.spare_hops.push(hop);
         }

@@ -39,6 +39,7 @@ pub(super) enum Kind {
     RecvSelect { len: u32 },
     RecvInto,
     Send { zero_copy: bool },
+    SendNow,
     PollOut,
     PollIn,
     Shutdown { write_only: bool },
@@ -166,5 +167,6 @@ pub(super) const fn tag(kind: Kind) -> u8 {
         Kind::Splice => 14,
         Kind::ReadAhead { .. } => 16,
         Kind::Cancel { .. } => 15,
+        Kind::SendNow => 17,
     }
 }

@@ -40,6 +40,8 @@ pub(super) struct ShardSide {
     pub(super) pool: Option<Rc<Pool>>,
     pub(super) flying: Vec<Option<Flying>>,
     pub(super) queue: VecDeque<Cqe>,
+    /// Completions that end no sleep.
+    quiet: VecDeque<Cqe>,
     aside: VecDeque<Cqe>,
     pub(super) overflows: u64,
     wake: Option<EventKey>,
@@ -219,7 +221,9 @@ impl Kernel {
         self.end_turn_wait(shard);
         let side = &mut self.shards[shard];
         side.woken = false;
-        std::mem::take(&mut side.queue)
+        let mut collected = std::mem::take(&mut side.quiet);
+        collected.append(&mut side.queue);
+        collected
     }
 
     fn end_turn_wait(&mut self, shard: usize) {
@@ -230,6 +234,7 @@ impl Kernel {
 
     /// A turn found nothing and would wait: remembers when it would give up.
     pub(super) fn wait(&mut self, shard: usize, timeout_ns: Option<u64>) {
+        self.end_turn_wait(shard);
         let mut at = timeout_ns.map(|ns| self.now_ns.saturating_add(ns));
         if chance(&mut self.rng.delay, self.faults.spurious_wake) {
             self.stats.spurious_wakes += 1;
@@ -378,7 +383,7 @@ impl Kernel {
             panic!("a slot was reused while in use by {}", self.describe(other));
         }
         table[key.index()] = Some(flying);
-        let inline = matches!(kind, Kind::Cancel { .. } | Kind::Close);
+        let inline = matches!(kind, Kind::Cancel { .. } | Kind::Close | Kind::SendNow);
         if let Some(Err(errno)) = target {
             self.complete(key, -errno, false, None);
         } else if !inline && chance(&mut self.rng.delay, self.faults.delay) {
@@ -497,6 +502,17 @@ impl Kernel {
         if let Some(target) = op.target {
             self.release(target);
         }
+    }
+
+    /// Ends an operation with a completion that wakes nobody.
+    pub(super) fn complete_quietly(&mut self, key: OpKey, result: i32) {
+        let Some(op) = self.op_ref(key) else { return };
+        op.memory.verify(&|| self.describe(key));
+        self.record(key, result, false);
+        self.end(key);
+        self.stats.completions += 1;
+        let (id, more, lease) = (key.id, false, None);
+        self.shards[key.shard].quiet.push_back(Cqe::Done { id, result, more, lease });
     }
 
     /// Posts a completion, the last one unless `more`.

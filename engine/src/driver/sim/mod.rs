@@ -155,11 +155,12 @@ impl SimDriver {
         }
         self.hand_over();
         let mut kernel = self.world.kernel.borrow_mut();
-        self.collected = kernel.collect(self.shard);
-        if self.collected.is_empty() && wait && timeout_ns != Some(0) {
+        if wait && timeout_ns != Some(0) && !kernel.is_ready(self.shard) {
             self.stats.waits += 1;
             kernel.wait(self.shard, timeout_ns);
+            return;
         }
+        self.collected = kernel.collect(self.shard);
         self.stats.completions += self.collected.len() as u64;
         self.stats.overflows = kernel.shards[self.shard].overflows;
     }

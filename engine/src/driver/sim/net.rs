@@ -378,6 +378,7 @@ impl Kernel {
             }
             Kind::RecvInto => self.attempt_recv_into(key, id),
             Kind::Send { .. } => self.attempt_send(key, id),
+            Kind::SendNow => self.attempt_send_now(key, id),
             Kind::PollIn => self.attempt_poll(key, id, POLLIN),
             Kind::PollOut => self.attempt_poll(key, id, POLLOUT),
             Kind::Shutdown { write_only } => {

@@ -33,6 +33,7 @@ pub(super) fn prepare(op: Op) -> Prepared {
         Op::RecvSelect { fd, len } => plain(Kind::RecvSelect { len }, fd),
         Op::RecvInto { fd, buf, len } => receive_into(fd, buf, len),
         Op::Send { fd, out, skip, zero_copy } => send(fd, out, skip, zero_copy),
+        Op::SendNow { fd, out } => Prepared { kind: Kind::SendNow, ..send(fd, out, 0, false) },
         Op::PollOut { fd } => plain(Kind::PollOut, fd),
         Op::PollIn { fd } => plain(Kind::PollIn, fd),
         Op::Shutdown { fd, write_only } => plain(Kind::Shutdown { write_only }, fd),

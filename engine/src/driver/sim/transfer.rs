@@ -175,6 +175,32 @@ impl Kernel {
         }
     }
 
+    /// Sends what fits, and is over.
+    pub(super) fn attempt_send_now(&mut self, key: OpKey, id: SockId) {
+        let Some(total) = self.op(key).map(|op| op.memory.len()) else { return };
+        let Some(sock) = self.socks.get(&id) else { return };
+        if let Some(errno) = sock.cannot_send() {
+            return self.fail_sock_op(key, id, errno);
+        }
+        if self.fails_now() {
+            self.break_connection(id);
+            return self.complete(key, -libc::EPIPE, false, None);
+        }
+        let mut len = self.room(id).min(total);
+        if len > 0 && chance(&mut self.rng.short, self.faults.short_send) {
+            len = part(&mut self.rng.short, len);
+            self.stats.short_transfers += u64::from(len < total);
+        }
+        let Some(op) = self.op(key) else { return };
+        let bytes = op.memory.copy_out(0, len);
+        self.transmit(id, bytes);
+        if len == total {
+            self.complete_quietly(key, i32::try_from(len).unwrap_or(i32::MAX));
+        } else {
+            self.complete(key, i32::try_from(len).unwrap_or(i32::MAX), false, None);
+        }
+    }
+
     /// Ends a send that moved some bytes, or had none to move.
     pub(super) fn finish_send(&mut self, key: OpKey) {
         let Some(op) = self.op(key) else { return };

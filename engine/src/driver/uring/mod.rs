@@ -10,6 +10,7 @@
 
 mod fixed;
 mod prep;
+mod quiet;
 mod slots;
 mod sys;
 
@@ -23,6 +24,7 @@ use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use super::{Bells, Completion, Errno, Fd, Op, OpId, Payload, Setup, Token};
 use crate::buf::{DirectBuf, Pool};
 use crate::error::Error;
+use quiet::{Quiet, TAG_NOW};
 use slots::{Held, Slots};
 use sys::RingName;
 
@@ -45,6 +47,7 @@ pub struct Ring {
     shard: usize,
     stats: super::DriverStats,
     rung: bool,
+    quiet: Quiet,
     fixed: fixed::Fixed,
 }
 
@@ -71,6 +74,7 @@ impl Ring {
             shard,
             stats: super::DriverStats::default(),
             rung: false,
+            quiet: Quiet::default(),
             fixed: fixed::Fixed::default(),
         })
     }
@@ -111,9 +115,19 @@ impl Ring {
 
     /// Queues `op`; it reaches the kernel with the next enter.
     pub fn submit(&mut self, token: Token, op: Op) -> OpId {
+        let now = match &op {
+            Op::SendNow { out, .. } => Some(u32::try_from(out.inline().len()).unwrap_or(u32::MAX)),
+            _ => None,
+        };
         let (entry, held) = prep::entry(op);
         let id = self.slots.insert(token, held);
-        self.push(&entry.user_data(id.0));
+        match now {
+            Some(len) => {
+                self.push(&entry.user_data(id.0 | TAG_NOW));
+                self.quiet.queue(id, len);
+            }
+            None => self.push(&entry.user_data(id.0)),
+        }
         id
     }
 
@@ -150,7 +164,10 @@ impl Ring {
     }
 
     /// Whether a call would find nothing to hand over and nothing to collect.
-    fn is_quiet(&mut self) -> bool {
+    fn is_idle(&mut self) -> bool {
+        if !self.quiet.is_settled() {
+            return false;
+        }
         let submission = self.ring.submission();
         let quiet = submission.is_empty() && !submission.taskrun() && !submission.cq_overflow();
         drop(submission);
@@ -173,11 +190,11 @@ impl Ring {
     /// Hands over what was queued; waits up to `timeout_ns` for a completion when nothing is
     /// ready and `wait` is set. `None` waits for ever.
     pub fn turn(&mut self, wait: bool, timeout_ns: Option<u64>) {
-        if self.next < self.reaped.len() {
+        if self.next < self.reaped.len() || self.quiet.has_sent() {
             return;
         }
         let wait = wait && self.ring.completion().is_empty() && timeout_ns != Some(0);
-        if !wait && self.is_quiet() {
+        if !wait && self.is_idle() {
             return;
         }
         self.enter(u32::from(wait), if wait { timeout_ns } else { None });
@@ -195,11 +212,23 @@ impl Ring {
             self.stats.overflows = u64::from(completions.overflow());
         }
         self.reaped.extend(&mut completions);
+        drop(completions);
         self.stats.completions += self.reaped.len() as u64;
+        let submission = self.ring.submission();
+        if submission.is_empty() && !submission.cq_overflow() {
+            drop(submission);
+            self.quiet.settle(&self.reaped);
+        }
     }
 
     /// The next completion of those collected by the last turn.
     pub fn next_completion(&mut self) -> Option<Completion> {
+        while let Some((op, len)) = self.quiet.next() {
+            if let Some(slot) = self.slots.get(op) {
+                let token = slot.token;
+                return Some(self.finish(op, token, len.cast_signed(), None));
+            }
+        }
         loop {
             let entry = self.reaped.get(self.next)?;
             let (user_data, result, flags) = (entry.user_data(), entry.result(), entry.flags());
@@ -207,6 +236,14 @@ impl Ring {
             match user_data & TAG_IGNORE {
                 TAG_IGNORE => {}
                 TAG_BELL => self.rung = true,
+                TAG_NOW => {
+                    // A full socket is no error: nothing was sent.
+                    let sent = if result == -libc::EAGAIN { 0 } else { result };
+                    if let Some(completion) = self.complete(OpId(user_data & !TAG_NOW), sent, flags)
+                    {
+                        return Some(completion);
+                    }
+                }
                 _ => {
                     if let Some(completion) = self.complete(OpId(user_data), result, flags) {
                         return Some(completion);

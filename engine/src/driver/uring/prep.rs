@@ -38,6 +38,13 @@ pub(super) fn entry(op: Op) -> (squeue::Entry, Held) {
         }
         Op::RecvInto { fd, buf, len } => receive_into(fd, buf, len),
         Op::Send { fd, out, skip, zero_copy } => send(fd, out, skip, zero_copy),
+        Op::SendNow { fd, out } => {
+            let bytes = out.inline();
+            let (start, len) = (bytes.as_ptr(), u32::try_from(bytes.len()).unwrap_or(u32::MAX));
+            let send = opcode::Send::new(file(fd), start, len);
+            let entry = send.flags(SEND_FLAGS | libc::MSG_DONTWAIT).build();
+            (entry.flags(squeue::Flags::SKIP_SUCCESS), Held::Output(out, None))
+        }
         Op::PollOut { fd } => poll(fd, libc::POLLOUT),
         Op::PollIn { fd } => poll(fd, libc::POLLIN),
         Op::Shutdown { fd, write_only } => {
