@@ -23,17 +23,26 @@ impl<S: Service> Server<S> {
             self.keep(out);
             return;
         }
-        self.start_send(id, conn, out, 0);
+        // Only the next request tells that this one's reply has gone, as long as nobody waits for it.
+        let now = out.is_inline() && conn.closing == Closing::Open;
+        self.start_send(id, conn, out, 0, now);
     }
 
-    fn start_send(&self, id: ConnId, conn: &mut Conn<S::Session>, out: Output, skip: usize) {
+    /// Sends `out` without its first `skip` bytes: `now` if it need not go out whole, else waiting
+    /// for room.
+    fn start_send(
+        &self,
+        id: ConnId,
+        conn: &mut Conn<S::Session>,
+        out: Output,
+        skip: usize,
+        now: bool,
+    ) {
         let zero_copy = self.config.zero_copy_min_bytes.is_some_and(|min| out.len() - skip >= min);
         conn.sending = true;
         conn.ops_in_flight += 1;
         self.turn_bytes.set(self.turn_bytes.get() + out.len() - skip);
-        // Only the next request tells that this one's reply has gone, as long as nobody waits for it.
-        let now = skip == 0 && !zero_copy && out.is_inline() && conn.closing == Closing::Open;
-        let op = match now {
+        let op = match now && !zero_copy {
             true => Op::SendNow { fd: conn.fd, out },
             false => Op::Send { fd: conn.fd, out, skip, zero_copy },
         };
@@ -71,7 +80,8 @@ impl<S: Service> Server<S> {
                     self.count(|stats| stats.sent_bytes += u64::from(sent));
                     let skip = conn.sent_skip + sent as usize;
                     if skip < out.len() && conn.closing < Closing::Lingering {
-                        self.start_send(id, conn, out, skip);
+                        // Also when nothing went out: what does not fit waits for room.
+                        self.start_send(id, conn, out, skip, false);
                         return;
                     }
                     self.keep(out);

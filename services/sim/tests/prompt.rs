@@ -48,6 +48,45 @@ fn exchange(seed: u64, bytes: &[u8], half_close: bool) -> (Vec<u8>, bool) {
     (received, ended)
 }
 
+/// A full socket is waited for, not tried again and again.
+#[test]
+fn a_client_that_does_not_read_lets_its_shard_sleep() {
+    let setup = (0..).map(Setup::calm).find(|setup| setup.shards == 1);
+    let setup = setup.expect("some seed has one shard");
+    let world = World::new(1, Faults::none());
+    let (mut machine, started) = Machine::start(&world, &setup);
+    started.expect("the addresses are free");
+    let mut rng = Rng::new(1);
+    let mut client = world.connect_client(setup.addresses.shared);
+    let set = frame(&[b"SET", b"k", &[b'v'; 2_039]]);
+    let get = frame(&[b"GET", b"k"]);
+    // Replies of 2,048 bytes fill the socket to the last byte, from which on nothing fits.
+    let fits = Faults::none().limits.socket_buffer_bytes / 2_048;
+    let mut steps = vec![set, get.repeat(fits), get.clone(), get].into_iter();
+    let mut ready = Vec::new();
+    let mut full_ns = u64::MAX;
+    for step in 0..5_000 {
+        if step == 2_500 {
+            full_ns = world.now().mono_ns;
+        }
+        if client.is_connected() && step % 500 == 499 {
+            // The answer to SET, so that no odd bytes stay.
+            if steps.len() == 3 {
+                client.recv(&mut Vec::new());
+            }
+            client.send(&steps.next().unwrap_or_default());
+        }
+        ready.clear();
+        machine.ready(&mut ready).expect("no wake-up is lost");
+        match rng.pick(&ready) {
+            Some(&index) => machine.step(index, &mut rng),
+            None => assert!(world.advance(), "housekeeping goes on"),
+        }
+    }
+    assert!(steps.len() == 0 && world.now().mono_ns > full_ns, "the shard never sleeps");
+    machine.clear();
+}
+
 #[test]
 fn a_client_that_half_closes_with_its_request_is_answered_and_closed() {
     for seed in 0..20 {
