@@ -10,6 +10,7 @@ use std::thread;
 
 use anyhow::{Context, Result, anyhow};
 use engine::driver::{ListenOptions, OpenOptions};
+use engine::exec::sync::yield_now;
 use engine::fs::File as ShardFile;
 use engine::net::stream::Stream;
 use engine::shard::ShardCx;
@@ -223,7 +224,7 @@ fn cold(path: &Path, naive: bool, options: &Options) -> Result<Figures> {
             let (mut turns, mut over, mut longest, mut longest_net) = (0_u64, 0_u64, 0, 0);
             let (mut last_ns, mut last_queued) = (clock::mono_ns(), queued_ns(&schedstat));
             while !done.get() {
-                shard::yield_now().await;
+                yield_now().await;
                 let (now_ns, queued) = (clock::mono_ns(), queued_ns(&schedstat));
                 let gap = now_ns - last_ns;
                 let net = gap.saturating_sub(queued - last_queued);
@@ -259,7 +260,7 @@ async fn send_at_once(cx: &ShardCx, stream: &Stream, file: &ShardFile) {
             Ok(0) => return,
             Ok(moved) => {
                 at += moved;
-                shard::yield_now().await;
+                yield_now().await;
             }
             Err(_) => {
                 // The socket is full, or gone: then so is the next attempt.

@@ -1,8 +1,7 @@
 //! Our engine for a measure: shards that run one task each and hand back what it found.
 
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::sync::{Mutex, mpsc};
-use std::task::Poll;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
@@ -53,18 +52,4 @@ where
         return Err(anyhow!("the shard did not stop"));
     }
     found?
-}
-
-/// Lets the shard's other work go first.
-pub(super) async fn yield_now() {
-    let mut yielded = false;
-    poll_fn(|task| {
-        if yielded {
-            return Poll::Ready(());
-        }
-        yielded = true;
-        task.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }

@@ -47,6 +47,20 @@ impl Notify {
     }
 }
 
+/// Lets the shard's other work go first.
+pub async fn yield_now() {
+    let mut yielded = false;
+    poll_fn(|task| {
+        if yielded {
+            return Poll::Ready(());
+        }
+        yielded = true;
+        task.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
 /// What `first` gives, unless `limit` ends before it.
 pub(crate) async fn within<T>(
     first: impl Future<Output = T>,

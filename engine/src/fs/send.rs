@@ -7,10 +7,8 @@
 //! cached or read ahead a moment ago; other tasks run between two turns. Next:
 //! `driver::Driver::sendfile`.
 
-use std::future::poll_fn;
-use std::task::Poll;
-
 use crate::driver::{Errno, Fd, Op};
+use crate::exec::sync::yield_now;
 use crate::shard::{Pending, ShardCx};
 
 /// Looked at and read ahead at once.
@@ -92,20 +90,6 @@ async fn send_chunks(
         }
     }
     Ok(at - offset)
-}
-
-/// Lets the shard's other work go first.
-async fn yield_now() {
-    let mut yielded = false;
-    poll_fn(|task| {
-        if yielded {
-            return Poll::Ready(());
-        }
-        yielded = true;
-        task.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }
 
 struct Windows<'a> {

@@ -1,11 +1,12 @@
 //! The host of sessions: accepts connections and runs each one's [`Session`] inline, from the
 //! completion that brought its bytes to the send that takes its replies.
 //!
-//! A task exists only while a connection awaits work that needs one ([`Service::perform`]), or is told
-//! why it is refused; an idle connection holds no buffer. Invariants: at most one send and one receive of a connection are in flight; bytes
-//! are handed to a session in order, and not while it awaits; a connection whose peer does not
-//! read stops being read; everything per turn is bounded. Next: `receive` for bytes in, `send` for
-//! bytes out and the end of a connection, `conn` for the states.
+//! A task exists only while a connection awaits work that needs one ([`Service::perform`]), or is
+//! told why it is refused; an idle connection holds no buffer. Invariants: at most one send and one
+//! receive of a connection are in flight; bytes are handed to a session in order, and not while it
+//! awaits; a connection whose peer does not read stops being read; everything per turn is bounded.
+//! Next: `receive` for bytes in, `send` for bytes out and the end of a connection, `conn` for the
+//! states.
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;

@@ -3,10 +3,10 @@
 //!
 //! A turn: collect completions and hand each to whoever submitted the operation (a service's
 //! connection inline, or a waiting task), fire due timers, let the services do their work of the
-//! turn, poll ready tasks, let the services send what those left; then one enter submits everything the turn queued and waits if nothing
-//! is left to do. Invariants: no borrow of the driver is held while a handler runs; every loop of
-//! a turn is bounded. Next: `run` for the loop and the sleep, `mesh` for messages between shards,
-//! `net::server` for the handler that serves connections.
+//! turn, poll ready tasks, let the services send what those left; then one enter submits everything
+//! the turn queued and waits if nothing is left to do. Invariants: no borrow of the driver is held
+//! while a handler runs; every loop of a turn is bounded. Next: `run` for the loop and the sleep,
+//! `mesh` for messages between shards, `net::server` for the handler that serves connections.
 
 pub mod calls;
 pub mod launch;
