@@ -68,7 +68,8 @@ fn no_path_of_a_machine_is_written_down() {
     }
 }
 
-/// A machine's path in this line. One that goes on from a name (`src/work/x`) is not absolute.
+/// A machine's path in this line. One that goes on from a name, as in a folder of that name, is not
+/// absolute.
 fn machine_path(line: &str) -> Option<&str> {
     MACHINE_PATHS.iter().copied().find(|path| {
         line.match_indices(path).any(|(at, _)| {
@@ -170,7 +171,8 @@ fn check_line<'a>(
 fn the_checks_find_what_they_look_for() {
     let wrong = concat!("see /ho", "me/me/notes");
     assert!(machine_path(wrong).is_some());
-    assert!(machine_path("see src/work/notes and https://example.org/x").is_none());
+    let right = concat!("see src/wo", "rk/notes and https://example.org/x");
+    assert!(machine_path(right).is_none());
     assert_eq!(links("[a](b.md#c) [d](https://e.f/) [g](#h)"), ["b.md"]);
     let files = rust();
     let check = |line: &str| check_line(line, "here", &files, &mut None);
