@@ -1,5 +1,6 @@
 //! Plain calls that set things up: listeners, socket options, files by path. None of them is on a
-//! hot path except `sendfile`, `cached_bytes` and `read_now`, which do not wait.
+//! hot path except `sendfile`, `cached_bytes` and `read_now`, which do not wait, and `write_now`, which
+//! rarely does.
 
 use std::fmt;
 use std::io;
@@ -259,6 +260,16 @@ impl Ring {
         let mut parts = [io::IoSliceMut::new(buf)];
         let flags = rustix::io::ReadWriteFlags::NOWAIT;
         rustix::io::preadv2(borrow(file), &mut parts, offset, flags).map_err(errno)
+    }
+
+    pub(super) fn write_now(
+        &mut self,
+        file: Fd,
+        parts: &[io::IoSlice<'_>],
+        offset: u64,
+    ) -> Result<usize, Errno> {
+        self.count_calls(1);
+        rustix::io::pwritev(borrow(file), parts, offset).map_err(errno)
     }
 
     pub(super) fn open(&mut self, path: &Path, options: &OpenOptions) -> Result<Fd, Error> {

@@ -16,6 +16,7 @@ pub mod probe;
 pub mod sim;
 mod uring;
 
+use std::io::IoSlice;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -255,6 +256,21 @@ impl Driver {
     /// As preadv2(2).
     pub fn read_now(&mut self, file: Fd, buf: &mut [u8], offset: u64) -> Result<usize, Errno> {
         each!(self, arm => arm.read_now(file, buf, offset))
+    }
+
+    /// Writes `parts`, one behind the other, to the page cache at `offset`, without a copy in user
+    /// memory; how many bytes, fewer when the disk is full. Not durable before an [`Op::Fsync`].
+    /// May wait for another writer of the same file, and for the disk when too much is dirty.
+    ///
+    /// # Errors
+    /// As pwritev(2).
+    pub fn write_now(
+        &mut self,
+        file: Fd,
+        parts: &[IoSlice<'_>],
+        offset: u64,
+    ) -> Result<usize, Errno> {
+        each!(self, arm => arm.write_now(file, parts, offset))
     }
 
     /// Opens a file or directory.

@@ -19,4 +19,4 @@ pub use append::AppendFile;
 pub use dir::Dir;
 pub use file::{Caching, File, READS_MAX};
 
-pub(crate) use send::send_range;
+pub(crate) use send::{send_chunks, send_range};

@@ -54,7 +54,9 @@ impl Drop for Cork<'_> {
     }
 }
 
-async fn send_chunks(
+/// Sends what lies before `end` of `file`, from `offset`, as [`send_range`] does; the caller knows that
+/// it is there, and holds back partial packets.
+pub(crate) async fn send_chunks(
     cx: &ShardCx,
     to: Fd,
     file: Fd,

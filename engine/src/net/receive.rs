@@ -113,6 +113,7 @@ impl<S: Service> Server<S> {
             }
             Payload::Lease(lease) => {
                 conn.backlog.extend_from_slice(&lease);
+                self.count(|stats| stats.copied_bytes += lease.len() as u64);
                 if runnable {
                     self.feed_backlog(id, conn);
                 }
@@ -199,6 +200,7 @@ impl<S: Service> Server<S> {
     fn copy_rest(&self, conn: &mut Conn<S::Session>, rest: &[u8]) {
         reserve_for(&mut conn.backlog, rest.len(), conn.want);
         conn.backlog.extend_from_slice(rest);
+        self.count(|stats| stats.copied_bytes += rest.len() as u64);
     }
 
     /// Calls the session with a fresh or reused output buffer and sends what it wrote.

@@ -74,6 +74,9 @@ impl<S: Service> Server<S> {
             let Some(conn) = conns.get_mut(id) else { return };
             conn.sending = false;
             conn.ops_in_flight -= 1;
+            if self.awaits_sent.take() {
+                self.sent.notify_all();
+            }
             let Payload::Output(out) = completion.payload else { return };
             match completion.result {
                 Ok(sent) => {

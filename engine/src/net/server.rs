@@ -21,7 +21,7 @@ use super::conn::{Closing, Conn, Conns};
 use super::stream::Stream;
 use crate::driver::{Completion, Fd, ListenOptions, Op, OpId, Payload, PeerName};
 use crate::error::Error;
-use crate::exec::sync::within;
+use crate::exec::sync::{Notify, within};
 use crate::shard::{Handler, HandlerId, ShardCx};
 
 /// Through which door a connection came.
@@ -154,6 +154,11 @@ pub struct ServerStats {
     pub received_bytes: u64,
     /// Bytes sent.
     pub sent_bytes: u64,
+    /// Of these, bytes that went from files to sockets without passing through user memory.
+    pub sent_file_bytes: u64,
+    /// Received bytes that were copied because their frame had not arrived whole, or could not be
+    /// taken yet.
+    pub copied_bytes: u64,
     /// Receives that found the pool empty.
     pub starved: u64,
     /// Times a connection's input was left alone because it did not read its output.
@@ -194,6 +199,9 @@ pub struct Server<S: Service> {
     refusing: Cell<usize>,
     /// A connection waits for the end of its send, of which a sleep would not tell.
     pub(super) awaits_send: Cell<bool>,
+    /// A transfer waits for the end of another send.
+    pub(super) awaits_sent: Cell<bool>,
+    pub(super) sent: Notify,
     pub(super) stopping: Cell<bool>,
     me: Weak<Self>,
 }
@@ -260,6 +268,8 @@ impl<S: Service> Server<S> {
             next_id: Cell::new(1),
             refusing: Cell::new(0),
             awaits_send: Cell::new(false),
+            awaits_sent: Cell::new(false),
+            sent: Notify::default(),
             stopping: Cell::new(false),
             me: me.clone(),
         });

@@ -1,5 +1,6 @@
 //! Files.
 
+use std::io::IoSlice;
 use std::path::Path;
 
 use engine::buf::DirectBuf;
@@ -170,6 +171,28 @@ fn cached_ranges_are_read_at_once(arm: &mut Arm) {
     arm.remove(&directory);
 }
 
+fn parts_are_written_at_once_and_durable_after_a_sync(arm: &mut Arm) {
+    let directory = arm.directory();
+    let path = directory.join("file");
+    let fd = arm.driver.open(&path, &writable()).expect("a new file");
+    let whole = pattern(0, 9_000);
+    let mut done = 0;
+    while done < whole.len() {
+        let (head, body) = whole[done..].split_at((whole.len() - done).min(16));
+        let parts = [IoSlice::new(head), IoSlice::new(&[]), IoSlice::new(body)];
+        done += arm.driver.write_now(fd, &parts, done as u64).expect("a disk with room");
+    }
+    assert_eq!(arm.driver.file_len(fd).expect("a file"), 9_000);
+    assert_eq!(read_all(arm, fd, 0, 9_000), whole);
+    assert_eq!(arm.run(Op::Fsync { fd, data_only: true }).result, Ok(0));
+    arm.driver.close_now(fd);
+    let read_only = arm.driver.open(&path, &OpenOptions::default()).expect("the file");
+    let refused = arm.driver.write_now(read_only, &[IoSlice::new(b"x")], 0);
+    assert_eq!(refused, Err(Errno(libc::EBADF)));
+    arm.driver.close_now(read_only);
+    arm.remove(&directory);
+}
+
 fn sendfile_stops_at_a_full_socket_and_goes_on_when_writable(arm: &mut Arm) {
     let len = arm.large();
     let directory = arm.directory();
@@ -214,5 +237,6 @@ crate::conformance!(
     names_change_at_once,
     errors_say_what_is_wrong,
     cached_ranges_are_read_at_once,
+    parts_are_written_at_once_and_durable_after_a_sync,
     sendfile_stops_at_a_full_socket_and_goes_on_when_writable,
 );

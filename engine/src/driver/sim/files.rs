@@ -1,10 +1,11 @@
 //! File operations and plain calls of the model.
 
+use std::io::IoSlice;
 use std::path::Path;
 
 use crate::driver::{Errno, Fd, OpenOptions, PeerName};
 
-use super::disk::SECTOR_BYTES;
+use super::disk::{Inode, SECTOR_BYTES};
 use super::flight::{FileId, Kind, OpKey, OpenFile, Target};
 use super::kernel::Kernel;
 use super::streams::{chance, part, up_to};
@@ -100,7 +101,7 @@ impl Kernel {
         Ok(i32::try_from(len).unwrap_or(i32::MAX))
     }
 
-    fn opened(&self, file: FileId) -> Result<(super::disk::Inode, bool), i32> {
+    fn opened(&self, file: FileId) -> Result<(Inode, bool), i32> {
         let open = self.files.get(&file).ok_or(libc::EIO)?;
         Ok((open.inode, open.direct))
     }
@@ -120,11 +121,7 @@ impl Kernel {
             }
             return Err(libc::EIO);
         }
-        let room = self.disk.room(inode, offset, len)?;
-        let grows = offset + len as u64 > self.disk.len(inode)?;
-        if (room == 0 && len > 0) || (grows && chance(&mut self.rng.disk, self.faults.no_space)) {
-            return Err(libc::ENOSPC);
-        }
+        let room = self.admit_write(inode, offset, len, false)?;
         let len = self.shorten_file(room, self.faults.short_write, direct);
         let bytes = self.op(key).map_or_else(Vec::new, |op| op.memory.copy_out(0, len));
         self.disk.write(inode, offset, &bytes)?;
@@ -280,6 +277,60 @@ impl Kernel {
         let len = self.shorten_file(there, self.faults.short_read, false);
         buf[..len].copy_from_slice(self.disk.read(inode, offset, len).map_err(Errno)?);
         Ok(len)
+    }
+
+    pub(super) fn write_now(
+        &mut self,
+        fd: Fd,
+        parts: &[IoSlice<'_>],
+        offset: u64,
+    ) -> Result<usize, Errno> {
+        let written = self.write_parts(fd, parts, offset);
+        self.trace(match written {
+            Ok(len) => len as u64,
+            Err(errno) => u64::from(errno.cast_unsigned()) << 32,
+        });
+        written.map_err(Errno)
+    }
+
+    fn write_parts(&mut self, fd: Fd, parts: &[IoSlice<'_>], offset: u64) -> Result<usize, i32> {
+        let open = self.file(fd)?;
+        let (inode, direct) = (open.inode, open.direct);
+        if !open.write || direct {
+            return Err(if direct { libc::EINVAL } else { libc::EBADF });
+        }
+        let bytes: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
+        let fails = self.call_fails_now() || chance(&mut self.rng.disk, self.faults.write_error);
+        let room = self.admit_write(inode, offset, bytes.len(), fails);
+        let len = match room {
+            Ok(room) => self.shorten_file(room, self.faults.short_write, direct),
+            // What fails may have written a part.
+            Err(libc::EIO) if chance(&mut self.rng.disk, 0.5) => {
+                part(&mut self.rng.disk, self.disk.room(inode, offset, bytes.len())?)
+            }
+            Err(errno) => return Err(errno),
+        };
+        self.disk.write(inode, offset, &bytes[..len])?;
+        room.map(|_| len)
+    }
+
+    /// How many of `len` bytes can be written.
+    fn admit_write(
+        &mut self,
+        inode: Inode,
+        offset: u64,
+        len: usize,
+        fails: bool,
+    ) -> Result<usize, i32> {
+        if fails {
+            return Err(libc::EIO);
+        }
+        let room = self.disk.room(inode, offset, len)?;
+        let grows = offset + len as u64 > self.disk.len(inode)?;
+        if (room == 0 && len > 0) || (grows && chance(&mut self.rng.disk, self.faults.no_space)) {
+            return Err(libc::ENOSPC);
+        }
+        Ok(room)
     }
 
     /// The machine stops and starts again: files go back to what is durable, open ones are gone.

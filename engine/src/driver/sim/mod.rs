@@ -352,6 +352,20 @@ impl SimDriver {
         self.kernel().borrow_mut().read_now(file, buf, offset)
     }
 
+    /// See [`super::Driver::write_now`].
+    ///
+    /// # Errors
+    /// EBADF, EIO, ENOSPC.
+    pub fn write_now(
+        &mut self,
+        file: Fd,
+        parts: &[io::IoSlice<'_>],
+        offset: u64,
+    ) -> Result<usize, Errno> {
+        self.stats.calls += 1;
+        self.kernel().borrow_mut().write_now(file, parts, offset)
+    }
+
     /// See [`super::Driver::open`].
     ///
     /// # Errors

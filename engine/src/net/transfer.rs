@@ -1,0 +1,141 @@
+//! Replies whose bytes lie in files: sent in order between other replies of the connection, without
+//! passing through user memory.
+//!
+//! A transfer belongs to the work a session awaits ([`Service::perform`]): until it ends the session
+//! gets no input, so nothing can come between its parts but what [`Server::push`] leaves, which waits.
+//! Invariants: a transfer holds the sending half from its first part to its last; the connection's
+//! descriptor is not closed meanwhile. Next: `fs::send` for how a range goes out.
+
+use std::rc::Rc;
+
+use view::Output;
+
+use super::conn::{Closing, ConnId};
+use super::server::{Server, Service};
+use crate::driver::{Errno, Fd, Op, Payload};
+use crate::fs::{self, File};
+
+/// One part of a reply.
+#[derive(Debug)]
+pub enum Part {
+    /// Bytes in memory.
+    Bytes(Output),
+    /// A range of a file, which must be there: a file that ends before it ends the connection.
+    File {
+        /// The file; open until the part is sent.
+        file: Rc<File>,
+        /// Where the range begins.
+        offset: u64,
+        /// How long it is.
+        len: u64,
+    },
+}
+
+/// Bytes per call when a range is sent.
+const CHUNK_BYTES: usize = 256 << 10;
+
+/// The right to send on a connection.
+struct Hold<'a, S: Service> {
+    server: &'a Server<S>,
+    id: ConnId,
+    fd: Fd,
+}
+
+impl<S: Service> Drop for Hold<'_, S> {
+    fn drop(&mut self) {
+        let server = self.server;
+        server.driver_cork(self.fd, false);
+        if let Some(conn) = server.conns.borrow_mut().get_mut(self.id) {
+            conn.sending = false;
+            conn.ops_in_flight -= 1;
+            server.send(self.id, conn);
+        }
+        server.settle(self.id);
+    }
+}
+
+impl<S: Service> Server<S> {
+    /// Sends `parts` in order, behind what is being sent. To be called from
+    /// [`Service::perform`] only, while the connection awaits.
+    ///
+    /// # Errors
+    /// The peer is gone, or a file could not be read or was shorter than its part: then the
+    /// connection is closed, since what follows would be taken for the missing bytes.
+    pub async fn transfer(&self, id: ConnId, parts: Vec<Part>) -> Result<(), Errno> {
+        let hold = self.hold(id).await?;
+        self.driver_cork(hold.fd, true);
+        for part in parts {
+            let sent = match part {
+                Part::Bytes(out) => self.transfer_bytes(hold.fd, out).await,
+                Part::File { file, offset, len } => {
+                    self.transfer_range(hold.fd, &file, offset, len).await
+                }
+            };
+            if let Err(errno) = sent {
+                drop(hold);
+                self.close(id);
+                return Err(errno);
+            }
+        }
+        Ok(())
+    }
+
+    fn driver_cork(&self, fd: Fd, on: bool) {
+        self.cx.driver().cork(fd, on);
+    }
+
+    /// Waits until nothing of the connection is being sent.
+    async fn hold(&self, id: ConnId) -> Result<Hold<'_, S>, Errno> {
+        loop {
+            let freed = self.sent.notified();
+            {
+                let mut conns = self.conns.borrow_mut();
+                let conn = conns.get_mut(id).ok_or(Errno(libc::ECONNRESET))?;
+                if conn.closing > Closing::Flushing {
+                    return Err(Errno(libc::EPIPE));
+                }
+                if !conn.sending {
+                    self.send(id, conn);
+                }
+                if !conn.sending {
+                    conn.sending = true;
+                    conn.ops_in_flight += 1;
+                    return Ok(Hold { server: self, id, fd: conn.fd });
+                }
+            }
+            // A reply that goes out whole wakes nobody.
+            self.awaits_send.set(true);
+            self.awaits_sent.set(true);
+            freed.await;
+        }
+    }
+
+    async fn transfer_bytes(&self, fd: Fd, out: Output) -> Result<(), Errno> {
+        let (mut out, mut skip) = (out, 0);
+        while skip < out.len() {
+            let completion = self.cx.perform(Op::Send { fd, out, skip, zero_copy: false }).await;
+            let sent = completion.result?;
+            skip += sent as usize;
+            self.count(|stats| stats.sent_bytes += u64::from(sent));
+            let Payload::Output(rest) = completion.payload else { break };
+            out = rest;
+        }
+        Ok(())
+    }
+
+    async fn transfer_range(
+        &self,
+        fd: Fd,
+        file: &File,
+        offset: u64,
+        len: u64,
+    ) -> Result<(), Errno> {
+        let end = offset.saturating_add(len);
+        let sent = fs::send_chunks(&self.cx, fd, file.fd(), offset, end, CHUNK_BYTES).await?;
+        self.count(|stats| {
+            stats.sent_bytes += sent;
+            stats.sent_file_bytes += sent;
+        });
+        if sent < len { Err(Errno(libc::EIO)) } else { Ok(()) }
+    }
+}
