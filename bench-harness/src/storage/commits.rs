@@ -1,18 +1,23 @@
 //! Row 4c: durable appends of 1 KiB records, each group of them made durable before the next.
 //!
 //! All sides write to files filled with zeros before. The helper thread is what a runtime without
-//! asynchronous files does; DmaFile is glommio's O_DIRECT file.
+//! asynchronous files does; DmaFile is glommio's O_DIRECT file. The last side is the floor: one thread that
+//! blocks in the very write our log makes, with no runtime around it.
 
 use std::fs::{self, File};
-use std::os::unix::fs::FileExt;
+use std::io::IoSlice;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::mpsc;
 use std::thread;
 
 use anyhow::{Context, Result, anyhow};
+use engine::buf::DirectBuf;
 use engine::fs::log::{LogConfig, Position, Recovery};
 use glommio::{LocalExecutorBuilder, Placement};
 use hdrhistogram::Histogram;
+use rustix::fs::OFlags;
+use rustix::io::{ReadWriteFlags, pwritev2};
 
 use super::usage::Usage;
 use super::{Figures, Options, Report, alternate, shard};
@@ -33,10 +38,11 @@ pub(super) fn run(options: &Options, report: &mut Report) {
     let (trial_ns, cpu) = (options.trial_ns, options.cpu);
     for group in [1, 16, 128] {
         let name = format!("4c durable append, {group} records of 1 KiB per commit");
-        let contenders: [super::Contender<'_>; 3] = [
+        let contenders: [super::Contender<'_>; 4] = [
             ("ours", Box::new(|| ours(&dir.join("ours"), group, trial_ns, cpu))),
             ("helper thread + fdatasync", Box::new(|| helper(&dir, group, trial_ns, cpu))),
             ("glommio DmaFile", Box::new(|| dma_file(&dir, group, trial_ns, cpu))),
+            ("floor: blocking write", Box::new(|| blocking(&dir, group, trial_ns, cpu))),
         ];
         let mut cell = alternate(&name, options.rounds, &contenders, report);
         for figure in ["machine_us", "with_kernel_us"] {
@@ -168,6 +174,36 @@ fn helper(dir: &Path, group: usize, trial_ns: u64, cpu: usize) -> Result<Figures
         let trial = scope.spawn(trial);
         trial.join().map_err(|_| anyhow!("the trial panicked"))?
     })
+}
+
+/// The write our log makes for a group, without a log.
+fn blocking(dir: &Path, group: usize, trial_ns: u64, cpu: usize) -> Result<Figures> {
+    drop(zero_filled(dir, "blocking")?);
+    let file = File::options()
+        .write(true)
+        .custom_flags(OFlags::DIRECT.bits().cast_signed())
+        .open(dir.join("blocking"))?;
+    let trial = move || -> Result<Figures> {
+        bind(cpu)?;
+        let mut buf = DirectBuf::zeroed((group * RECORD_BYTES).next_multiple_of(BLOCK_BYTES));
+        let mut at = 0;
+        let mut meter = Meter::start(trial_ns)?;
+        loop {
+            let start_ns = clock::mono_ns();
+            for record in buf.chunks_mut(RECORD_BYTES).take(group) {
+                record.copy_from_slice(&[7; RECORD_BYTES]);
+            }
+            at = if at + buf.len() > FILE_BYTES { 0 } else { at };
+            let parts = [IoSlice::new(&buf)];
+            let written = pwritev2(&file, &parts, at as u64, ReadWriteFlags::DSYNC)?;
+            anyhow::ensure!(written == buf.len(), "a short write: {written} bytes");
+            at += buf.len();
+            if !meter.commit(start_ns) {
+                return Ok(meter.stop());
+            }
+        }
+    };
+    thread::scope(|scope| scope.spawn(trial).join().map_err(|_| anyhow!("the trial panicked"))?)
 }
 
 fn bind(cpu: usize) -> Result<()> {
