@@ -1,7 +1,8 @@
 //! Wire formats of the services, sans-IO: bytes in, values out; values in, bytes out.
 //!
 //! Invariants: no I/O, no clock, no `unsafe`; input from a peer never panics and never makes a
-//! parser allocate from a length the peer merely announced. Next: [`resp`], the cache's protocol.
+//! parser allocate from a length the peer merely announced. Next: [`resp`], the cache's protocol, and [`kafka`],
+//! the log broker's.
 
 #![forbid(unsafe_code)]
 #![warn(
@@ -12,4 +13,5 @@
     clippy::cast_possible_truncation
 )]
 
+pub mod kafka;
 pub mod resp;
