@@ -1,0 +1,14 @@
+//! What a partition's log knows of itself, without its bytes: indexes, producers, which segments go.
+//!
+//! Invariants: no I/O, no clock; everything can be built again from the batches, so that a sidecar that is
+//! missing or does not fit is no loss. Formats of sidecar files are Kafka's where it has one. Next: each
+//! module for its rules.
+
+pub mod offset_index;
+pub mod producers;
+pub mod retention;
+pub mod time_index;
+
+pub use offset_index::OffsetIndex;
+pub use producers::Producers;
+pub use time_index::TimeIndex;
