@@ -316,6 +316,11 @@ impl Ring {
             .map_err(|source| Error::io("mkdir", source, path.display().to_string()))
     }
 
+    pub(super) fn remove_dir(&mut self, path: &Path) -> Result<(), Error> {
+        rustix::fs::unlinkat(rustix::fs::CWD, path, AtFlags::REMOVEDIR)
+            .map_err(|errno| failed("rmdir", errno, path.display()))
+    }
+
     pub(super) fn list_dir(&mut self, path: &Path) -> Result<Vec<String>, Error> {
         let list = || -> io::Result<Vec<String>> {
             let mut names = Vec::new();

@@ -321,6 +321,14 @@ impl Driver {
         each!(self, arm => arm.make_dir(path))
     }
 
+    /// Removes an empty directory.
+    ///
+    /// # Errors
+    /// As rmdir(2).
+    pub fn remove_dir(&mut self, path: &Path) -> Result<(), Error> {
+        each!(self, arm => arm.remove_dir(path))
+    }
+
     /// Names in a directory, sorted.
     ///
     /// # Errors

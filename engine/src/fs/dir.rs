@@ -26,15 +26,19 @@ impl Dir {
         if !missing.is_empty() {
             cx.driver().make_dir(path)?;
         }
-        let dir = Self::open_existing(cx, path)?;
+        let dir = Self::existing(cx, path)?;
         for made in missing {
             let parent = made.parent().filter(|parent| !parent.as_os_str().is_empty());
-            Self::open_existing(cx, parent.unwrap_or(Path::new(".")))?.sync().await?;
+            Self::existing(cx, parent.unwrap_or(Path::new(".")))?.sync().await?;
         }
         Ok(dir)
     }
 
-    fn open_existing(cx: &ShardCx, path: &Path) -> Result<Self, Error> {
+    /// Opens a directory that is there.
+    ///
+    /// # Errors
+    /// It is not.
+    pub fn existing(cx: &ShardCx, path: &Path) -> Result<Self, Error> {
         let options = OpenOptions { directory: true, ..OpenOptions::default() };
         let fd = cx.driver().open(path, &options)?;
         Ok(Self { cx: cx.clone(), fd, path: path.to_owned() })

@@ -12,8 +12,8 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use cache::config::{CACHE, CacheConfig, DEFAULT_ADDRESS};
-use cache::serve::Plan;
+use broker::config::{BROKER, BrokerConfig};
+use cache::config::{CACHE, CacheConfig};
 use engine::admin::Admin;
 use engine::config::{ENGINE, Engine, Table, Values, allowed_cpus, show_size};
 use engine::error::Error;
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
 
 fn run() -> Result<ExitCode, Error> {
     let about = "shard-local services on io_uring, one pinned thread per core";
-    let table = Table::new("shardd", about, COMMANDS, &[CACHE, ENGINE]);
+    let table = Table::new("shardd", about, COMMANDS, &[CACHE, BROKER, ENGINE]);
     let parsed = table.load(std::env::args_os().skip(1))?;
     if parsed.help {
         print!("{}", table.help());
@@ -56,10 +56,44 @@ fn run() -> Result<ExitCode, Error> {
     serve(&parsed.values)
 }
 
-/// Where the cache listens: everything runs where nothing is chosen.
-fn cache_address(values: &Values) -> SocketAddr {
-    let default = DEFAULT_ADDRESS.parse().expect("a valid default");
-    values.address_if_set("cache").unwrap_or(default)
+/// The services that run, each with its address.
+struct Services {
+    cache: Option<CacheConfig>,
+    broker: Option<BrokerConfig>,
+}
+
+impl Services {
+    /// Those whose address is given; everything on its usual address where none is.
+    fn chosen(values: &Values, engine: &Engine) -> Result<Self, Error> {
+        let all = ["cache", "broker"].iter().all(|name| values.address_if_set(name).is_none());
+        let address = |name: &str, default: &str| -> Option<SocketAddr> {
+            let default = all.then(|| default.parse().expect("a valid default"));
+            values.address_if_set(name).or(default)
+        };
+        let shards = engine.shards;
+        let cache = address("cache", cache::config::DEFAULT_ADDRESS)
+            .map(|address| CacheConfig::new(values, address, shards))
+            .transpose()?;
+        let broker = address("broker", broker::config::DEFAULT_ADDRESS)
+            .map(|address| BrokerConfig::new(values, address, shards, &engine.data))
+            .transpose()?;
+        Ok(Self { cache, broker })
+    }
+
+    /// What puts them on a shard.
+    fn installers(self, engine: &Engine, seed: Seed) -> Vec<Installer> {
+        let mut installers: Vec<Installer> = Vec::new();
+        if let Some(config) = self.cache {
+            let seed = seed.stream("cache", 0).next_u64();
+            let plan = Arc::new(cache::serve::Plan::new(config, engine, seed));
+            installers.push(Box::new(move |cx: &ShardCx| plan.install(cx).map(drop)));
+        }
+        if let Some(config) = self.broker {
+            let plan = Arc::new(broker::serve::Plan::new(config, engine));
+            installers.push(Box::new(move |cx: &ShardCx| plan.install(cx).map(drop)));
+        }
+        installers
+    }
 }
 
 fn serve(values: &Values) -> Result<ExitCode, Error> {
@@ -67,11 +101,9 @@ fn serve(values: &Values) -> Result<ExitCode, Error> {
     let seed = engine.seed.map_or_else(Seed::from_os, |seed| Ok(Seed(seed)))?;
     let (log, writer) = Log::start(engine.log_level)
         .map_err(|source| Error::io("clone", source, "the log's thread"))?;
-    let cache = CacheConfig::new(values, cache_address(values), engine.shards)?;
-    let greeting = greeting(&engine, &cache);
-    let plan = Arc::new(Plan::new(cache, &engine, seed.stream("cache", 0).next_u64()));
-    let mut installers: Vec<Installer> =
-        vec![Box::new(move |cx: &ShardCx| plan.install(cx).map(drop))];
+    let services = Services::chosen(values, &engine)?;
+    let greeting = greeting(&engine, &services);
+    let mut installers = services.installers(&engine, seed);
     if let Some(address) = engine.admin {
         let admin = Admin::new(address, engine.shards);
         installers.push(Box::new(move |cx: &ShardCx| admin.install(cx)));
@@ -86,10 +118,8 @@ fn serve(values: &Values) -> Result<ExitCode, Error> {
 }
 
 /// What a newcomer wants to see: addresses, and a line to try for each service.
-fn greeting(engine: &Engine, cache: &CacheConfig) -> String {
+fn greeting(engine: &Engine, services: &Services) -> String {
     let shards = engine.shards;
-    let last = cache.shard_address(shards - 1).port();
-    let first = cache.shard_address(0).port();
     let fixed = show_size(process::fixed_bytes(engine));
     let mut text = format!("shardd {}: {shards} shards", env!("CARGO_PKG_VERSION"));
     match engine.cpus.as_slice() {
@@ -97,9 +127,21 @@ fn greeting(engine: &Engine, cache: &CacheConfig) -> String {
         cpus => text.push_str(&format!(" on cores {cpus:?}")),
     }
     text.push_str(&format!(", {fixed} for rings and receive buffers\n"));
-    text.push_str(&format!("  cache  {}  (shards on ports {first}-{last})\n", cache.address));
-    let (host, port) = (cache.address.ip(), cache.address.port());
-    text.push_str(&format!("         try: redis-cli -h {host} -p {port} set greeting hello\n"));
+    let mut service = |name: &str, address: SocketAddr, first: u16, last: u16, line: &str| {
+        text.push_str(&format!("  {name:<6} {address}  (shards on ports {first}-{last})\n"));
+        text.push_str(&format!("         try: {line}\n"));
+    };
+    if let Some(cache) = &services.cache {
+        let port = |shard| cache.shard_address(shard).port();
+        let (host, shared) = (cache.address.ip(), cache.address.port());
+        let line = format!("redis-cli -h {host} -p {shared} set greeting hello");
+        service("cache", cache.address, port(0), port(shards - 1), &line);
+    }
+    if let Some(broker) = &services.broker {
+        let port = |shard| broker.shard_address(shard).port();
+        let line = format!("echo hello | kcat -b {} -P -t greetings", broker.address);
+        service("broker", broker.address, port(0), port(shards - 1), &line);
+    }
     if let Some(admin) = engine.admin {
         text.push_str(&format!("  admin  {admin}  try: curl http://{admin}/metrics\n"));
     }

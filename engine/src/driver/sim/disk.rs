@@ -215,6 +215,15 @@ impl Disk {
         self.change(Change(vec![(directory, name, None)]))
     }
 
+    /// Removes an empty directory.
+    pub(super) fn remove_dir(&mut self, path: &Path) -> Result<()> {
+        if !self.directory(self.look_up(path)?)?.now.is_empty() {
+            return Err(libc::ENOTEMPTY);
+        }
+        let (directory, name) = self.place(path)?;
+        self.change(Change(vec![(directory, name, None)]))
+    }
+
     pub(super) fn len(&self, inode: Inode) -> Result<u64> {
         match self.nodes.get(&inode) {
             Some(Node::Directory(_)) => Ok(4096),

@@ -419,6 +419,15 @@ impl SimDriver {
         self.call(Call::MakeDir, context, |kernel| kernel.disk.make_dir(path))
     }
 
+    /// See [`super::Driver::remove_dir`].
+    ///
+    /// # Errors
+    /// ENOENT, ENOTDIR, ENOTEMPTY.
+    pub fn remove_dir(&mut self, path: &Path) -> Result<(), Error> {
+        let context = || path.display().to_string();
+        self.call(Call::RemoveDir, context, |kernel| kernel.disk.remove_dir(path))
+    }
+
     /// See [`super::Driver::list_dir`].
     ///
     /// # Errors
@@ -489,6 +498,7 @@ enum Call {
     Unlink,
     MakeDir,
     ListDir,
+    RemoveDir,
 }
 
 impl Call {
@@ -504,6 +514,7 @@ impl Call {
             Self::Unlink => ("unlink", libc::EIO),
             Self::MakeDir => ("mkdir", libc::ENOSPC),
             Self::ListDir => ("opendir", libc::EIO),
+            Self::RemoveDir => ("rmdir", libc::EIO),
         }
     }
 }

@@ -1,0 +1,75 @@
+//! Everything off the hot path: one function for each kind of request.
+//!
+//! A request comes decoded, is answered by an async function, and its answer is encoded here. What concerns
+//! topics is asked of the controller; what concerns a partition is answered by the shard that leads it, which is where
+//! clients send it. Next: a module for each subject.
+
+mod cluster;
+mod configs;
+mod offsets;
+mod topics;
+pub(crate) mod versions;
+
+use std::rc::Rc;
+
+use bytes::BytesMut;
+use engine::net::Server;
+use kafka_protocol::messages::{RequestKind, ResponseKind};
+use kafka_protocol::protocol::StrBytes;
+use wire::kafka::api::Api;
+use wire::kafka::frame;
+
+use crate::serve::Broker;
+use crate::work::Call;
+
+/// A string of the protocol.
+pub(crate) fn text(text: impl Into<String>) -> StrBytes {
+    StrBytes::from_string(text.into())
+}
+
+/// Answers a request: the whole frame.
+pub(crate) async fn answer(server: &Rc<Server<Broker>>, call: Call) -> Vec<u8> {
+    let (key, version, correlation_id) = (call.key, call.version, call.correlation_id);
+    let response = dispatch(server, call).await;
+    let mut out = Vec::new();
+    let (Some(api), Some(response)) = (Api::find(key), response) else { return out };
+    let start = frame::begin_response(&mut out, api, version, correlation_id);
+    let mut body = BytesMut::new();
+    if let Err(error) = response.encode(&mut body, version) {
+        // Ours to have prevented: the client gets what it can tell from silence.
+        let cx = server.cx();
+        let pairs: [(&str, &dyn std::fmt::Display); 3] =
+            [("request", &api.name), ("version", &version), ("why", &error)];
+        cx.log().error("broker", cx.now(), "answer not encoded", &pairs);
+        return Vec::new();
+    }
+    out.extend_from_slice(&body);
+    frame::end(&mut out, start, 0);
+    out
+}
+
+async fn dispatch(server: &Rc<Server<Broker>>, call: Call) -> Option<ResponseKind> {
+    let version = call.version;
+    Some(match call.request {
+        RequestKind::Metadata(request) => topics::metadata(server, request, version).await.into(),
+        RequestKind::CreateTopics(request) => topics::create(server, request).await.into(),
+        RequestKind::DeleteTopics(request) => topics::delete(server, request, version).await.into(),
+        RequestKind::CreatePartitions(request) => topics::grow(server, request).await.into(),
+        RequestKind::DescribeTopicPartitions(request) => {
+            topics::describe_partitions(server, &request).into()
+        }
+        RequestKind::DescribeConfigs(request) => configs::describe(server, request).into(),
+        RequestKind::AlterConfigs(request) => configs::alter(server, request).await.into(),
+        RequestKind::IncrementalAlterConfigs(request) => {
+            configs::alter_incrementally(server, request).await.into()
+        }
+        RequestKind::ListOffsets(request) => offsets::list(server, request, version).await.into(),
+        RequestKind::OffsetForLeaderEpoch(request) => offsets::for_epoch(server, request).into(),
+        RequestKind::DeleteRecords(request) => offsets::delete(server, request).await.into(),
+        RequestKind::InitProducerId(request) => cluster::producer_id(server, &request).await.into(),
+        RequestKind::DescribeCluster(request) => cluster::describe(server, &request).into(),
+        RequestKind::DescribeLogDirs(request) => cluster::log_dirs(server, &request).into(),
+        RequestKind::DescribeProducers(request) => cluster::producers(server, request).into(),
+        _ => return None,
+    })
+}

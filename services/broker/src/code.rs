@@ -1,0 +1,85 @@
+//! Error codes of the Kafka protocol that this broker answers with.
+//!
+//! Source: the protocol guide's table of error codes. Next: `api` for who answers what.
+
+use std::fmt;
+
+macro_rules! codes {
+    ($($name:ident = $code:literal, $text:literal;)*) => {
+        /// An error as the peer sees it.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Code {
+            $(#[doc = $text] $name,)*
+        }
+
+        impl Code {
+            /// The number on the wire.
+            #[must_use]
+            pub const fn number(self) -> i16 {
+                match self { $(Self::$name => $code,)* }
+            }
+
+            /// What it means.
+            #[must_use]
+            pub const fn text(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+        }
+    };
+}
+
+codes! {
+    UnknownServerError = -1, "the broker met an error it did not expect";
+    OffsetOutOfRange = 1, "the offset is outside the range of the partition";
+    CorruptMessage = 2, "the record batch is damaged: its checksum or its lengths do not fit";
+    UnknownTopicOrPartition = 3, "there is no such topic or partition here";
+    InvalidFetchSize = 4, "the fetch size is not valid";
+    LeaderNotAvailable = 5, "the partition is being made";
+    NotLeaderOrFollower = 6, "this broker does not lead the partition";
+    MessageTooLarge = 10, "the record batch is larger than max.message.bytes";
+    CoordinatorLoadInProgress = 14, "the coordinator is loading";
+    CoordinatorNotAvailable = 15, "the coordinator is not available";
+    NotCoordinator = 16, "this broker does not coordinate the group";
+    InvalidTopic = 17, "the topic's name is not valid";
+    RecordListTooLarge = 18, "the record batch is larger than a segment";
+    InvalidRequiredAcks = 21, "acks must be -1, 0 or 1";
+    TopicAuthorizationFailed = 29, "not allowed to do that with the topic";
+    InvalidTimestamp = 32, "a record's timestamp is out of the allowed range";
+    UnsupportedSaslMechanism = 33, "the SASL mechanism is not offered";
+    IllegalSaslState = 34, "the request does not fit the state of authentication";
+    UnsupportedVersion = 35, "the version of the request is not supported";
+    TopicAlreadyExists = 36, "a topic of this name exists";
+    InvalidPartitions = 37, "the number of partitions is not valid";
+    InvalidReplicationFactor = 38, "the replication factor must be 1: there is one machine";
+    InvalidReplicaAssignment = 39, "the replica assignment is not valid";
+    InvalidConfig = 40, "a configuration value is not valid";
+    NotController = 41, "this broker is not the controller";
+    InvalidRequest = 42, "the request is not valid";
+    UnsupportedForMessageFormat = 43, "the message format is too old: record batches of magic 2 only";
+    PolicyViolation = 44, "a limit of this broker forbids that";
+    OutOfOrderSequence = 45, "the batch does not follow the producer's last one";
+    DuplicateSequence = 46, "the batch is one of the producer's older ones";
+    InvalidProducerEpoch = 47, "the producer's epoch is older than one already seen";
+    TransactionalIdAuthorizationFailed = 53, "transactions are not supported";
+    StorageError = 56, "the partition's files cannot be read or written";
+    LogDirNotFound = 57, "there is no such log directory";
+    SaslAuthenticationFailed = 58, "authentication failed";
+    UnknownProducerId = 59, "the producer is not known";
+    NonEmptyGroup = 68, "the group has members";
+    GroupIdNotFound = 69, "there is no such group";
+    FetchSessionIdNotFound = 70, "there is no such fetch session";
+    InvalidFetchSessionEpoch = 71, "the fetch session's epoch does not fit";
+    TopicDeletionDisabled = 73, "topics cannot be deleted";
+    FencedLeaderEpoch = 74, "the leader epoch is older than the broker's";
+    UnknownLeaderEpoch = 75, "the leader epoch is newer than the broker's";
+    UnsupportedCompressionType = 76, "the compression type is not known";
+    InvalidRecord = 87, "a record in the batch is not valid";
+    ThrottlingQuotaExceeded = 89, "the quota is exceeded";
+    UnknownTopicId = 100, "there is no topic of this id";
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text())
+    }
+}

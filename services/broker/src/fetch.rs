@@ -1,0 +1,257 @@
+//! Records out: the answer's heads from memory, the records between them from files to the socket.
+//!
+//! A request is planned in one synchronous step: for each partition a range of a file. While there is less
+//! than the client wants it waits, known to each of its partitions, and is planned again when one of them has more
+//! or the time is over. Ranges whose headers are not in the page cache are read by a kernel worker first.
+//! Fetch sessions are declined with session 0, as the protocol allows. Next: `partition::read`.
+
+use std::rc::Rc;
+
+use engine::buf::DirectBuf;
+use engine::fs::Caching;
+use engine::net::{ConnId, Part, Server};
+use view::Output;
+use wire::kafka::api::{Api, FETCH};
+use wire::kafka::frame::{self, RequestHeader};
+use wire::kafka::{TopicRef, fetch};
+
+use crate::code::Code;
+use crate::partition::{Cold, LEADER_EPOCH, Located, Missing};
+use crate::produce::OwnedRef;
+use crate::serve::Broker;
+use crate::shard::Shard;
+use crate::watch::Watch;
+use crate::work::Done;
+
+/// Longest time that a request waits, whatever it asks for.
+const WAIT_MAX_MS: u64 = 5 * 60 * 1000;
+/// Most records of an answer, whatever it asks for.
+const ANSWER_MAX_BYTES: u64 = 256 << 20;
+/// Attempts to have headers read that are gone again from the page cache.
+const COLD_MAX: usize = 16;
+/// Read when headers are not there.
+const COLD_BYTES: usize = 16 << 10;
+
+/// A fetch request.
+#[derive(Debug)]
+pub struct FetchJob {
+    version: i16,
+    correlation_id: i32,
+    max_wait_ms: i32,
+    min_bytes: i32,
+    max_bytes: i32,
+    session_id: i32,
+    topics: Vec<(OwnedRef, Vec<fetch::Partition>)>,
+}
+
+/// What is answered about a partition.
+struct Planned {
+    answer: fetch::Answer,
+    range: Option<Located>,
+}
+
+struct Plan {
+    topics: Vec<Vec<Planned>>,
+    bytes: u64,
+    /// Something is to be told at once.
+    urgent: bool,
+}
+
+impl FetchJob {
+    pub(crate) fn new(header: &RequestHeader<'_>, request: &fetch::Request<'_>) -> Self {
+        let topics = request
+            .topics()
+            .map(|(topic, partitions)| (OwnedRef::new(topic), partitions.collect()))
+            .collect();
+        Self {
+            version: header.version,
+            correlation_id: header.correlation_id,
+            max_wait_ms: request.max_wait_ms,
+            min_bytes: request.min_bytes,
+            max_bytes: request.max_bytes,
+            session_id: request.session_id,
+            topics,
+        }
+    }
+
+    fn plan(&self, shard: &mut Shard) -> Result<Plan, Cold> {
+        let limit = u64::try_from(self.max_bytes).unwrap_or(0).min(ANSWER_MAX_BYTES);
+        let mut plan =
+            Plan { topics: Vec::with_capacity(self.topics.len()), bytes: 0, urgent: false };
+        for (topic, partitions) in &self.topics {
+            let mut planned = Vec::with_capacity(partitions.len());
+            for wanted in partitions {
+                planned.push(plan_partition(shard, topic.borrow(), wanted, limit, &mut plan)?);
+            }
+            plan.topics.push(planned);
+        }
+        Ok(plan)
+    }
+
+    fn watch(&self, shard: &mut Shard, watch: &Rc<Watch>) {
+        for (topic, partitions) in &self.topics {
+            for wanted in partitions {
+                if let Ok(slot) = shard.slot(topic.borrow(), wanted.index)
+                    && let Some(partition) = shard.partition(slot)
+                {
+                    partition.watch(watch);
+                }
+            }
+        }
+    }
+
+    /// The answer in parts.
+    fn parts(&self, plan: Plan) -> Vec<Part> {
+        let Some(api) = Api::find(FETCH) else { return Vec::new() };
+        let version = self.version;
+        let mut bytes = Vec::new();
+        let start = frame::begin_response(&mut bytes, api, version, self.correlation_id);
+        fetch::write_head(&mut bytes, version, 0, 0, 0, self.topics.len());
+        let mut ranges = Vec::new();
+        for ((topic, _), planned) in self.topics.iter().zip(plan.topics) {
+            fetch::write_topic(&mut bytes, version, topic.borrow(), planned.len());
+            for one in planned {
+                let len = one.range.as_ref().map_or(0, |range| range.len);
+                let len = usize::try_from(len).unwrap_or(0);
+                fetch::write_partition(&mut bytes, version, &one.answer, len);
+                ranges.extend(one.range.map(|range| (bytes.len(), range)));
+                fetch::write_partition_end(&mut bytes, version, &one.answer);
+            }
+            fetch::write_end(&mut bytes, version);
+        }
+        fetch::write_end(&mut bytes, version);
+        frame::end(&mut bytes, start, usize::try_from(plan.bytes).unwrap_or(usize::MAX));
+        let mut parts = Vec::with_capacity(ranges.len() * 2 + 1);
+        let mut from = 0;
+        for (at, range) in ranges {
+            parts.push(Part::Bytes(Output::with_text(&bytes[from..at])));
+            let (offset, len) = (range.position, range.len);
+            parts.push(Part::File { file: range.file, offset, len });
+            from = at;
+        }
+        parts.push(Part::Bytes(Output::with_text(&bytes[from..])));
+        parts
+    }
+
+    fn refused(&self, code: Code) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        if let Some(api) = Api::find(FETCH) {
+            let start = frame::begin_response(&mut bytes, api, self.version, self.correlation_id);
+            fetch::write_head(&mut bytes, self.version, 0, code.number(), 0, 0);
+            fetch::write_end(&mut bytes, self.version);
+            frame::end(&mut bytes, start, 0);
+        }
+        bytes
+    }
+}
+
+fn plan_partition(
+    shard: &mut Shard,
+    topic: TopicRef<'_>,
+    wanted: &fetch::Partition,
+    limit: u64,
+    plan: &mut Plan,
+) -> Result<Planned, Cold> {
+    let mut answer = fetch::Answer {
+        index: wanted.index,
+        error: 0,
+        high_watermark: -1,
+        log_start_offset: -1,
+        current_leader: None,
+    };
+    let located = match shard.slot(topic, wanted.index) {
+        Err(code) => {
+            if code == Code::NotLeaderOrFollower {
+                answer.current_leader = current_leader(shard, topic, wanted.index);
+            }
+            Err(Missing::Refused(code))
+        }
+        Ok(_) if wanted.current_leader_epoch > LEADER_EPOCH => {
+            Err(Missing::Refused(Code::UnknownLeaderEpoch))
+        }
+        Ok(slot) => {
+            let cx = shard.cx.clone();
+            match shard.partition(slot) {
+                Some(partition) => {
+                    answer.high_watermark = partition.high_watermark();
+                    answer.log_start_offset = partition.start();
+                    let most = u64::try_from(wanted.max_bytes).unwrap_or(0);
+                    let left = limit.saturating_sub(plan.bytes);
+                    if left == 0 && plan.bytes > 0 {
+                        Ok(None)
+                    } else {
+                        partition.locate(&cx, wanted.fetch_offset, most.min(left), plan.bytes == 0)
+                    }
+                }
+                None => Err(Missing::Refused(Code::UnknownTopicOrPartition)),
+            }
+        }
+    };
+    let range = match located {
+        Ok(range) => range,
+        Err(Missing::Cold(cold)) => return Err(cold),
+        Err(Missing::Refused(code)) => {
+            answer.error = code.number();
+            plan.urgent = true;
+            None
+        }
+    };
+    plan.bytes += range.as_ref().map_or(0, |range| range.len);
+    Ok(Planned { answer, range })
+}
+
+/// Number and epoch of the broker that leads a partition.
+fn current_leader(shard: &Shard, topic: TopicRef<'_>, index: i32) -> Option<(i32, i32)> {
+    let (name, _) = shard.topic(topic).ok()?;
+    let known = shard.catalog.topics.get(&**name)?;
+    Some((shard.config.broker_id(shard.leader(known, index)), LEADER_EPOCH))
+}
+
+/// Reads the place of some headers, so that they are in the page cache.
+pub(crate) async fn warm(cold: Cold) {
+    let buf = DirectBuf::zeroed(COLD_BYTES);
+    // Read errors show when the headers are looked at.
+    let _ = cold.file.read_at(buf, COLD_BYTES, cold.position, Caching::Keep).await;
+}
+
+async fn planned(server: &Server<Broker>, job: &FetchJob) -> Option<Plan> {
+    for _ in 0..COLD_MAX {
+        let plan = job.plan(&mut server.shard().borrow_mut());
+        match plan {
+            Ok(plan) => return Some(plan),
+            Err(cold) => warm(cold).await,
+        }
+    }
+    None
+}
+
+/// Answers a fetch request.
+pub(crate) async fn perform(server: Rc<Server<Broker>>, conn: ConnId, job: FetchJob) -> Done {
+    if job.session_id != 0 {
+        return Done::Reply(job.refused(Code::FetchSessionIdNotFound));
+    }
+    let cx = server.cx().clone();
+    let wait_ms = u64::try_from(job.max_wait_ms).unwrap_or(0).min(WAIT_MAX_MS);
+    let deadline_ns = cx.now().mono_ns.saturating_add(wait_ms * 1_000_000);
+    let min_bytes = u64::try_from(job.min_bytes).unwrap_or(0);
+    let watch = Rc::new(Watch::default());
+    let plan = loop {
+        let Some(plan) = planned(&server, &job).await else {
+            return Done::Reply(job.refused(Code::StorageError));
+        };
+        let late = cx.now().mono_ns >= deadline_ns;
+        if plan.bytes >= min_bytes || plan.urgent || late || cx.is_stopping() {
+            break plan;
+        }
+        job.watch(&mut server.shard().borrow_mut(), &watch);
+        watch.wait(cx.sleep_until(deadline_ns)).await;
+    };
+    {
+        let mut shard = server.shard().borrow_mut();
+        shard.stats.fetches += 1;
+        shard.stats.fetched_bytes += plan.bytes;
+    }
+    // A peer that is gone is found out by its connection.
+    let _ = server.transfer(conn, job.parts(plan)).await;
+    Done::Sent
+}

@@ -1,0 +1,30 @@
+//! The log broker: the Kafka protocol on shard-local, zero-copy logs.
+//!
+//! Each shard leads its share of every topic's partitions and is a broker of its own to clients, with
+//! its own port, so that a stock client reaches the core that owns a partition without a hop. Records go from
+//! the receive buffer to the page cache and from there to the socket without another copy in user memory, and
+//! are acknowledged after the sync that covers them.
+//!
+//! Next: `session` for a connection's requests, `partition` for a log, `shard` for what a core owns, `serve` for
+//! how it meets the engine, `control` for topics, `api` for everything off the hot path.
+
+#![forbid(unsafe_code)]
+
+mod api;
+pub mod catalog;
+pub mod code;
+pub mod config;
+mod control;
+mod fetch;
+mod metrics;
+mod partition;
+mod produce;
+pub mod serve;
+mod session;
+mod shard;
+pub mod topic_config;
+mod watch;
+mod work;
+
+pub use session::Session;
+pub use shard::{Shard, ShardConfig};

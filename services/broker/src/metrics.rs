@@ -1,0 +1,117 @@
+//! The broker's metrics: taken from its counters when somebody asks.
+
+use std::rc::{Rc, Weak};
+
+use engine::metrics::{Counter, Gauge, Metric};
+use engine::net::Server;
+
+use crate::serve::Broker;
+
+static REQUESTS: Metric = Metric::counter("broker_requests_total", "Requests taken.");
+static BATCHES: Metric = Metric::counter("broker_produced_batches_total", "Record batches stored.");
+static RECORDS: Metric = Metric::counter("broker_produced_records_total", "Records stored.");
+static BYTES: Metric = Metric::counter("broker_produced_bytes_total", "Bytes of batches stored.");
+static REFUSED_BATCHES: Metric =
+    Metric::counter("broker_refused_batches_total", "Record batches not stored.");
+static FETCHES: Metric = Metric::counter("broker_fetches_total", "Fetch requests answered.");
+static FETCHED: Metric = Metric::counter("broker_fetched_bytes_total", "Bytes of records fetched.");
+static SENDFILE: Metric = Metric::counter(
+    "broker_fetch_bytes_sendfile_total",
+    "Bytes of records that went from files to sockets without passing through user memory.",
+);
+static COPIED: Metric = Metric::counter(
+    "broker_fetch_bytes_copied_total",
+    "Bytes of records that were copied to user memory to be sent.",
+);
+static RECEIVE_COPIED: Metric = Metric::counter(
+    "broker_receive_bytes_copied_total",
+    "Received bytes that were copied because their request had not arrived whole.",
+);
+static SYNCS: Metric = Metric::counter("broker_syncs_total", "Syncs of partitions.");
+static SYNC_NS: Metric = Metric::counter("broker_sync_ns_total", "Nanoseconds that syncs took.");
+static MALFORMED: Metric =
+    Metric::counter("broker_malformed_requests_total", "Requests that ended their connection.");
+static ACCEPTED: Metric = Metric::counter("broker_connections_total", "Connections accepted.");
+static RECEIVED: Metric = Metric::counter("broker_received_bytes_total", "Bytes received.");
+static SENT: Metric = Metric::counter("broker_sent_bytes_total", "Bytes sent.");
+static CLIENTS: Metric = Metric::gauge("broker_clients", "Connections now.");
+static PARTITIONS: Metric = Metric::gauge("broker_partitions", "Partitions led by this shard.");
+static OFFLINE: Metric =
+    Metric::gauge("broker_offline_partitions", "Of these, partitions that failed.");
+
+const COUNTERS: [&Metric; 16] = [
+    &REQUESTS,
+    &BATCHES,
+    &RECORDS,
+    &BYTES,
+    &REFUSED_BATCHES,
+    &FETCHES,
+    &FETCHED,
+    &SENDFILE,
+    &COPIED,
+    &RECEIVE_COPIED,
+    &SYNCS,
+    &SYNC_NS,
+    &MALFORMED,
+    &ACCEPTED,
+    &RECEIVED,
+    &SENT,
+];
+
+struct Handles {
+    counters: [Counter; COUNTERS.len()],
+    gauges: [Gauge; 3],
+}
+
+/// Registers the metrics of a server with its shard.
+pub(crate) fn install(server: &Rc<Server<Broker>>) {
+    let registry = server.cx().metrics();
+    let handles = Handles {
+        counters: COUNTERS.map(|metric| registry.counter(metric, &[])),
+        gauges: [&CLIENTS, &PARTITIONS, &OFFLINE].map(|metric| registry.gauge(metric, &[])),
+    };
+    let weak: Weak<Server<Broker>> = Rc::downgrade(server);
+    server.cx().add_source(Box::new(move |numbers| {
+        if let Some(server) = weak.upgrade() {
+            sample(&server, &handles, numbers);
+        }
+    }));
+}
+
+fn sample(server: &Server<Broker>, handles: &Handles, numbers: &mut Vec<(&'static str, u64)>) {
+    let net = server.stats();
+    let shard = server.shard().borrow();
+    let stats = shard.stats;
+    let counters = [
+        stats.requests,
+        stats.produced_batches,
+        stats.produced_records,
+        stats.produced_bytes,
+        stats.refused_batches,
+        stats.fetches,
+        stats.fetched_bytes,
+        net.sent_file_bytes,
+        stats.fetch_copied_bytes,
+        net.copied_bytes,
+        stats.syncs,
+        stats.sync_ns,
+        stats.malformed,
+        net.accepted,
+        net.received_bytes,
+        net.sent_bytes,
+    ];
+    for (handle, value) in handles.counters.iter().zip(counters) {
+        handle.set(value);
+    }
+    let partitions = shard.partitions().count() as u64;
+    let offline = shard.partitions().filter(|one| one.failed().is_some()).count() as u64;
+    for (handle, value) in handles.gauges.iter().zip([net.live, partitions, offline]) {
+        handle.set(i64::try_from(value).unwrap_or(i64::MAX));
+    }
+    numbers.extend([
+        ("broker_clients", net.live),
+        ("broker_partitions", partitions),
+        ("broker_produced_records", stats.produced_records),
+        ("broker_fetched_bytes", stats.fetched_bytes),
+    ]);
+}

@@ -1,0 +1,163 @@
+//! What is done to a partition beside appends and reads: sidecars are written, old segments go, the log's
+//! start moves.
+//!
+//! Each is decided in one synchronous step and then performed on the files, so that appends go on
+//! meanwhile. Invariants: a snapshot of producers is written only after the log is durable up to its offset; files
+//! go only after nothing refers to them any more, but for sends that hold them open.
+
+use std::path::PathBuf;
+
+use engine::error::Error;
+use engine::fs::Dir;
+use engine::shard::ShardCx;
+use logic::log::retention::{self, Limits};
+
+use super::segment::{INDEX, LOG, SNAPSHOT, TIME_INDEX, file_name};
+use super::{CHECKPOINT_BYTES, Partition};
+use crate::catalog::replace_file;
+use crate::code::Code;
+
+/// The file that holds the log's start when that is no segment's.
+const START: &str = "log-start";
+/// Where each file is written before it gets its name.
+const TEMPORARY: &str = "writing";
+
+/// Files to write, then files to remove.
+#[derive(Debug, Default)]
+pub(crate) struct FileJob {
+    dir: PathBuf,
+    /// Synced before anything is written.
+    sync: Vec<std::rc::Rc<engine::fs::File>>,
+    write: Vec<(String, Vec<u8>)>,
+    remove: Vec<String>,
+}
+
+impl FileJob {
+    /// Performs it.
+    ///
+    /// # Errors
+    /// A file could not be written; what is there can still be read.
+    pub(crate) async fn run(self, cx: &ShardCx) -> Result<(), Error> {
+        for file in &self.sync {
+            file.sync().await?;
+        }
+        let dir = Dir::existing(cx, &self.dir)?;
+        for (name, bytes) in &self.write {
+            replace_file(cx, &dir, name, TEMPORARY, bytes).await?;
+        }
+        for name in &self.remove {
+            // Sidecars need not be there.
+            let _ = dir.remove(name);
+        }
+        if self.remove.is_empty() { Ok(()) } else { dir.sync().await }
+    }
+}
+
+impl Partition {
+    fn job(&self) -> FileJob {
+        FileJob { dir: self.dir.clone(), ..FileJob::default() }
+    }
+
+    /// The log's start, where it was moved into a segment.
+    pub(super) async fn load_start(&mut self, cx: &ShardCx) -> Result<(), Error> {
+        let Some(bytes) = super::open::read_file(cx, &self.dir.join(START)).await? else {
+            return Ok(());
+        };
+        let text = String::from_utf8_lossy(&bytes);
+        if let Ok(start) = text.trim().parse::<i64>() {
+            self.start = self.start.max(start);
+        }
+        Ok(())
+    }
+
+    /// Whether enough was appended since sidecars were written.
+    pub(crate) const fn wants_checkpoint(&self) -> bool {
+        self.since_checkpoint >= CHECKPOINT_BYTES
+    }
+
+    /// Writes the sidecars of the segments that have none yet and of the active one, and what is known of
+    /// producers.
+    pub(crate) fn checkpoint(&mut self, cx: &ShardCx) -> FileJob {
+        let mut job = self.job();
+        self.since_checkpoint = 0;
+        let active = self.segments.len().saturating_sub(1);
+        for (at, segment) in self.segments.iter_mut().enumerate() {
+            if std::mem::replace(&mut segment.has_sidecars, at < active) {
+                continue;
+            }
+            if let Ok(file) = segment.file(cx, at == active) {
+                job.sync.push(file);
+            }
+            job.write.push((file_name(segment.base, INDEX), segment.offsets.encode(u32::MAX)));
+            job.write.push((file_name(segment.base, TIME_INDEX), segment.times_to_write()));
+        }
+        if !self.producers.is_empty() {
+            job.write.push((file_name(self.end, SNAPSHOT), self.producers.encode()));
+            job.remove.extend(
+                self.snapshots.drain(..).filter(|name| *name != file_name(self.end, SNAPSHOT)),
+            );
+            self.snapshots.push(file_name(self.end, SNAPSHOT));
+        }
+        job
+    }
+
+    /// Drops segments that the topic's limits no longer keep; `None` when there are none.
+    pub(crate) fn expire(&mut self, now_ms: i64) -> Option<FileJob> {
+        let known: Vec<retention::Segment> = self
+            .segments
+            .iter()
+            .map(|segment| retention::Segment {
+                base_offset: segment.base,
+                len_bytes: segment.len,
+                max_timestamp_ms: segment.max_timestamp_ms,
+            })
+            .collect();
+        let limits = Limits {
+            retention_ms: self.config.retention_ms.filter(|_| self.config.delete),
+            retention_bytes: self.config.retention_bytes.filter(|_| self.config.delete),
+            start_offset: self.start,
+        };
+        let gone = retention::expired(&known, &limits, now_ms);
+        // Only what is durable goes: the start never lies beyond what may be read.
+        let gone = gone.min(self.segments.partition_point(|segment| segment.base < self.high.base));
+        if gone == 0 {
+            return None;
+        }
+        let mut job = self.job();
+        for segment in self.segments.drain(..gone) {
+            for suffix in [LOG, INDEX, TIME_INDEX] {
+                job.remove.push(file_name(segment.base, suffix));
+            }
+        }
+        if let Some(first) = self.segments.front() {
+            self.start = self.start.max(first.base);
+        }
+        Some(job)
+    }
+
+    /// Moves the log's start to `offset`, or to the high watermark for -1; everything before is gone.
+    ///
+    /// # Errors
+    /// There is no such offset.
+    pub(crate) fn delete_before(&mut self, offset: i64) -> Result<FileJob, Code> {
+        let offset = if offset == -1 { self.high.offset } else { offset };
+        if offset < 0 || offset > self.high.offset {
+            return Err(Code::OffsetOutOfRange);
+        }
+        self.start = self.start.max(offset);
+        let mut job = self.expire(-1).unwrap_or_else(|| self.job());
+        job.write.push((START.to_owned(), self.start.to_string().into_bytes()));
+        Ok(job)
+    }
+
+    /// Forgets producers that were silent for longer than `before_ms`, a few at a time.
+    pub(crate) fn expire_producers(&mut self, before_ms: i64) {
+        const BUDGET: usize = 256;
+        self.producers.expire(before_ms, BUDGET);
+    }
+
+    /// Its directory.
+    pub(crate) fn dir(&self) -> &std::path::Path {
+        &self.dir
+    }
+}

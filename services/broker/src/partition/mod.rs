@@ -1,0 +1,501 @@
+//! One partition's log: batches go in at the end, are synced, and come out as ranges of files.
+//!
+//! ```text
+//! log start ........ segment | segment | active segment: ... high watermark ... end
+//! ```
+//! An append writes the batch from where it was received into the page cache and notes it; one sync a turn
+//! covers all appends of that turn and moves the high watermark, up to which consumers read and producers are
+//! answered. Invariants: the bytes in a file are those received but for the batch's place; `start <= high <=
+//! end`; a batch is in one segment; after a failed sync the partition takes and gives nothing until the
+//! process has read it again, because what the disk holds is unknown. Next: `open` for recovery, `read` for
+//! finding offsets, `clean` for what goes.
+
+mod clean;
+mod open;
+mod read;
+mod segment;
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use engine::driver::Errno;
+use engine::error::Error;
+use engine::fs::{Dir, File};
+use engine::shard::ShardCx;
+use logic::log::Producers;
+use logic::log::producers::{BatchId, Check, Stored};
+use view::Instant;
+use wire::kafka::batch::{Batch, Codec, Problem};
+use wire::kafka::records::records;
+
+use crate::code::Code;
+use crate::topic_config::{Flush, TopicConfig};
+use crate::watch::Watch;
+use segment::{SEGMENT_MAX_BYTES, Segment};
+
+pub(crate) use open::remove_dir;
+pub(crate) use read::{Cold, Located, Missing};
+
+/// Producers remembered per partition.
+const PRODUCERS_MAX: usize = 100_000;
+/// Bytes appended after which indexes and producers are written, so that a start has little to read.
+const CHECKPOINT_BYTES: u64 = 32 << 20;
+/// The epoch of the only leader there is.
+pub(crate) const LEADER_EPOCH: i32 = 0;
+
+/// A place between two batches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// The next offset.
+    pub(crate) offset: i64,
+    /// First offset of the segment.
+    pub(crate) base: i64,
+    /// Position in it.
+    pub(crate) position: u64,
+}
+
+/// A batch was stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Appended {
+    /// Offset of its first record.
+    pub(crate) base_offset: i64,
+    /// The broker's time, where the topic wants that; -1 else.
+    pub(crate) log_append_time_ms: i64,
+    /// Durable when the high watermark is here.
+    pub(crate) end: i64,
+}
+
+/// Why a batch was not stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) code: Code,
+    pub(crate) why: String,
+}
+
+impl Refusal {
+    pub(crate) fn new(code: Code, why: impl Into<String>) -> Self {
+        Self { code, why: why.into() }
+    }
+}
+
+impl From<Problem> for Refusal {
+    fn from(problem: Problem) -> Self {
+        let code = match problem {
+            Problem::Cut | Problem::Checksum { .. } => Code::CorruptMessage,
+            Problem::OldFormat(_) | Problem::UnknownFormat(_) => Code::UnsupportedForMessageFormat,
+            Problem::Timestamp => Code::InvalidTimestamp,
+            Problem::UnknownCodec(_) => Code::UnsupportedCompressionType,
+            Problem::Count | Problem::Attributes(_) | Problem::Producer => Code::InvalidRecord,
+        };
+        Self::new(code, format!("{code}: {problem:?}"))
+    }
+}
+
+/// What has to be synced, and what is durable then.
+#[derive(Debug)]
+pub(crate) struct SyncJob {
+    files: Vec<Rc<File>>,
+    dir: Option<PathBuf>,
+    target: Place,
+}
+
+impl SyncJob {
+    /// Performs it.
+    ///
+    /// # Errors
+    /// As fdatasync(2).
+    pub(crate) async fn run(self, cx: &ShardCx) -> (Place, Result<(), Error>) {
+        let target = self.target;
+        let synced = async {
+            for file in &self.files {
+                file.sync().await?;
+            }
+            if let Some(dir) = &self.dir {
+                Dir::existing(cx, dir)?.sync().await?;
+            }
+            Ok(())
+        };
+        (target, synced.await)
+    }
+}
+
+/// Who waits for a partition to become durable: a number of the shard's.
+pub(crate) type CommitId = u32;
+
+/// A partition that this shard leads.
+#[derive(Debug)]
+pub(crate) struct Partition {
+    /// Its topic.
+    pub(crate) topic: Rc<str>,
+    /// Its number.
+    pub(crate) index: i32,
+    pub(crate) config: Rc<TopicConfig>,
+    dir: PathBuf,
+    segments: VecDeque<Segment>,
+    start: i64,
+    end: i64,
+    high: Place,
+    /// Everything before is synced.
+    durable: i64,
+    producers: Producers,
+    /// Why it takes and gives nothing.
+    failed: Option<String>,
+    /// Sealed, and not synced yet.
+    unsynced: Vec<Rc<File>>,
+    dir_changed: bool,
+    syncing: bool,
+    /// On the shard's list of partitions to sync.
+    pub(crate) listed: bool,
+    commits: VecDeque<(i64, CommitId)>,
+    watches: Vec<Rc<Watch>>,
+    since_checkpoint: u64,
+    /// Names of the snapshots that are there.
+    snapshots: Vec<String>,
+    /// Where the last reads ended: the next ones begin there.
+    hints: read::Hints,
+}
+
+impl Partition {
+    /// The first offset there is.
+    pub(crate) const fn start(&self) -> i64 {
+        self.start
+    }
+
+    /// Everything before may be read.
+    pub(crate) const fn high_watermark(&self) -> i64 {
+        self.high.offset
+    }
+
+    /// Bytes in all segments.
+    pub(crate) fn len_bytes(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.len).sum()
+    }
+
+    pub(crate) fn producers(&self) -> &Producers {
+        &self.producers
+    }
+
+    /// Why it takes and gives nothing, if so.
+    pub(crate) fn failed(&self) -> Option<&str> {
+        self.failed.as_deref()
+    }
+
+    fn fail(&mut self, cx: &ShardCx, why: String) {
+        cx.log().error(
+            "broker",
+            cx.now(),
+            "partition offline",
+            &[("topic", &self.topic), ("partition", &self.index), ("why", &why)],
+        );
+        self.failed = Some(why);
+        self.wake();
+    }
+
+    fn wake(&mut self) {
+        for watch in self.watches.drain(..) {
+            watch.wake();
+        }
+    }
+
+    /// Wakes `watch` once, when there is more to read.
+    pub(crate) fn watch(&mut self, watch: &Rc<Watch>) {
+        // Those that were answered meanwhile.
+        self.watches.retain(|watch| Rc::strong_count(watch) > 1);
+        self.watches.push(Rc::clone(watch));
+    }
+
+    /// Stores the batch that a producer sent as `records`, which is to be the only one.
+    pub(crate) fn produce(
+        &mut self,
+        cx: &ShardCx,
+        records: &[u8],
+        now: Instant,
+    ) -> Result<Appended, Refusal> {
+        let (batch, rest) = Batch::split(records)?;
+        if !rest.is_empty() {
+            return Err(Refusal::new(Code::InvalidRecord, "more than one record batch"));
+        }
+        if batch.len() > self.config.message_max_bytes {
+            let why = format!(
+                "a batch of {} bytes, above max.message.bytes = {}",
+                batch.len(),
+                self.config.message_max_bytes
+            );
+            return Err(Refusal::new(Code::MessageTooLarge, why));
+        }
+        batch.check()?;
+        if batch.is_transactional() {
+            let why = "transactions are not supported by this broker";
+            return Err(Refusal::new(Code::TransactionalIdAuthorizationFailed, why));
+        }
+        self.check_times(&batch, now)?;
+        if self.config.compact {
+            check_keys(&batch)?;
+        }
+        if batch.producer_id() >= 0 {
+            match self.producers.check(&batch_id(&batch)) {
+                Check::Append => {}
+                Check::Duplicate(stored) => return Ok(self.stored_before(&stored)),
+                Check::OutOfOrder { expected } => {
+                    let why = format!(
+                        "sequence {} of producer {}, where {expected} follows",
+                        batch.base_sequence(),
+                        batch.producer_id()
+                    );
+                    return Err(Refusal::new(Code::OutOfOrderSequence, why));
+                }
+                Check::Fenced { epoch } => {
+                    let why = format!("epoch {}, where {epoch} was seen", batch.producer_epoch());
+                    return Err(Refusal::new(Code::InvalidProducerEpoch, why));
+                }
+            }
+        }
+        self.append(cx, &batch, now)
+    }
+
+    fn stored_before(&self, stored: &Stored) -> Appended {
+        let log_append_time_ms = if self.config.log_append_time { stored.timestamp_ms } else { -1 };
+        Appended {
+            base_offset: stored.base_offset,
+            log_append_time_ms,
+            end: stored.last_offset + 1,
+        }
+    }
+
+    fn check_times(&self, batch: &Batch<'_>, now: Instant) -> Result<(), Refusal> {
+        if self.config.log_append_time {
+            return Ok(());
+        }
+        let now_ms = unix_ms(now);
+        let newest = batch.max_timestamp();
+        let too_new = newest.saturating_sub(now_ms) > self.config.timestamp_after_max_ms;
+        let too_old = now_ms.saturating_sub(batch.base_timestamp())
+            > self.config.timestamp_before_max_ms
+            && batch.base_timestamp() >= 0;
+        if too_new || too_old {
+            let why = format!("timestamps up to {newest}, at {now_ms} by the broker's clock");
+            return Err(Refusal::new(Code::InvalidTimestamp, why));
+        }
+        Ok(())
+    }
+
+    /// Stores a batch that was checked.
+    pub(crate) fn append(
+        &mut self,
+        cx: &ShardCx,
+        batch: &Batch<'_>,
+        now: Instant,
+    ) -> Result<Appended, Refusal> {
+        if let Some(why) = &self.failed {
+            return Err(Refusal::new(Code::StorageError, why.clone()));
+        }
+        let now_ms = unix_ms(now);
+        if self.must_roll(batch, now_ms) {
+            self.roll(cx)?;
+        }
+        let base_offset = self.end;
+        let stamped = self.config.log_append_time;
+        let timestamp_ms = if stamped { now_ms } else { batch.max_timestamp() };
+        let (place, stamped_header);
+        let front = if stamped {
+            stamped_header = batch.placed_with_time(base_offset, LEADER_EPOCH, now_ms);
+            &stamped_header[..]
+        } else {
+            place = batch.placed(base_offset, LEADER_EPOCH);
+            &place[..]
+        };
+        let Some(active) = self.segments.back_mut() else {
+            return Err(Refusal::new(Code::StorageError, "the partition has no segment"));
+        };
+        let position = active.len;
+        if let Err((errno, stuck)) = active.append(cx, batch, front) {
+            return Err(self.append_failed(cx, errno, stuck));
+        }
+        if active.begun_ms < 0 {
+            active.begun_ms = now_ms;
+        }
+        active.note(batch, base_offset, timestamp_ms, position, self.config.index_interval_bytes);
+        self.end = base_offset + i64::from(batch.last_offset_delta()) + 1;
+        self.since_checkpoint += batch.len() as u64;
+        self.note_producer(batch, base_offset, timestamp_ms, now_ms);
+        if self.config.flush != Flush::Sync {
+            self.high = self.end_place();
+            self.wake();
+        }
+        let log_append_time_ms = if stamped { now_ms } else { -1 };
+        Ok(Appended { base_offset, log_append_time_ms, end: self.end })
+    }
+
+    fn note_producer(
+        &mut self,
+        batch: &Batch<'_>,
+        base_offset: i64,
+        timestamp_ms: i64,
+        now_ms: i64,
+    ) {
+        if batch.producer_id() < 0 || batch.base_sequence() < 0 {
+            return;
+        }
+        let stored = Stored {
+            base_sequence: batch.base_sequence(),
+            last_sequence: batch.last_sequence(),
+            base_offset,
+            last_offset: base_offset + i64::from(batch.last_offset_delta()),
+            timestamp_ms,
+        };
+        self.producers.append(batch.producer_id(), batch.producer_epoch(), stored, now_ms);
+    }
+
+    fn append_failed(&mut self, cx: &ShardCx, errno: Errno, stuck: bool) -> Refusal {
+        if stuck {
+            self.fail(cx, format!("a failed write could not be taken back: {errno}"));
+        }
+        let why = format!("write of a batch to {}: {errno}", self.dir.display());
+        Refusal::new(Code::StorageError, why)
+    }
+
+    fn end_place(&self) -> Place {
+        let (base, position) =
+            self.segments.back().map_or((0, 0), |active| (active.base, active.len));
+        Place { offset: self.end, base, position }
+    }
+
+    fn must_roll(&self, batch: &Batch<'_>, now_ms: i64) -> bool {
+        let Some(active) = self.segments.back() else { return true };
+        if active.len == 0 {
+            return false;
+        }
+        let most = self.config.segment_bytes.min(SEGMENT_MAX_BYTES);
+        let full = active.len + batch.len() as u64 > most;
+        let old = active.begun_ms >= 0
+            && now_ms.saturating_sub(active.begun_ms) >= self.config.segment_ms;
+        let indexed = (active.offsets.len() + 1) * logic::log::offset_index::ENTRY_BYTES
+            > self.config.segment_index_bytes;
+        let last = self.end.saturating_add(i64::from(batch.last_offset_delta()));
+        let far = last.saturating_sub(active.base) > i64::from(i32::MAX);
+        full || old || indexed || far
+    }
+
+    /// Seals the active segment and begins the next.
+    fn roll(&mut self, cx: &ShardCx) -> Result<(), Refusal> {
+        let made = Segment::create(cx, &self.dir, self.end);
+        let segment = made.map_err(|error| {
+            Refusal::new(Code::StorageError, format!("a new segment cannot be made: {error}"))
+        })?;
+        if let Some(sealed) = self.segments.back_mut()
+            && let Ok(file) = sealed.file(cx, true)
+        {
+            self.unsynced.push(file);
+        }
+        self.segments.push_back(segment);
+        self.dir_changed = true;
+        Ok(())
+    }
+
+    /// Whether something was appended that no sync has covered or is about to, and that the topic wants
+    /// synced now, or at the end of a `period`.
+    pub(crate) fn needs_sync(&self, period: bool) -> bool {
+        let wanted = match self.config.flush {
+            Flush::Sync => true,
+            Flush::Interval(_) => period,
+            Flush::Os => false,
+        };
+        let behind = self.durable < self.end || self.dir_changed;
+        wanted && behind && !self.syncing && self.failed.is_none()
+    }
+
+    /// What is to be synced now; [`Partition::end_sync`] follows.
+    pub(crate) fn begin_sync(&mut self, cx: &ShardCx) -> Option<SyncJob> {
+        if self.syncing || self.failed.is_some() {
+            return None;
+        }
+        let target = self.end_place();
+        let mut files = std::mem::take(&mut self.unsynced);
+        match self.segments.back_mut()?.file(cx, true) {
+            Ok(file) => files.push(file),
+            Err(error) => {
+                self.fail(cx, error.to_string());
+                return None;
+            }
+        }
+        let dir = std::mem::take(&mut self.dir_changed).then(|| self.dir.clone());
+        self.syncing = true;
+        Some(SyncJob { files, dir, target })
+    }
+
+    /// Takes the outcome of a sync; who waited for it.
+    pub(crate) fn end_sync(
+        &mut self,
+        cx: &ShardCx,
+        target: Place,
+        result: Result<(), Error>,
+    ) -> Vec<CommitId> {
+        self.syncing = false;
+        match result {
+            Ok(()) => {
+                self.durable = self.durable.max(target.offset);
+                if self.high.offset < target.offset {
+                    self.high = target;
+                }
+                self.wake();
+            }
+            Err(error) => self.fail(cx, error.to_string()),
+        }
+        let mut done = Vec::new();
+        while let Some((end, _)) = self.commits.front() {
+            if *end > self.high.offset && self.failed.is_none() {
+                break;
+            }
+            done.extend(self.commits.pop_front().map(|(_, commit)| commit));
+        }
+        for segment in self.segments.iter_mut().rev().skip(1) {
+            if segment.base < self.high.base {
+                segment.let_go();
+            }
+        }
+        done
+    }
+
+    /// Whether what ends at `end` is durable, or need not be for an answer; notes `commit` to be told
+    /// when it is not.
+    pub(crate) fn commit(&mut self, end: i64, commit: CommitId) -> bool {
+        if self.config.flush != Flush::Sync || end <= self.high.offset {
+            return true;
+        }
+        self.commits.push_back((end, commit));
+        false
+    }
+}
+
+pub(crate) fn unix_ms(now: Instant) -> i64 {
+    i64::try_from(now.unix_ms()).unwrap_or(i64::MAX)
+}
+
+fn batch_id(batch: &Batch<'_>) -> BatchId {
+    BatchId {
+        producer_id: batch.producer_id(),
+        epoch: batch.producer_epoch(),
+        base_sequence: batch.base_sequence(),
+        last_sequence: batch.last_sequence(),
+    }
+}
+
+/// Records of a compacted topic need keys. Compressed ones are looked at when the log is compacted.
+fn check_keys(batch: &Batch<'_>) -> Result<(), Refusal> {
+    if batch.codec() != Ok(Codec::None) {
+        return Ok(());
+    }
+    for record in records(batch.body()) {
+        let record = record.map_err(|malformed| {
+            Refusal::new(Code::InvalidRecord, format!("a record of the batch: {malformed}"))
+        })?;
+        if record.key.is_none() {
+            return Err(Refusal::new(
+                Code::InvalidRecord,
+                "a record without key in a compacted topic",
+            ));
+        }
+    }
+    Ok(())
+}

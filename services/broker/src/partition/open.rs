@@ -1,0 +1,328 @@
+//! How a partition is found again: from its files, with as little reading as they allow.
+//!
+//! Sealed segments are taken by their sidecars when those fit, and read otherwise. Of the active segment
+//! everything behind the last index entry that was written is read and checked; it ends before the first
+//! batch that is not whole, which is a write that nobody was told about. A sealed segment was synced before the
+//! next one was used, so a bad batch in it is damage: what follows it there is not served, and the log says so.
+//! Invariants: nothing that was acknowledged is cut; files of others in the directory are left alone.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use engine::buf::DirectBuf;
+use engine::driver::OpenOptions;
+use engine::error::Error;
+use engine::fs::{Caching, Dir, File};
+use engine::shard::ShardCx;
+use logic::log::producers::Stored;
+use logic::log::{OffsetIndex, Producers, TimeIndex};
+use wire::kafka::batch::{Batch, PREFIX_BYTES, batch_len};
+
+use super::segment::{INDEX, LOG, SNAPSHOT, Segment, TIME_INDEX, file_name, offset_of};
+use super::{PRODUCERS_MAX, Partition, Place, unix_ms};
+use crate::topic_config::TopicConfig;
+
+/// Read at once while a segment is checked.
+const CHUNK_BYTES: usize = 1 << 20;
+/// Far above any batch; a length beyond is damage.
+const BATCH_MAX_BYTES: usize = 256 << 20;
+/// Longest sidecar that is read.
+const SIDECAR_MAX_BYTES: u64 = 256 << 20;
+
+/// The whole of a small file; `None` when there is none.
+pub(super) async fn read_file(cx: &ShardCx, path: &Path) -> Result<Option<Vec<u8>>, Error> {
+    let file = match File::open(cx, path, &OpenOptions::default()) {
+        Ok(file) => file,
+        Err(error) if error.errno().is_some_and(|errno| errno.0 == 2) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let len = file.len()?.min(SIDECAR_MAX_BYTES);
+    if len == 0 {
+        return Ok(Some(Vec::new()));
+    }
+    let len = usize::try_from(len).unwrap_or(usize::MAX);
+    let (buf, read) = file.read_at(DirectBuf::zeroed(len), len, 0, Caching::Keep).await?;
+    Ok(buf.get(..read).map(<[u8]>::to_vec))
+}
+
+/// Removes a partition's directory and what is in it; what is gone already is fine.
+pub(crate) async fn remove_dir(cx: &ShardCx, path: &Path) -> Result<(), Error> {
+    let Ok(names) = cx.driver().list_dir(path) else { return Ok(()) };
+    for name in names {
+        cx.driver().unlink(&path.join(name))?;
+    }
+    cx.driver().remove_dir(path)?;
+    if let Some(parent) = path.parent() {
+        Dir::existing(cx, parent)?.sync().await?;
+    }
+    Ok(())
+}
+
+/// Batches of a segment from a position on, checked.
+struct Check {
+    file: Rc<File>,
+    position: u64,
+    end: u64,
+    chunk: Vec<u8>,
+    chunk_at: u64,
+}
+
+impl Check {
+    /// Makes the batch at the position lie in the chunk; whether it is whole.
+    async fn load(&mut self) -> Result<bool, Error> {
+        let there = |check: &Self| {
+            let at = usize::try_from(check.position - check.chunk_at).unwrap_or(usize::MAX);
+            check.chunk.get(at..).map_or(0, <[u8]>::len)
+        };
+        if there(self) < PREFIX_BYTES {
+            self.read(CHUNK_BYTES).await?;
+        }
+        let at = usize::try_from(self.position - self.chunk_at).unwrap_or(usize::MAX);
+        let Some(len) = self.chunk.get(at..).and_then(batch_len) else { return Ok(false) };
+        if len > BATCH_MAX_BYTES || self.position + len as u64 > self.end {
+            return Ok(false);
+        }
+        if there(self) < len {
+            self.read(len.max(CHUNK_BYTES)).await?;
+        }
+        Ok(there(self) >= len)
+    }
+
+    async fn read(&mut self, len: usize) -> Result<(), Error> {
+        let left = usize::try_from(self.end - self.position).unwrap_or(usize::MAX);
+        let len = len.min(left);
+        self.chunk_at = self.position;
+        self.chunk.clear();
+        if len > 0 {
+            let buf = DirectBuf::zeroed(len);
+            let (buf, read) = self.file.read_at(buf, len, self.position, Caching::Drop).await?;
+            self.chunk.extend_from_slice(buf.get(..read).unwrap_or_default());
+        }
+        Ok(())
+    }
+
+    /// The batch at the position, when it is whole and undamaged and its offsets go on from `expected`.
+    async fn next(&mut self, expected: i64) -> Result<Option<Batch<'_>>, Error> {
+        if self.position >= self.end || !self.load().await? {
+            return Ok(None);
+        }
+        let at = usize::try_from(self.position - self.chunk_at).unwrap_or(usize::MAX);
+        let bytes = self.chunk.get(at..).unwrap_or_default();
+        let Ok((batch, _)) = Batch::split(bytes) else { return Ok(None) };
+        if batch.check_crc().is_err() || batch.base_offset() < expected {
+            return Ok(None);
+        }
+        self.position += batch.len() as u64;
+        Ok(Some(batch))
+    }
+}
+
+impl Partition {
+    /// Makes or finds the partition in `dir`.
+    ///
+    /// # Errors
+    /// Its files cannot be read or made.
+    pub(crate) async fn open(
+        cx: &ShardCx,
+        dir: PathBuf,
+        topic: Rc<str>,
+        index: i32,
+        config: Rc<TopicConfig>,
+    ) -> Result<Self, Error> {
+        let handle = Dir::open(cx, &dir).await?;
+        let names = handle.list()?;
+        let bases: Vec<i64> = names.iter().filter_map(|name| offset_of(name, LOG)).collect();
+        let mut partition = Self {
+            topic,
+            index,
+            config,
+            dir,
+            segments: VecDeque::new(),
+            start: bases.first().copied().unwrap_or(0),
+            end: 0,
+            high: Place::default(),
+            durable: 0,
+            producers: Producers::new(PRODUCERS_MAX),
+            failed: None,
+            unsynced: Vec::new(),
+            dir_changed: false,
+            syncing: false,
+            listed: false,
+            commits: VecDeque::new(),
+            watches: Vec::new(),
+            since_checkpoint: 0,
+            snapshots: Vec::new(),
+            hints: super::read::Hints::default(),
+        };
+        partition.load_start(cx).await?;
+        let replayed_from = partition.load_producers(cx, &names).await?;
+        for (at, base) in bases.iter().enumerate() {
+            let next = bases.get(at + 1).copied();
+            partition.load_segment(cx, *base, next, replayed_from).await?;
+        }
+        if partition.segments.is_empty() {
+            partition.segments.push_back(Segment::create(cx, &partition.dir, partition.start)?);
+            partition.end = partition.start;
+            handle.sync().await?;
+        }
+        partition.start = partition.start.min(partition.end);
+        partition.high = partition.end_place();
+        partition.durable = partition.end;
+        Ok(partition)
+    }
+
+    /// The newest snapshot of producers that is whole; from which offset on batches are replayed.
+    async fn load_producers(&mut self, cx: &ShardCx, names: &[String]) -> Result<i64, Error> {
+        let mut offsets: Vec<i64> =
+            names.iter().filter_map(|name| offset_of(name, SNAPSHOT)).collect();
+        offsets.sort_unstable();
+        self.snapshots = offsets.iter().map(|offset| file_name(*offset, SNAPSHOT)).collect();
+        for offset in offsets.into_iter().rev() {
+            let path = self.dir.join(file_name(offset, SNAPSHOT));
+            if let Some(bytes) = read_file(cx, &path).await?
+                && let Some(producers) = Producers::decode(&bytes, PRODUCERS_MAX)
+            {
+                self.producers = producers;
+                return Ok(offset);
+            }
+        }
+        Ok(i64::MIN)
+    }
+
+    async fn load_segment(
+        &mut self,
+        cx: &ShardCx,
+        base: i64,
+        next: Option<i64>,
+        replayed_from: i64,
+    ) -> Result<(), Error> {
+        let path = self.dir.join(file_name(base, LOG));
+        let mut segment = Segment::known(path.clone(), base, 0);
+        let file = segment.file(cx, next.is_none())?;
+        segment.len = file.len()?;
+        segment.begun_ms = unix_ms(cx.now());
+        self.load_indexes(cx, &mut segment).await?;
+        let trusted = segment.offsets.last();
+        // Producers have to be replayed from their snapshot on, whatever the index says.
+        let replays = next.is_none_or(|next| next > replayed_from) && replayed_from < base;
+        let whole = next.is_some() && trusted.is_some() && !replays;
+        if whole {
+            segment.has_sidecars = true;
+            segment.let_go();
+            self.end = next.unwrap_or(base);
+            self.segments.push_back(segment);
+            return Ok(());
+        }
+        let from = match trusted {
+            Some(entry) if !replays => (u64::from(entry.position), base + i64::from(entry.offset)),
+            _ => (0, base),
+        };
+        let checked = self.check_segment(cx, &mut segment, from, replayed_from).await?;
+        let (good, end) = match checked {
+            // The index led to a place where no batch begins: it is of another life of this file.
+            (good, _) if good == from.0 && from.0 > 0 => {
+                segment.offsets = OffsetIndex::default();
+                segment.times = TimeIndex::default();
+                self.check_segment(cx, &mut segment, (0, base), replayed_from).await?
+            }
+            checked => checked,
+        };
+        self.end = end;
+        if good < segment.len {
+            self.cut_or_mark(cx, &mut segment, good, next)?;
+        }
+        if let Some(next) = next {
+            segment.let_go();
+            self.end = next;
+        }
+        self.segments.push_back(segment);
+        Ok(())
+    }
+
+    async fn load_indexes(&self, cx: &ShardCx, segment: &mut Segment) -> Result<(), Error> {
+        let offsets = read_file(cx, &segment.path().with_extension(INDEX)).await?;
+        let times = read_file(cx, &segment.path().with_extension(TIME_INDEX)).await?;
+        if let (Some(offsets), Some(times)) = (offsets, times)
+            && let Some(index) = OffsetIndex::decode(&offsets, segment.len)
+            && let Some(times) = TimeIndex::decode(&times)
+        {
+            segment.offsets = index;
+            segment.max_timestamp_ms = times.last_timestamp().unwrap_or(-1);
+            segment.times = times;
+        }
+        Ok(())
+    }
+
+    /// Checks batches from a position on and notes them; where the good ones end, and at which offset.
+    async fn check_segment(
+        &mut self,
+        cx: &ShardCx,
+        segment: &mut Segment,
+        (from, first): (u64, i64),
+        replayed_from: i64,
+    ) -> Result<(u64, i64), Error> {
+        let file = segment.file(cx, false)?;
+        let end = segment.len;
+        let mut check = Check { file, position: from, end, chunk: Vec::new(), chunk_at: from };
+        let mut expected = first;
+        let now_ms = unix_ms(cx.now());
+        loop {
+            let position = check.position;
+            let Some(batch) = check.next(expected).await? else { return Ok((position, expected)) };
+            let known =
+                segment.offsets.last().is_some_and(|last| u64::from(last.position) >= position);
+            if !known || position == 0 {
+                let interval = self.config.index_interval_bytes;
+                segment.note(
+                    &batch,
+                    batch.base_offset(),
+                    batch.max_timestamp(),
+                    position,
+                    interval,
+                );
+            } else {
+                segment.max_timestamp_ms = segment.max_timestamp_ms.max(batch.max_timestamp());
+            }
+            expected = batch.last_offset() + 1;
+            if batch.base_offset() >= replayed_from
+                && batch.producer_id() >= 0
+                && batch.base_sequence() >= 0
+            {
+                let stored = Stored {
+                    base_sequence: batch.base_sequence(),
+                    last_sequence: batch.last_sequence(),
+                    base_offset: batch.base_offset(),
+                    last_offset: batch.last_offset(),
+                    timestamp_ms: batch.max_timestamp(),
+                };
+                self.producers.append(batch.producer_id(), batch.producer_epoch(), stored, now_ms);
+            }
+        }
+    }
+
+    fn cut_or_mark(
+        &self,
+        cx: &ShardCx,
+        segment: &mut Segment,
+        good: u64,
+        next: Option<i64>,
+    ) -> Result<(), Error> {
+        let lost = segment.len - good;
+        let what = if next.is_some() { "damaged range offline" } else { "unfinished write cut" };
+        cx.log().warn(
+            "broker",
+            cx.now(),
+            what,
+            &[("file", &segment.path().display()), ("position", &good), ("bytes", &lost)],
+        );
+        if next.is_some() {
+            segment.damaged_at = Some(good);
+            return Ok(());
+        }
+        segment.file(cx, true)?.truncate(good)?;
+        segment.len = good;
+        segment.offsets.truncate(u32::try_from(good).unwrap_or(u32::MAX));
+        Ok(())
+    }
+}

@@ -1,0 +1,360 @@
+//! The broker on the engine: syncs, what shards ask of each other, and what is done beside requests.
+//!
+//! Once a turn every partition that was written gets one sync, and its completion answers all requests that waited
+//! for it. Invariants: the shard is borrowed only within a synchronous step; a partition has one sync in
+//! flight; an answer goes out once. Next: `session` for what runs inline, `control` for topics.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Mutex;
+
+use engine::config::Engine;
+use engine::driver::{ListenOptions, TcpInfo};
+use engine::error::Error;
+use engine::exec::sync::Notify;
+use engine::net::{ConnId, ConnInfo, Server, ServerConfig, Service, Via};
+use engine::shard::ShardCx;
+use engine::shard::calls::{self, Asker, Calls, CallsPort};
+
+use crate::config::BrokerConfig;
+use crate::control::{self, CONTROLLER, Controller};
+use crate::partition::unix_ms;
+use crate::session::Flushed;
+use crate::shard::{ShardConfig, Slot};
+use crate::work::{Answer, Ask, Done, Work};
+use crate::{Session, Shard, api, fetch, metrics};
+
+/// Syncs begun in a turn; the others wait for the next.
+const SYNCS_MAX: usize = 64;
+/// How often partitions are looked after.
+const TICK_NS: u64 = 1_000_000_000;
+/// Partitions looked after before others get their turn.
+const TICK_PARTITIONS: usize = 100;
+/// How long a producer may be silent before it is forgotten.
+const PRODUCER_EXPIRY_MS: i64 = 24 * 60 * 60 * 1000;
+
+/// Everything that has to be decided before the shards start.
+pub struct Plan {
+    broker: BrokerConfig,
+    engine: Engine,
+    ports: Mutex<Vec<Option<CallsPort<Ask, Answer>>>>,
+}
+
+impl Plan {
+    /// A broker of `engine.shards` shards.
+    #[must_use]
+    pub fn new(broker: BrokerConfig, engine: &Engine) -> Self {
+        let ports = calls::ports(engine.shards, engine.mesh_capacity);
+        let ports = Mutex::new(ports.into_iter().map(Some).collect());
+        Self { broker, engine: engine.clone(), ports }
+    }
+
+    /// Puts the broker on a shard and starts listening.
+    ///
+    /// # Errors
+    /// An address is taken, or not this host's.
+    ///
+    /// # Panics
+    /// When called twice for a shard.
+    pub fn install(&self, cx: &ShardCx) -> Result<Rc<Server<Broker>>, Error> {
+        let port = {
+            let mut ports = self.ports.lock().expect("no shard panics while it takes its port");
+            ports[cx.index()].take().expect("a broker is installed once per shard")
+        };
+        let server =
+            start(cx, self.shard_config(), port, self.server_config(), self.broker.dir.clone());
+        server.listen(self.broker.shard_address(cx.index()), Via::Shard)?;
+        server.listen(self.broker.address, Via::Shared)?;
+        Ok(server)
+    }
+
+    fn shard_config(&self) -> ShardConfig {
+        let broker = &self.broker;
+        let host = match (&broker.announce, broker.address.ip()) {
+            (Some(host), _) => host.clone(),
+            (None, ip) if ip.is_unspecified() => "127.0.0.1".into(),
+            (None, ip) => ip.to_string(),
+        };
+        let shards = 0..self.engine.shards;
+        ShardConfig {
+            node: broker.node,
+            host,
+            ports: shards.map(|shard| broker.shard_address(shard).port()).collect(),
+            request_max_bytes: broker.request_max_bytes,
+            partitions: broker.partitions,
+            auto_create: broker.auto_create,
+            partitions_max: broker.partitions_max,
+        }
+    }
+
+    fn server_config(&self) -> ServerConfig {
+        let engine = &self.engine;
+        let seconds = |ns: u64| u32::try_from(ns / 1_000_000_000).unwrap_or(u32::MAX);
+        ServerConfig {
+            clients_max: engine.clients_max.div_ceil(engine.shards),
+            output_max_bytes: engine.output_max_bytes,
+            input_max_bytes: engine.input_max_bytes,
+            idle_timeout_s: seconds(engine.idle_timeout_ns),
+            listen: ListenOptions {
+                backlog: i32::try_from(engine.backlog).unwrap_or(i32::MAX),
+                shared: false,
+                tcp: TcpInfo {
+                    no_delay: true,
+                    keepalive_s: seconds(engine.keepalive_ns),
+                    congestion: engine.congestion.clone(),
+                },
+            },
+            ..ServerConfig::default()
+        }
+    }
+}
+
+/// Starts a broker on a shard, listening nowhere yet.
+pub fn start(
+    cx: &ShardCx,
+    config: ShardConfig,
+    port: CallsPort<Ask, Answer>,
+    server_config: ServerConfig,
+    dir: PathBuf,
+) -> Rc<Server<Broker>> {
+    let broker = Broker {
+        calls: Calls::new(cx, port),
+        dir: dir.clone(),
+        loaded: Notify::default(),
+        controller: RefCell::default(),
+        clients_max: server_config.clients_max,
+    };
+    let shard = Rc::new(RefCell::new(Shard::new(cx, config)));
+    let server = Server::new(cx, broker, shard, server_config);
+    metrics::install(&server);
+    if cx.index() == CONTROLLER {
+        let server = Rc::clone(&server);
+        cx.spawn("broker start", async move {
+            if let Err(error) = control::start(&server, dir).await {
+                let cx = server.cx();
+                cx.log().error("broker", cx.now(), "cannot start", &[("why", &error)]);
+            }
+        });
+    }
+    cx.spawn("broker housekeeping", housekeeping(Rc::clone(&server)));
+    server
+}
+
+/// Looks after each partition about once a second.
+async fn housekeeping(server: Rc<Server<Broker>>) {
+    let cx = server.cx().clone();
+    loop {
+        cx.sleep(TICK_NS).await;
+        let slots = server.shard().borrow().slots();
+        for (done, slot) in slots.into_iter().enumerate() {
+            if done % TICK_PARTITIONS == TICK_PARTITIONS - 1 {
+                engine::exec::sync::yield_now().await;
+            }
+            look_after(&server, slot).await;
+        }
+    }
+}
+
+async fn look_after(server: &Rc<Server<Broker>>, slot: Slot) {
+    let cx = server.cx().clone();
+    let now_ms = unix_ms(cx.now());
+    let jobs = {
+        let mut shard = server.shard().borrow_mut();
+        let Some(partition) = shard.partition(slot) else { return };
+        partition.expire_producers(now_ms.saturating_sub(PRODUCER_EXPIRY_MS));
+        let expired = partition.expire(now_ms);
+        let sidecars = partition.wants_checkpoint().then(|| partition.checkpoint(&cx));
+        shard.mark_dirty(slot, true);
+        [expired, sidecars]
+    };
+    for job in jobs.into_iter().flatten() {
+        if let Err(error) = job.run(&cx).await {
+            cx.log().warn("broker", cx.now(), "files not tidied", &[("why", &error)]);
+        }
+    }
+}
+
+/// The broker of one shard.
+pub struct Broker {
+    calls: Rc<Calls<Ask, Answer>>,
+    dir: PathBuf,
+    loaded: Notify,
+    controller: RefCell<Option<Rc<Controller>>>,
+    clients_max: usize,
+}
+
+impl Broker {
+    pub(crate) const fn calls(&self) -> &Rc<Calls<Ask, Answer>> {
+        &self.calls
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub(crate) fn controller(&self) -> Option<Rc<Controller>> {
+        self.controller.borrow().clone()
+    }
+
+    pub(crate) fn set_controller(&self, controller: Controller) {
+        *self.controller.borrow_mut() = Some(Rc::new(controller));
+    }
+
+    /// The shard's partitions are open.
+    pub(crate) fn set_loaded(&self, server: &Server<Self>) {
+        server.shard().borrow_mut().loaded = true;
+        self.loaded.notify_all();
+    }
+
+    async fn loaded(server: Rc<Server<Self>>) {
+        loop {
+            let loaded = server.service().loaded.notified();
+            if server.shard().borrow().loaded {
+                return;
+            }
+            loaded.await;
+        }
+    }
+
+    fn serve(&self, server: &Rc<Server<Self>>, asker: Asker, ask: Ask) {
+        let server = Rc::clone(server);
+        let cx = server.cx().clone();
+        cx.spawn("broker question", async move {
+            let answer = match ask {
+                Ask::Catalog(catalog) => {
+                    control::apply(&server, catalog).await;
+                    Answer::Known
+                }
+                Ask::Change(change) => Answer::Changed(control::change(&server, &change).await),
+            };
+            server.service().calls.answer(asker, answer);
+        });
+    }
+
+    /// Begins a sync of each partition that was written, as far as there is room.
+    fn begin_syncs(server: &Rc<Server<Self>>) {
+        let mut dirty = std::mem::take(&mut server.shard().borrow_mut().dirty);
+        for slot in dirty.drain(..dirty.len().min(SYNCS_MAX)) {
+            let job = {
+                let mut shard = server.shard().borrow_mut();
+                shard.stats.syncs += 1;
+                let cx = server.cx().clone();
+                let Some(partition) = shard.partition(slot) else { continue };
+                partition.listed = false;
+                partition.begin_sync(&cx)
+            };
+            let Some(job) = job else { continue };
+            let server = Rc::clone(server);
+            server.cx().clone().spawn("broker sync", async move {
+                let cx = server.cx().clone();
+                let begun_ns = cx.now().mono_ns;
+                let (target, result) = job.run(&cx).await;
+                Self::end_sync(&server, slot, |partition| partition.end_sync(&cx, target, result));
+                server.shard().borrow_mut().stats.sync_ns += cx.now().mono_ns - begun_ns;
+            });
+        }
+        let mut shard = server.shard().borrow_mut();
+        // Those left over come before those that were written meanwhile.
+        dirty.append(&mut shard.dirty);
+        shard.dirty = dirty;
+    }
+
+    fn end_sync(
+        server: &Rc<Server<Self>>,
+        slot: Slot,
+        end: impl FnOnce(&mut crate::partition::Partition) -> Vec<crate::partition::CommitId>,
+    ) {
+        {
+            let mut shard = server.shard().borrow_mut();
+            let Some(partition) = shard.partition(slot) else { return };
+            let commits = end(partition);
+            shard.committed(&commits);
+            // What was appended meanwhile.
+            shard.mark_dirty(slot, false);
+        }
+        Self::answer(server);
+    }
+
+    /// Sends answers that became complete.
+    fn answer(server: &Rc<Server<Self>>) {
+        let answered = std::mem::take(&mut server.shard().borrow_mut().answered);
+        for conn in answered {
+            let mut flushed = Flushed::Open;
+            let shard = Rc::clone(server.shard());
+            server.push(conn, |session, out| {
+                flushed = session.flush(&mut shard.borrow_mut(), out);
+            });
+            match flushed {
+                Flushed::Open => {}
+                Flushed::Drained => server.done(conn, Done::Ready),
+                Flushed::Close => server.close(conn),
+            }
+        }
+    }
+}
+
+impl Service for Broker {
+    type Session = Session;
+    type Shard = Shard;
+    type Work = Work;
+    type Done = Done;
+
+    fn open(&self, info: ConnInfo, shard: &mut Shard) -> Result<Session, Vec<u8>> {
+        // The protocol has no words for a refusal: the connection is closed.
+        if shard.connections >= self.clients_max {
+            return Err(Vec::new());
+        }
+        Ok(Session::new(&info, shard))
+    }
+
+    fn start(&self, _conn: ConnId, work: Work) -> Option<Work> {
+        match work {
+            // Told by the answer to the last of them.
+            Work::Drain => None,
+            work => Some(work),
+        }
+    }
+
+    fn perform(
+        &self,
+        server: &Rc<Server<Self>>,
+        conn: ConnId,
+        work: Work,
+    ) -> impl Future<Output = Done> + 'static {
+        let server = Rc::clone(server);
+        async move {
+            match work {
+                Work::Load | Work::Drain => {
+                    Self::loaded(server).await;
+                    Done::Ready
+                }
+                Work::Fetch(job) => fetch::perform(server, conn, *job).await,
+                Work::Call(call) => Done::Reply(api::answer(&server, *call).await),
+            }
+        }
+    }
+
+    fn on_turn(&self, server: &Rc<Server<Self>>) -> bool {
+        let more = self.calls.turn(|asker, ask| self.serve(server, asker, ask), |_, _| {});
+        Self::begin_syncs(server);
+        more || !server.shard().borrow().dirty.is_empty()
+    }
+
+    fn end_turn(&self) {
+        self.calls.flush();
+    }
+
+    fn park(&self) -> bool {
+        self.calls.park()
+    }
+
+    fn unpark(&self) {
+        self.calls.unpark();
+    }
+
+    fn has_messages(&self) -> bool {
+        self.calls.has_messages()
+    }
+}
