@@ -1,5 +1,5 @@
 //! Pure shard-local logic of the services: the cache's value store, hash slots, glob patterns; what a
-//! partition's log knows of itself.
+//! partition's log knows of itself; consumer groups.
 //!
 //! Invariants: no I/O, no clock, no thread, no `unsafe`; time is an argument and randomness comes
 //! from a seeded generator handed in at construction, so equal inputs give equal results.
@@ -15,6 +15,7 @@
 )]
 
 pub mod glob;
+pub mod group;
 pub mod log;
 pub mod slot;
 pub mod store;
