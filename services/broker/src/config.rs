@@ -49,6 +49,15 @@ pub const BROKER: &[Row] = &[
         ..row("broker-auto-create", "broker.auto_create", Kind::Bool, "true")
     },
     Row {
+        doc: "how long an empty consumer group waits for more members before it begins",
+        ..row(
+            "broker-rebalance-delay",
+            "broker.rebalance_delay",
+            Kind::Duration { min_ns: 0, max_ns: 60_000_000_000 },
+            "0s",
+        )
+    },
+    Row {
         doc: "longest request",
         ..row(
             "broker-request-max",
@@ -79,6 +88,8 @@ pub struct BrokerConfig {
     pub auto_create: bool,
     /// Longest request.
     pub request_max_bytes: usize,
+    /// How long an empty group waits for more members.
+    pub rebalance_delay_ms: i64,
     /// Where its files are.
     pub dir: PathBuf,
 }
@@ -114,6 +125,10 @@ impl BrokerConfig {
             auto_create: values.flag("broker-auto-create"),
             request_max_bytes: usize::try_from(values.size_bytes("broker-request-max"))
                 .unwrap_or(usize::MAX),
+            rebalance_delay_ms: i64::try_from(
+                values.duration_ns("broker-rebalance-delay") / 1_000_000,
+            )
+            .unwrap_or(0),
             dir: data.join("broker"),
         })
     }

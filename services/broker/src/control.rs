@@ -17,6 +17,7 @@ use engine::shard::ShardCx;
 
 use crate::catalog::{self, Catalog, OFFSETS_TOPIC, Topic, show_id};
 use crate::code::Code;
+use crate::coordinator::{self, OFFSETS_PARTITIONS};
 use crate::partition::{Partition, remove_dir};
 use crate::serve::Broker;
 use crate::shard::{Shard, Slot, TopicEntry};
@@ -147,7 +148,11 @@ fn changed(
             let partitions = if *partitions == -1 { shard.config.partitions } else { *partitions };
             check_partitions(shard, &next, partitions, 0)?;
             check_config(config)?;
-            let topic = Topic { name: name.clone(), id: id(), partitions, config: config.clone() };
+            let (partitions, config) = match name.as_str() {
+                OFFSETS_TOPIC => (OFFSETS_PARTITIONS, offsets_config()),
+                _ => (partitions, config.clone()),
+            };
+            let topic = Topic { name: name.clone(), id: id(), partitions, config };
             outcome.topic = Some(topic.clone());
             next.topics.insert(name.clone(), topic);
             *check_only
@@ -194,6 +199,12 @@ fn changed(
         }
     };
     Ok((next, outcome, check_only))
+}
+
+/// What is set of the internal topic, whoever asks for it.
+fn offsets_config() -> BTreeMap<String, String> {
+    let set = [("cleanup.policy", "compact"), ("segment.bytes", "104857600")];
+    set.map(|(option, value)| (option.to_owned(), value.to_owned())).into()
 }
 
 fn check_partitions(
@@ -339,23 +350,28 @@ async fn open_partition(
     let cx = server.cx().clone();
     let dir = server.service().dir().join(format!("{topic}-{index}"));
     let opened = Partition::open(&cx, dir, Rc::clone(&topic), index, config).await;
-    match opened {
-        Ok(partition) => {
-            let mut shard = server.shard().borrow_mut();
-            let slot = shard.add_partition(partition);
-            if let Some(entry) = shard.topics.get_mut(&topic)
-                && let Some(place) =
-                    usize::try_from(index).ok().and_then(|at| entry.slots.get_mut(at))
-            {
-                *place = Some(slot);
-            }
-        }
+    let partition = match opened {
+        Ok(partition) => partition,
         Err(error) => {
             let pairs: [(&str, &dyn std::fmt::Display); 3] =
                 [("topic", &topic), ("partition", &index), ("why", &error)];
-            cx.log().error("broker", cx.now(), "partition not opened", &pairs);
+            return cx.log().error("broker", cx.now(), "partition not opened", &pairs);
         }
+    };
+    let slot = add_partition(&mut server.shard().borrow_mut(), &topic, index, partition);
+    if &*topic == OFFSETS_TOPIC {
+        coordinator::load(server, slot).await;
     }
+}
+
+fn add_partition(shard: &mut Shard, topic: &Rc<str>, index: i32, partition: Partition) -> Slot {
+    let slot = shard.add_partition(partition);
+    if let Some(entry) = shard.topics.get_mut(topic)
+        && let Some(place) = usize::try_from(index).ok().and_then(|at| entry.slots.get_mut(at))
+    {
+        *place = Some(slot);
+    }
+    slot
 }
 
 /// Brings the shard's topics in line with the catalog, but for partitions that have to be opened.

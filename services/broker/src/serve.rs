@@ -20,6 +20,7 @@ use engine::shard::calls::{self, Asker, Calls, CallsPort};
 
 use crate::config::BrokerConfig;
 use crate::control::{self, CONTROLLER, Controller};
+use crate::coordinator;
 use crate::partition::unix_ms;
 use crate::session::Flushed;
 use crate::shard::{ShardConfig, Slot};
@@ -86,6 +87,7 @@ impl Plan {
             partitions: broker.partitions,
             auto_create: broker.auto_create,
             partitions_max: broker.partitions_max,
+            rebalance_delay_ms: broker.rebalance_delay_ms,
         }
     }
 
@@ -138,6 +140,7 @@ pub fn start(
             }
         });
     }
+    cx.spawn("broker groups", coordinator::tick(Rc::clone(&server)));
     cx.spawn("broker housekeeping", housekeeping(Rc::clone(&server)));
     server
 }

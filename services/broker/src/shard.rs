@@ -14,6 +14,7 @@ use wire::kafka::TopicRef;
 
 use crate::catalog::{Catalog, Topic, TopicId};
 use crate::code::Code;
+use crate::coordinator::Coordinator;
 use crate::partition::Partition;
 use crate::produce::Pending;
 use crate::topic_config::TopicConfig;
@@ -35,6 +36,8 @@ pub struct ShardConfig {
     pub auto_create: bool,
     /// Partitions of all topics, at most.
     pub partitions_max: usize,
+    /// How long an empty group waits for more members.
+    pub rebalance_delay_ms: i64,
 }
 
 /// Brokers of one machine have numbers from this times its own on.
@@ -96,6 +99,7 @@ pub struct Shard {
     pub(crate) connections: usize,
     /// Producer ids to give out, and the end of the block.
     pub(crate) producer_ids: (i64, i64),
+    pub(crate) coordinator: Coordinator,
     pub(crate) stats: Stats,
 }
 
@@ -103,6 +107,10 @@ impl Shard {
     /// A shard that knows of no topic yet.
     #[must_use]
     pub fn new(cx: &ShardCx, config: ShardConfig) -> Self {
+        let groups = logic::group::Config {
+            initial_delay_ms: config.rebalance_delay_ms,
+            ..logic::group::Config::default()
+        };
         Self {
             cx: cx.clone(),
             config: Rc::new(config),
@@ -117,6 +125,7 @@ impl Shard {
             loaded: false,
             connections: 0,
             producer_ids: (0, 0),
+            coordinator: Coordinator::new(groups),
             stats: Stats::default(),
         }
     }

@@ -5,7 +5,9 @@
 //! clients send it. Next: a module for each subject.
 
 mod cluster;
+mod commits;
 mod configs;
+mod groups;
 mod offsets;
 mod topics;
 pub(crate) mod versions;
@@ -50,6 +52,7 @@ pub(crate) async fn answer(server: &Rc<Server<Broker>>, call: Call) -> Vec<u8> {
 
 async fn dispatch(server: &Rc<Server<Broker>>, call: Call) -> Option<ResponseKind> {
     let version = call.version;
+    let client = (version, call.client_id, call.peer);
     Some(match call.request {
         RequestKind::Metadata(request) => topics::metadata(server, request, version).await.into(),
         RequestKind::CreateTopics(request) => topics::create(server, request).await.into(),
@@ -70,6 +73,19 @@ async fn dispatch(server: &Rc<Server<Broker>>, call: Call) -> Option<ResponseKin
         RequestKind::DescribeCluster(request) => cluster::describe(server, &request).into(),
         RequestKind::DescribeLogDirs(request) => cluster::log_dirs(server, &request).into(),
         RequestKind::DescribeProducers(request) => cluster::producers(server, request).into(),
+        RequestKind::FindCoordinator(request) => {
+            groups::find(server, request, version).await.into()
+        }
+        RequestKind::JoinGroup(request) => groups::join(server, request, client).await.into(),
+        RequestKind::SyncGroup(request) => groups::sync(server, request).await.into(),
+        RequestKind::Heartbeat(request) => groups::heartbeat(server, &request).into(),
+        RequestKind::LeaveGroup(request) => groups::leave(server, request, version).into(),
+        RequestKind::DescribeGroups(request) => groups::describe(server, request, version).into(),
+        RequestKind::ListGroups(request) => groups::list(server, &request).into(),
+        RequestKind::DeleteGroups(request) => groups::delete(server, request).await.into(),
+        RequestKind::OffsetCommit(request) => commits::commit(server, request).await.into(),
+        RequestKind::OffsetFetch(request) => commits::fetch(server, request, version).into(),
+        RequestKind::OffsetDelete(request) => commits::delete(server, request).await.into(),
         _ => return None,
     })
 }
