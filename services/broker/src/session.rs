@@ -13,7 +13,7 @@ use kafka_protocol::messages::{ApiKey, RequestKind};
 use view::{Flow, Input, Instant, Output};
 use wire::kafka::api::{API_VERSIONS, Api, FETCH, PRODUCE};
 use wire::kafka::frame::{self, LEN_BYTES, RequestHeader};
-use wire::kafka::{Reader, fetch, produce, shape};
+use wire::kafka::{Malformed, Reader, fetch, produce, shape};
 
 use crate::api::versions;
 use crate::fetch::FetchJob;
@@ -34,6 +34,8 @@ pub struct Session {
     in_flight: VecDeque<CommitId>,
     /// Waits until nothing is in flight.
     draining: bool,
+    /// Number and version of the last request.
+    last: (i16, i16),
 }
 
 enum Next {
@@ -43,7 +45,19 @@ enum Next {
     Blocked,
     /// It is being worked on.
     Await(Work),
-    Close,
+    /// It is no request that can be answered.
+    Refused(Refused),
+}
+
+/// Why a request ends its connection: the protocol has no other answer to what it does not know.
+#[derive(Debug)]
+enum Refused {
+    Header(Malformed),
+    Key,
+    Version,
+    Body(Malformed),
+    /// The decoder behind the shapes does not take it.
+    Decoder,
 }
 
 impl Session {
@@ -56,6 +70,7 @@ impl Session {
             peer: info.peer.to_string(),
             in_flight: VecDeque::new(),
             draining: false,
+            last: (-1, -1),
         }
     }
 
@@ -78,8 +93,12 @@ impl Session {
 
     fn frame(&mut self, frame: &[u8], out: &mut Output, shard: &mut Shard, now: Instant) -> Next {
         let mut reader = Reader::new(frame);
-        let Ok(header) = RequestHeader::read(&mut reader) else { return Next::Close };
-        let Some(api) = Api::find(header.key) else { return Next::Close };
+        let header = match RequestHeader::read(&mut reader) {
+            Ok(header) => header,
+            Err(malformed) => return Next::Refused(Refused::Header(malformed)),
+        };
+        self.last = (header.key, header.version);
+        let Some(api) = Api::find(header.key) else { return Next::Refused(Refused::Key) };
         if header.key == PRODUCE && header.version >= produce::OLDEST && api.has(header.version) {
             return self.produce(&header, reader, shard, now);
         }
@@ -91,21 +110,22 @@ impl Session {
             return Next::Taken;
         }
         if !api.has(header.version) || header.key == PRODUCE {
-            return Next::Close;
+            return Next::Refused(Refused::Version);
         }
         if header.key == FETCH {
-            let Ok(request) = fetch::Request::read(reader, header.version) else {
-                return Next::Close;
+            return match fetch::Request::read(reader, header.version) {
+                Ok(request) => Next::Await(Work::Fetch(Box::new(FetchJob::new(&header, &request)))),
+                Err(malformed) => Next::Refused(Refused::Body(malformed)),
             };
-            return Next::Await(Work::Fetch(Box::new(FetchJob::new(&header, &request))));
         }
-        if shape::check(api, header.version, reader.rest()).is_err() {
-            return Next::Close;
+        if let Err(malformed) = shape::check(api, header.version, reader.rest()) {
+            return Next::Refused(Refused::Body(malformed));
         }
-        let Ok(key) = ApiKey::try_from(header.key) else { return Next::Close };
+        let Ok(key) = ApiKey::try_from(header.key) else { return Next::Refused(Refused::Key) };
         let mut body = Bytes::copy_from_slice(reader.rest());
-        let Ok(request) = RequestKind::decode(key, &mut body, header.version) else {
-            return Next::Close;
+        let Ok(request) = RequestKind::decode(key, &mut body, api.decoded_as(header.version))
+        else {
+            return Next::Refused(Refused::Decoder);
         };
         Next::Await(Work::Call(Box::new(Call {
             conn: self.conn,
@@ -128,8 +148,9 @@ impl Session {
         if self.in_flight.len() >= IN_FLIGHT_MAX {
             return Next::Blocked;
         }
-        let Ok(request) = produce::Request::read(reader, header.version) else {
-            return Next::Close;
+        let request = match produce::Request::read(reader, header.version) {
+            Ok(request) => request,
+            Err(malformed) => return Next::Refused(Refused::Body(malformed)),
         };
         let number = shard.produce(self.conn, header, &request, now);
         self.in_flight.push_back(number);
@@ -201,8 +222,9 @@ impl view::Session for Session {
                     input.consume(len);
                     return Flow::Await(work);
                 }
-                Next::Close => {
+                Next::Refused(why) => {
                     shard.stats.malformed += 1;
+                    self.report(shard, now, &why);
                     return Flow::Close;
                 }
             }
@@ -233,6 +255,30 @@ impl view::Session for Session {
 }
 
 impl Session {
+    /// Says why a connection is closed: without, its client's log is all there is to go by.
+    fn report(&self, shard: &Shard, now: Instant, why: &Refused) {
+        let (key, version) = self.last;
+        let name = Api::find(key).map_or("unknown", |api| api.name);
+        let why = match why {
+            Refused::Header(malformed) | Refused::Body(malformed) => malformed.to_string(),
+            Refused::Key => "this request is not served".to_owned(),
+            Refused::Version => "this version is not served".to_owned(),
+            Refused::Decoder => "a field has a value it must not have".to_owned(),
+        };
+        shard.cx.log().info(
+            "broker",
+            now,
+            "request refused",
+            &[
+                ("peer", &self.peer),
+                ("request", &name),
+                ("key", &key),
+                ("version", &version),
+                ("why", &why),
+            ],
+        );
+    }
+
     /// Sends what is complete already, then does what was to be done.
     fn settle(&mut self, shard: &mut Shard, out: &mut Output, flow: Flow<Work>) -> Flow<Work> {
         match self.flush(shard, out) {

@@ -5,8 +5,6 @@
 //! pipeline 1 (a server with one read and one write a request needs 2). Where next: `bench cache`
 //! for the same figure under a load generator.
 
-#![expect(clippy::disallowed_methods, reason = "a test drives a real process")]
-
 mod common;
 
 use std::io::{Read, Write};

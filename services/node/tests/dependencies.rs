@@ -22,8 +22,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("wire", &["view"]),
     ("logic", &["view"]),
     ("engine", &["view"]),
-    ("broker", &["engine", "view", "wire", "logic"]),
-    ("cache", &["engine", "view", "wire", "logic"]),
+    ("testing", &[]),
+    ("broker", &["engine", "view", "wire", "logic", "testing"]),
+    ("cache", &["engine", "view", "wire", "logic", "testing"]),
     ("node", &["engine", "view", "wire", "logic", "broker", "cache"]),
     ("sim", &["engine", "view", "wire", "logic", "cache"]),
     // Its load generator runs on the engine's own driver: a generator on a slower loop would be the

@@ -311,8 +311,9 @@ fn fetch_requests_are_read_in_every_version() {
         for cut in 0..bytes.len() {
             assert!(fetch::Request::read(Reader::new(&bytes[..cut]), version).is_err());
         }
+        // librdkafka sends a byte too many with some requests, which Kafka takes.
         let longer = [&bytes[..], &[0]].concat();
-        assert!(fetch::Request::read(Reader::new(&longer), version).is_err(), "a byte too many");
+        assert!(fetch::Request::read(Reader::new(&longer), version).is_ok());
     }
 }
 
@@ -439,7 +440,8 @@ fn shapes_fit_what_the_other_implementation_encodes() {
     for api in APIS.iter().filter(|api| !matches!(api.key, 0 | 1)) {
         let key = ApiKey::try_from(api.key).expect("known");
         let known = key.valid_versions();
-        for version in api.min.max(known.min)..=api.max.min(known.max) {
+        assert!(known.min <= api.min && api.decoded_as(api.max) <= known.max, "{}", api.name);
+        for version in api.min..=api.decoded_as(api.max) {
             let samples = samples(key, version);
             assert!(!samples.is_empty(), "{} {version}", api.name);
             for bytes in samples {

@@ -37,7 +37,7 @@ pub(crate) async fn answer(server: &Rc<Server<Broker>>, call: Call) -> Vec<u8> {
     let (Some(api), Some(response)) = (Api::find(key), response) else { return out };
     let start = frame::begin_response(&mut out, api, version, correlation_id);
     let mut body = BytesMut::new();
-    if let Err(error) = response.encode(&mut body, version) {
+    if let Err(error) = response.encode(&mut body, api.decoded_as(version)) {
         // Ours to have prevented: the client gets what it can tell from silence.
         let cx = server.cx();
         let pairs: [(&str, &dyn std::fmt::Display); 3] =

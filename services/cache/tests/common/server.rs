@@ -1,54 +1,23 @@
 //! Starting and stopping servers: ours, and a redis-server to compare with.
 //!
-//! Invariants: a [`Server`] is killed by its own pid and its directory removed when it is dropped, also
-//! when the test panics; ports come from a range below the ephemeral ports.
+//! Next: `testing` for the process behind a [`Server`].
 
 use std::fs::{self, File};
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use testing::Process;
+pub(crate) use testing::{free_ports, local};
 
 use super::resp::{Client, Reply};
 
-/// First port of the range the tests use, and how many there are.
-const PORTS: (u16, u16) = (21_000, 960);
-
-/// How long a server may take until it answers PING.
-const START_TIMEOUT: Duration = Duration::from_secs(10);
-
-static NEXT: AtomicU32 = AtomicU32::new(0);
-
-/// A port with `count` free ports from it on.
-pub(crate) fn free_ports(count: u16) -> u16 {
-    let (first, range) = PORTS;
-    for _ in 0..range {
-        let step = NEXT.fetch_add(1, Ordering::Relaxed);
-        // The pid spreads test binaries that run side by side over the range.
-        let at = (std::process::id().wrapping_mul(97).wrapping_add(step * 11)) % u32::from(range);
-        let port = first + u16::try_from(at).expect("below the range");
-        let listeners: Vec<_> =
-            (port..port + count).map(|port| TcpListener::bind(local(port))).collect();
-        if listeners.iter().all(Result::is_ok) {
-            return port;
-        }
-    }
-    panic!("no {count} free ports in {first}..{}", first + range);
-}
-
-/// The loopback address of a port.
-pub(crate) fn local(port: u16) -> SocketAddr {
-    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
-}
-
 /// A server process of a test.
 pub(crate) struct Server {
-    child: Child,
+    process: Process,
     address: SocketAddr,
-    directory: PathBuf,
 }
 
 impl Server {
@@ -85,30 +54,10 @@ impl Server {
         Self::start(command, port)
     }
 
-    fn start(mut command: Command, port: u16) -> Result<Self, String> {
-        let step = NEXT.fetch_add(1, Ordering::Relaxed);
-        let directory = scratch().join(format!("server-{}-{step}", std::process::id()));
-        fs::create_dir_all(&directory)
-            .map_err(|error| format!("{}: {error}", directory.display()))?;
-        let log = File::create(directory.join("stderr"))
-            .map_err(|error| format!("stderr file: {error}"))?;
-        command.current_dir(&directory).stdin(Stdio::null()).stderr(log);
-        let child = command.spawn().map_err(|error| format!("{command:?}: {error}"))?;
-        let mut server = Self { child, address: local(port), directory };
-        let deadline = Instant::now() + START_TIMEOUT;
-        while !server.answers() {
-            if let Ok(Some(status)) = server.child.try_wait() {
-                return Err(format!("{command:?} ended with {status}: {}", server.log()));
-            }
-            if Instant::now() > deadline {
-                return Err(format!(
-                    "{command:?} did not answer in {START_TIMEOUT:?}: {}",
-                    server.log()
-                ));
-            }
-            thread::sleep(Duration::from_millis(5));
-        }
-        Ok(server)
+    fn start(command: Command, port: u16) -> Result<Self, String> {
+        let address = local(port);
+        let process = Process::start(command, &scratch(), || answers(address))?;
+        Ok(Self { process, address })
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -116,7 +65,7 @@ impl Server {
     }
 
     pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
+        self.process.pid()
     }
 
     pub(crate) fn client(&self) -> Client {
@@ -126,60 +75,36 @@ impl Server {
 
     /// True when the server answers PING now.
     pub(crate) fn answers(&self) -> bool {
-        let Ok(mut client) = Client::connect(self.address) else {
-            return false;
-        };
-        matches!(client.call(&["PING"]), Ok(Reply::Simple(text)) if text == b"PONG")
+        answers(self.address)
     }
 
     /// What the server wrote to stderr.
     pub(crate) fn log(&self) -> String {
-        fs::read_to_string(self.directory.join("stderr")).unwrap_or_default()
+        self.process.log()
     }
 
     /// Resident memory in bytes.
     pub(crate) fn rss_bytes(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid()))
-            .expect("the server is alive");
-        let line = status
-            .lines()
-            .find(|line| line.starts_with("VmRSS:"))
-            .expect("VmRSS in /proc/pid/status");
-        let kib: u64 = line
-            .split_whitespace()
-            .nth(1)
-            .and_then(|kib| kib.parse().ok())
-            .expect("a number of kB");
-        kib * 1024
+        self.process.rss_bytes()
     }
 
     /// Sends SIGTERM.
     pub(crate) fn terminate(&self) {
-        let sent = Command::new("sh").arg("-c").arg(format!("kill -TERM {}", self.pid())).status();
-        assert!(sent.is_ok_and(|status| status.success()), "kill -TERM failed");
+        self.process.terminate();
     }
 
     /// The exit status, when the server ends within `wait`.
     pub(crate) fn wait(&mut self, wait: Duration) -> Option<ExitStatus> {
-        let deadline = Instant::now() + wait;
-        loop {
-            if let Ok(Some(status)) = self.child.try_wait() {
-                return Some(status);
-            }
-            if Instant::now() > deadline {
-                return None;
-            }
-            thread::sleep(Duration::from_millis(2));
-        }
+        self.process.wait(wait)
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        let _ = fs::remove_dir_all(&self.directory);
-    }
+/// True when a server answers PING there now.
+fn answers(address: SocketAddr) -> bool {
+    let Ok(mut client) = Client::connect(address) else {
+        return false;
+    };
+    matches!(client.call(&["PING"]), Ok(Reply::Simple(text)) if text == b"PONG")
 }
 
 /// The command line of our server, not started.

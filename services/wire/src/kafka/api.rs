@@ -81,6 +81,12 @@ impl Api {
         self.min <= version && version <= self.max
     }
 
+    /// The version whose form a version has, as far as bytes go: `ListOffsets` 11 only knows one time more.
+    #[must_use]
+    pub const fn decoded_as(&self, version: i16) -> i16 {
+        if self.key == 2 && version == 11 { 10 } else { version }
+    }
+
     /// Whether a version has compact types and tagged fields.
     #[must_use]
     pub const fn is_flexible(&self, version: i16) -> bool {

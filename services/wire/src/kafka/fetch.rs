@@ -91,7 +91,7 @@ walk!(
 );
 
 impl<'a> Request<'a> {
-    /// Reads a request after its header, all of which must be used.
+    /// Reads a request after its header. Bytes behind it are left alone.
     ///
     /// # Errors
     /// It does not follow the protocol.
@@ -118,9 +118,6 @@ impl<'a> Request<'a> {
             reader.string(flexible)?;
         }
         reader.skip_tagged_fields(flexible)?;
-        if !reader.rest().is_empty() {
-            return Err(reader.malformed("the end of the request"));
-        }
         Ok(Self {
             max_wait_ms,
             min_bytes,

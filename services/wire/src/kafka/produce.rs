@@ -49,7 +49,7 @@ pub struct Partition<'a> {
 }
 
 impl<'a> Request<'a> {
-    /// Reads a request after its header, all of which must be used.
+    /// Reads a request after its header. Bytes behind it are left alone.
     ///
     /// # Errors
     /// It does not follow the protocol.
@@ -64,9 +64,6 @@ impl<'a> Request<'a> {
             read_topic(&mut reader, version)?;
         }
         reader.skip_tagged_fields(flexible)?;
-        if !reader.rest().is_empty() {
-            return Err(reader.malformed("the end of the request"));
-        }
         Ok(Self { transactional_id, acks, timeout_ms, topics })
     }
 

@@ -178,7 +178,7 @@ const SHAPES: &[(i16, &[Field])] = &[
     (75, &[all(Array(&[all(Text)])), all(I32), all(Maybe(&[all(Text), all(I32)]))]),
 ];
 
-/// Walks the body of a request, all of which must be used.
+/// Walks the body of a request. Bytes behind it are left alone: some clients send them.
 ///
 /// # Errors
 /// It does not have the shape of `api` in `version`, or that shape is not known.
@@ -186,8 +186,7 @@ pub fn check(api: &Api, version: i16, body: &[u8]) -> Result<(), Malformed> {
     let mut reader = Reader::new(body);
     let shape = SHAPES.iter().find(|(key, _)| *key == api.key);
     let Some((_, fields)) = shape else { return Err(reader.malformed("a request of known shape")) };
-    structure(&mut reader, fields, version, api.is_flexible(version))?;
-    if reader.rest().is_empty() { Ok(()) } else { Err(reader.malformed("the end of the request")) }
+    structure(&mut reader, fields, version, api.is_flexible(version))
 }
 
 fn structure(

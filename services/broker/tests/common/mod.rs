@@ -1,0 +1,64 @@
+//! Starting brokers for tests.
+
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use testing::{Process, free_ports, local};
+
+/// A broker of a test, and where its files are.
+pub(crate) struct Broker {
+    pub(crate) process: Process,
+    pub(crate) port: u16,
+    pub(crate) data: Data,
+}
+
+/// A directory that is removed with its owner.
+pub(crate) struct Data(pub(crate) PathBuf);
+
+impl Drop for Data {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+impl Broker {
+    /// A broker with this many shards and further options, on empty files.
+    pub(crate) fn start(shards: u16, options: &[&str]) -> Self {
+        let port = free_ports(shards + 2);
+        let data = Data(scratch().join(format!("data-{}-{port}", std::process::id())));
+        let process = process(port, shards, &data.0, options);
+        Self { process, port, data }
+    }
+
+    /// Starts it again on the same files and port, after it has ended.
+    #[expect(dead_code, reason = "not every test binary restarts")]
+    pub(crate) fn restart(self, shards: u16, options: &[&str]) -> Self {
+        let Self { mut process, port, data } = self;
+        process.kill();
+        drop(process);
+        let process = self::process(port, shards, &data.0, options);
+        Self { process, port, data }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        local(self.port)
+    }
+}
+
+fn process(port: u16, shards: u16, data: &Path, options: &[&str]) -> Process {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_broker"));
+    command.arg("--broker").arg(local(port).to_string());
+    command.arg("--admin").arg(local(port + 1 + shards).to_string());
+    command.arg("--shards").arg(shards.to_string()).arg("--data").arg(data);
+    command.args(options);
+    let ready = || TcpStream::connect(local(port)).is_ok();
+    Process::start(command, &scratch(), ready).unwrap_or_else(|error| panic!("broker: {error}"))
+}
+
+/// The directory for files of a test run, below the target directory.
+pub(crate) fn scratch() -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("broker-tests");
+    std::fs::create_dir_all(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    path
+}

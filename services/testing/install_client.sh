@@ -1,0 +1,42 @@
+# Sourced by the services' clients/install.sh: installs one client each, pinned, below <target>/clients/.
+#
+# Idempotent: what is present is left alone. A client that cannot be installed is reported and the others go on;
+# the live tests then print it as skipped. `$failed` is 1 afterwards.
+mkdir -p "$target/clients"
+cd "$target/clients" || exit 1
+failed=0
+
+# Several test binaries may call this at once; the second one waits and finds the work done.
+exec 9>.lock
+flock 9 2>/dev/null || true
+
+python_client() { # directory, requirement...
+    local dir="$1"
+    shift
+    local mark="$dir/.installed-$*"
+    [ -f "${mark// /_}" ] && return
+    rm -rf "$dir"
+    if python3 -m venv "$dir" && "$dir/bin/pip" install --quiet --disable-pip-version-check "$@"; then
+        touch "${mark// /_}"
+    else
+        echo "install.sh: $* could not be installed" >&2
+        rm -rf "$dir"
+        failed=1
+    fi
+}
+
+node_client() { # directory, package@version
+    local dir="$1" package="$2"
+    local mark="$dir/.installed-${package//\//_}"
+    [ -f "$mark" ] && return
+    rm -rf "$dir"
+    mkdir -p "$dir"
+    echo '{"name":"live-client","private":true}' >"$dir/package.json"
+    if (cd "$dir" && npm install --silent --no-audit --no-fund "$package"); then
+        touch "$mark"
+    else
+        echo "install.sh: $package could not be installed" >&2
+        rm -rf "$dir"
+        failed=1
+    fi
+}
