@@ -1,5 +1,8 @@
 //! Starting brokers for tests.
 
+#[allow(dead_code, reason = "each test binary uses its own part")]
+pub(crate) mod client;
+
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -32,7 +35,7 @@ impl Broker {
     }
 
     /// Starts it again on the same files and port, after it has ended.
-    #[expect(dead_code, reason = "not every test binary restarts")]
+    #[allow(dead_code, reason = "not every test binary restarts")]
     pub(crate) fn restart(self, shards: u16, options: &[&str]) -> Self {
         let Self { mut process, port, data } = self;
         process.kill();
