@@ -55,7 +55,8 @@ fn process(port: u16, shards: u16, data: &Path, options: &[&str]) -> Process {
     command.arg("--admin").arg(local(port + 1 + shards).to_string());
     command.arg("--shards").arg(shards.to_string()).arg("--data").arg(data);
     command.args(options);
-    let ready = || TcpStream::connect(local(port)).is_ok();
+    // The shared port, and each shard's own.
+    let ready = || (port..=port + shards).all(|port| TcpStream::connect(local(port)).is_ok());
     Process::start(command, &scratch(), ready).unwrap_or_else(|error| panic!("broker: {error}"))
 }
 

@@ -72,6 +72,8 @@ pub struct Producer {
     pub batches: VecDeque<Stored>,
     /// When the last one came, by the broker's clock.
     pub seen_ms: i64,
+    /// Where it has to begin, when its first batch could not be stored.
+    begins_at: Option<i32>,
     /// Place in the order of silence.
     tick: u64,
 }
@@ -118,14 +120,38 @@ impl Producers {
         if let Some(stored) = producer.batches.iter().find(same) {
             return Check::Duplicate(*stored);
         }
-        match producer.batches.back().map(|last| following(last.last_sequence)) {
+        let follows = producer.batches.back().map(|last| following(last.last_sequence));
+        match follows.or(producer.begins_at) {
             Some(expected) if expected != batch.base_sequence => Check::OutOfOrder { expected },
             _ => Check::Append,
         }
     }
 
+    /// Notes that a batch could not be stored: one that was sent right behind it must not take its place, as
+    /// that of a producer that is not known could.
+    pub fn refused(&mut self, batch: &BatchId, now_ms: i64) {
+        if !self.by_id.contains_key(&batch.producer_id) {
+            let producer = self.heard(batch.producer_id, batch.epoch, now_ms);
+            producer.begins_at = Some(batch.base_sequence);
+        }
+    }
+
     /// Notes a batch that was appended, or is found in the log.
     pub fn append(&mut self, producer_id: i64, epoch: i16, stored: Stored, now_ms: i64) {
+        let producer = self.heard(producer_id, epoch, now_ms);
+        producer.begins_at = None;
+        if producer.epoch != epoch {
+            producer.epoch = epoch;
+            producer.batches.clear();
+        }
+        if producer.batches.len() == BATCHES_MAX {
+            producer.batches.pop_front();
+        }
+        producer.batches.push_back(stored);
+    }
+
+    /// A producer that is heard now, known before or not.
+    fn heard(&mut self, producer_id: i64, epoch: i16, now_ms: i64) -> &mut Producer {
         let tick = self.next_tick;
         self.next_tick += 1;
         if !self.by_id.contains_key(&producer_id) && self.by_id.len() >= self.producers_max {
@@ -135,20 +161,14 @@ impl Producers {
             epoch,
             batches: VecDeque::with_capacity(BATCHES_MAX),
             seen_ms: now_ms,
+            begins_at: None,
             tick,
         });
         self.by_silence.remove(&producer.tick);
         self.by_silence.insert(tick, producer_id);
         producer.tick = tick;
         producer.seen_ms = now_ms;
-        if producer.epoch != epoch {
-            producer.epoch = epoch;
-            producer.batches.clear();
-        }
-        if producer.batches.len() == BATCHES_MAX {
-            producer.batches.pop_front();
-        }
-        producer.batches.push_back(stored);
+        producer
     }
 
     fn drop_most_silent(&mut self) {
@@ -204,8 +224,9 @@ impl Producers {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut body = Vec::with_capacity(self.len() * (PRODUCER_BYTES + STORED_BYTES));
-        body.extend_from_slice(&(self.len() as u64).to_le_bytes());
-        for (id, producer) in self.iter() {
+        let known = || self.iter().filter(|(_, producer)| !producer.batches.is_empty());
+        body.extend_from_slice(&(known().count() as u64).to_le_bytes());
+        for (id, producer) in known() {
             body.extend_from_slice(&id.to_le_bytes());
             body.extend_from_slice(&producer.epoch.to_le_bytes());
             let batches = u16::try_from(producer.batches.len()).unwrap_or(0);
@@ -322,6 +343,18 @@ mod tests {
     #[test]
     fn an_unknown_producer_may_begin_anywhere() {
         assert_eq!(Producers::new(1).check(&id(0, 1234, 1)), Check::Append);
+    }
+
+    #[test]
+    fn a_batch_behind_one_that_could_not_be_stored_does_not_take_its_place() {
+        let mut producers = Producers::new(10);
+        producers.refused(&id(0, 0, 2), 0);
+        assert_eq!(producers.check(&id(0, 2, 1)), Check::OutOfOrder { expected: 0 });
+        assert_eq!(producers.check(&id(0, 0, 2)), Check::Append);
+        store(&mut producers, id(0, 0, 2), 0);
+        assert_eq!(producers.check(&id(0, 2, 1)), Check::Append);
+        producers.refused(&id(0, 2, 1), 0);
+        assert_eq!(producers.check(&id(0, 3, 1)), Check::OutOfOrder { expected: 2 });
     }
 
     #[test]
