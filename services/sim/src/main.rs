@@ -23,7 +23,7 @@ sim [--service cache|broker] [--seed N] [--seeds COUNT] [options]
   --fail N        with completion N failed
   --fail-call N   with plain call N failed
   --sweep         fail every completion of the calm run, one at a time
-  --plant BUG     plant a bug: early-free, drop-bells, blind-park
+  --plant BUG     plant a bug: early-free, drop-bells, blind-park, early-ack (of the broker)
   --jobs N        threads (default: one per CPU)
 ";
 

@@ -34,14 +34,17 @@ pub enum Bug {
     DropBells,
     /// A shard goes to sleep without looking once more.
     BlindPark,
+    /// The broker acknowledges before the sync.
+    EarlyAck,
 }
 
 impl Bug {
     /// The bugs and their names.
-    pub const ALL: [(&'static str, Self); 3] = [
+    pub const ALL: [(&'static str, Self); 4] = [
         ("early-free", Self::EarlyFree),
         ("drop-bells", Self::DropBells),
         ("blind-park", Self::BlindPark),
+        ("early-ack", Self::EarlyAck),
     ];
 }
 
@@ -188,7 +191,7 @@ fn run_cache(seed: u64, options: Options) -> Result<Report, Failure> {
     match options.bug {
         Some(Bug::EarlyFree) => world.plant(Plant::EarlyFree),
         Some(Bug::DropBells) => world.plant(Plant::DropBells),
-        Some(Bug::BlindPark) | None => {}
+        Some(Bug::BlindPark | Bug::EarlyAck) | None => {}
     }
     let (mut machine, started) = start_cache(&world, &setup);
     machine.blind = options.bug == Some(Bug::BlindPark);

@@ -20,7 +20,7 @@ use engine::rng::{Rng, Seed};
 use engine::shard::calls;
 
 use crate::machine::Machine;
-use crate::run::{Failure, Options, Report};
+use crate::run::{Bug, Failure, Options, Report};
 use peer::{Consumer, Maker, Producer};
 
 /// The shared port; shard k alone has the port after it plus k.
@@ -122,6 +122,15 @@ struct Run {
     crashes: u64,
 }
 
+/// What is set of the topic.
+fn topic_config(setup: &Setup, options: Options) -> Vec<(&'static str, String)> {
+    let mut config = vec![("segment.bytes", setup.segment_bytes.to_string())];
+    if options.bug == Some(Bug::EarlyAck) {
+        config.push(("flush.mode", "os".into()));
+    }
+    config
+}
+
 /// Runs a seed.
 ///
 /// # Errors
@@ -142,7 +151,7 @@ pub fn run(seed: u64, options: Options) -> Result<Report, Failure> {
     let mut run = Run {
         producers: producers.collect(),
         consumers: (0..setup.partitions).map(|index| Consumer::new(index, setup.shards)).collect(),
-        maker: Some(Maker::new(setup.partitions, setup.segment_bytes)),
+        maker: Some(Maker::new(setup.partitions, topic_config(&setup, options))),
         rng: Seed(seed).stream("sim.schedule", 0),
         machine,
         world,

@@ -141,13 +141,13 @@ fn open(frame: Vec<u8>) -> (i32, Bytes) {
 pub(super) struct Maker {
     link: Link,
     partitions: i32,
-    segment_bytes: u64,
+    config: Vec<(&'static str, String)>,
     done: bool,
 }
 
 impl Maker {
-    pub(super) fn new(partitions: i32, segment_bytes: u64) -> Self {
-        Self { link: Link::new(1), partitions, segment_bytes, done: false }
+    pub(super) fn new(partitions: i32, config: Vec<(&'static str, String)>) -> Self {
+        Self { link: Link::new(1), partitions, config, done: false }
     }
 
     pub(super) const fn is_done(&self) -> bool {
@@ -161,14 +161,16 @@ impl Maker {
     pub(super) fn act(&mut self, world: &World) -> Result<(), String> {
         if self.link.end.is_none() {
             self.link.connect(world);
-            let segment = CreatableTopicConfig::default()
-                .with_name(StrBytes::from_static_str("segment.bytes"))
-                .with_value(Some(StrBytes::from_string(self.segment_bytes.to_string())));
+            let config = self.config.iter().map(|(name, value)| {
+                CreatableTopicConfig::default()
+                    .with_name(StrBytes::from_static_str(name))
+                    .with_value(Some(StrBytes::from_string(value.clone())))
+            });
             let made = CreatableTopic::default()
                 .with_name(topic())
                 .with_num_partitions(self.partitions)
                 .with_replication_factor(1)
-                .with_configs(vec![segment]);
+                .with_configs(config.collect());
             let request = CreateTopicsRequest::default().with_topics(vec![made]);
             self.link.request(&request, CREATE);
         }
