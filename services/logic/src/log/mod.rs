@@ -4,11 +4,13 @@
 //! missing or does not fit is no loss. Formats of sidecar files are Kafka's where it has one. Next: each
 //! module for its rules.
 
+pub mod fetch_session;
 pub mod offset_index;
 pub mod producers;
 pub mod retention;
 pub mod time_index;
 
+pub use fetch_session::FetchSessions;
 pub use offset_index::OffsetIndex;
 pub use producers::Producers;
 pub use time_index::TimeIndex;

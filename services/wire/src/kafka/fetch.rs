@@ -9,14 +9,15 @@ use super::leader::{Endpoint, write_endpoints, write_leader};
 use super::{Malformed, Reader, TopicRef, Writer};
 
 pub(super) const FLEXIBLE: i16 = 12;
-pub(super) const TOPIC_IDS: i16 = 13;
+/// The oldest version that names topics by id.
+pub const TOPIC_IDS: i16 = 13;
 pub(super) const SESSIONS: i16 = 7;
 /// The first version that says who asks in a tagged field, with an epoch (KIP-903).
 pub(super) const REPLICA_STATE: i16 = 15;
 /// The first version that says where leaders are (KIP-951).
 pub(super) const ENDPOINTS: i16 = 16;
 /// The high watermark of who does not say it (KIP-1166).
-pub(super) const NO_HIGH_WATERMARK: i64 = i64::MAX;
+pub const NO_HIGH_WATERMARK: i64 = i64::MAX;
 
 /// A request, checked to its end.
 #[derive(Clone, Copy, Debug)]
