@@ -90,11 +90,10 @@ impl Partition {
             job.write.push((file_name(segment.base, TIME_INDEX), segment.times_to_write()));
         }
         let snapshot = file_name(self.end, SNAPSHOT);
-        if !self.producers.is_empty() {
-            job.write.push((snapshot.clone(), self.producers.encode()));
-            job.remove.extend(self.snapshots.drain(..).filter(|name| *name != snapshot));
-            self.snapshots.push(snapshot);
-        }
+        // Also when none is known: it tells a start what it need not read.
+        job.write.push((snapshot.clone(), self.producers.encode()));
+        job.remove.extend(self.snapshots.drain(..).filter(|name| *name != snapshot));
+        self.snapshots.push(snapshot);
         job
     }
 
