@@ -3,14 +3,16 @@
 use std::cell::RefCell;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 
 use super::load::{Load, Pace};
 use super::peers::{self, PEERS, Peer, Place, Running};
 use super::workload::Workload;
 use super::{Options, speak, trial};
-use crate::clock::{self, SECOND_NS};
+use crate::clock::{self, MILLISECOND_NS, SECOND_NS};
 use crate::figures::{Contender, Figures, Report, alternate};
 use crate::peers::Ports;
 
@@ -23,6 +25,9 @@ const CPU_BAR: f64 = 0.5;
 /// How long storing the old topic of row 5 may take.
 const OLD_NS: u64 = 300 * SECOND_NS;
 const OLD_TOPIC: &str = "old";
+/// How often its reader looks whether it may stop, and the nice value it runs with.
+const READ_STEP_NS: u64 = 10 * MILLISECOND_NS;
+const LEAST_URGENT: i32 = 19;
 
 /// A run of rows.
 pub(super) struct Bench<'a> {
@@ -191,17 +196,36 @@ fn beside(peer: &Peer, old: &Old, workload: &Workload, number: u32, read: bool) 
     // Topics of the trials before stay, and are small.
     let mut load = trial::prepare(peer, running, workload, &format!("trial-{number}"))?;
     forget(running.data())?;
-    if read {
-        load.add_reader(speak::consumer(peer.protocol, running.addr(), OLD_TOPIC, 0)?)?;
-    }
-    trial::store(running, &mut load, workload, &mut figures)?;
-    if read {
-        let seconds = workload.seconds;
-        let bytes = load.delivered() as f64 * workload.message_bytes as f64;
-        figures.insert("old_mb_per_s", bytes / 1e6 / seconds);
-        figures.insert("old_read_share", load.delivered() as f64 / old.messages as f64);
+    let stop = AtomicBool::new(false);
+    let (stored, read) = thread::scope(|scope| {
+        let reader = read.then(|| scope.spawn(|| read_old(peer, running, &stop)));
+        let stored = trial::store(running, &mut load, workload, &mut figures);
+        stop.store(true, Ordering::Relaxed);
+        let ended = |reader: thread::ScopedJoinHandle<'_, _>| {
+            reader.join().map_err(|_| anyhow!("the reader panicked"))?
+        };
+        (stored, reader.map(ended).transpose())
+    });
+    stored?;
+    if let Some((messages, elapsed_ns)) = read? {
+        let bytes = messages as f64 * workload.message_bytes as f64;
+        figures.insert("old_mb_per_s", bytes * 1e3 / elapsed_ns as f64);
+        figures.insert("old_read_share", messages as f64 / old.messages as f64);
     }
     Ok(figures)
+}
+
+/// Reads the old topic until told to stop: messages, and how long it took. A thread of the lowest priority, on the
+/// load's core, so that taking the times of producers does not wait for it.
+fn read_old(peer: &Peer, running: &Running, stop: &AtomicBool) -> Result<(u64, u64)> {
+    rustix::process::setpriority_process(None, LEAST_URGENT).context("setpriority")?;
+    let mut load = Load::new(1, 1, Pace::Closed);
+    load.add_reader(speak::consumer(peer.protocol, running.addr(), OLD_TOPIC, 0)?)?;
+    let begun_ns = clock::mono_ns();
+    while !stop.load(Ordering::Relaxed) {
+        load.run_until(clock::mono_ns() + READ_STEP_NS)?;
+    }
+    Ok((load.delivered(), clock::mono_ns() - begun_ns))
 }
 
 /// Writes back and drops from the page cache all files below `dir`.
