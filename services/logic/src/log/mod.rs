@@ -6,6 +6,7 @@
 //! Next: each module for its rules.
 
 pub mod epochs;
+pub mod fetch_session;
 pub mod offset_index;
 pub mod producers;
 pub mod quota;
@@ -13,6 +14,7 @@ pub mod retention;
 pub mod time_index;
 
 pub use epochs::Epochs;
+pub use fetch_session::FetchSessions;
 pub use offset_index::OffsetIndex;
 pub use producers::Producers;
 pub use quota::Quotas;

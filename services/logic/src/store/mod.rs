@@ -19,7 +19,7 @@ mod due;
 mod evict;
 mod expiry;
 mod grow;
-mod hash;
+pub(crate) mod hash;
 mod large;
 mod lookup;
 mod record;
