@@ -5,6 +5,7 @@
 //! sidecar that is missing or does not fit is no loss. Formats of sidecar files are Kafka's where it has one.
 //! Next: each module for its rules.
 
+pub mod compact;
 pub mod epochs;
 pub mod fetch_session;
 pub mod offset_index;
