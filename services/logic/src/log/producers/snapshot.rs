@@ -7,6 +7,7 @@
 //! anyway and an archive can be neither begun before all is known nor written in steps. Invariants: each
 //! producer is in the file once; memory is the file's, at most [`PRODUCER_MAX_BYTES`] for each producer.
 
+use std::collections::VecDeque;
 use std::ops::Bound;
 
 use super::{BATCHES_MAX, Place, Producer, Producers, Stored};
@@ -128,7 +129,7 @@ impl Producers {
         snapshot.finish()
     }
 
-    /// Reads such a file; `None` when it is damaged.
+    /// Reads such a file; `None` when it is damaged. The most silent beyond `producers_max` are left out.
     #[must_use]
     pub fn decode(file: &[u8], producers_max: usize) -> Option<Self> {
         let body = file.strip_prefix(MAGIC)?;
@@ -136,32 +137,41 @@ impl Producers {
         if crc32fast::hash(body) != u32::from_le_bytes(*sum) {
             return None;
         }
-        // Producers that changed while the file was written stand out of order: all are sorted first.
+        let mut producers = Self::new(producers_max);
         let count = u64::from_le_bytes(take(&mut body)?);
-        let mut read = Vec::new();
         for _ in 0..count {
-            let id = i64::from_le_bytes(take(&mut body)?);
-            let epoch = i16::from_le_bytes(take(&mut body)?);
-            let batches = u16::from_le_bytes(take(&mut body)?);
-            let seen_ms = i64::from_le_bytes(take(&mut body)?);
-            for _ in 0..batches {
-                let stored = Stored {
-                    base_sequence: i32::from_le_bytes(take(&mut body)?),
-                    last_sequence: i32::from_le_bytes(take(&mut body)?),
-                    base_offset: i64::from_le_bytes(take(&mut body)?),
-                    last_offset: i64::from_le_bytes(take(&mut body)?),
-                    timestamp_ms: i64::from_le_bytes(take(&mut body)?),
-                };
-                read.push((id, epoch, stored, seen_ms));
+            let (id, producer) = read(&mut body)?;
+            producers.by_silence.insert((producer.last_offset(), id));
+            if producers.by_id.insert(id, producer).is_some() {
+                return None;
             }
         }
-        read.sort_unstable_by_key(|(id, _, stored, _)| (stored.last_offset, *id));
-        let mut producers = Self::new(producers_max);
-        for (id, epoch, stored, seen_ms) in read {
-            producers.append(id, epoch, stored, seen_ms);
+        while producers.len() > producers.producers_max {
+            producers.drop_most_silent();
         }
         body.is_empty().then_some(producers)
     }
+}
+
+fn read(bytes: &mut &[u8]) -> Option<(i64, Producer)> {
+    let id = i64::from_le_bytes(take(bytes)?);
+    let epoch = i16::from_le_bytes(take(bytes)?);
+    let count = usize::from(u16::from_le_bytes(take(bytes)?));
+    let seen_ms = i64::from_le_bytes(take(bytes)?);
+    if count == 0 || count > BATCHES_MAX {
+        return None;
+    }
+    let mut batches = VecDeque::with_capacity(BATCHES_MAX);
+    for _ in 0..count {
+        batches.push_back(Stored {
+            base_sequence: i32::from_le_bytes(take(bytes)?),
+            last_sequence: i32::from_le_bytes(take(bytes)?),
+            base_offset: i64::from_le_bytes(take(bytes)?),
+            last_offset: i64::from_le_bytes(take(bytes)?),
+            timestamp_ms: i64::from_le_bytes(take(bytes)?),
+        });
+    }
+    Some((id, Producer { epoch, batches, seen_ms }))
 }
 
 fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
@@ -223,6 +233,55 @@ mod tests {
         assert_eq!(producers.step_snapshot(1), Step::More);
         producers.truncate(100);
         assert_eq!(producers.step_snapshot(1), Step::None);
+    }
+
+    /// A file with this body.
+    fn file(body: &[u8]) -> Vec<u8> {
+        [MAGIC, &crc32fast::hash(body).to_le_bytes()[..], body].concat()
+    }
+
+    #[test]
+    fn files_that_say_what_cannot_be_are_refused() {
+        let mut producers = Producers::new(5);
+        for offset in 0..5 {
+            append(&mut producers, 7, 2, offset * 10);
+        }
+        let whole = producers.encode();
+        let (_, body) = whole.split_at(MAGIC.len() + 4);
+        assert!(Producers::decode(&file(body), 5).is_some());
+        let (count, one) = body.split_at(8);
+        let two: Vec<u8> = [&[2, 0, 0, 0, 0, 0, 0, 0], one, one].concat();
+        assert!(Producers::decode(&file(&two), 5).is_none(), "one twice");
+        let more = [body, &[0]].concat();
+        assert!(Producers::decode(&file(&more), 5).is_none(), "bytes behind");
+        let many: Vec<u8> = [&[255; 8], one].concat();
+        assert!(Producers::decode(&file(&many), 5).is_none(), "producers that are not there");
+        let (head, batches) = one.split_at(PRODUCER_BYTES);
+        let with = |count: u8, batches: &[u8]| {
+            let mut head = head.to_vec();
+            head.splice(10..12, [count, 0]);
+            Producers::decode(&file(&[count_one(), &head, batches].concat()), 5)
+        };
+        assert_eq!(count, count_one());
+        assert!(with(5, batches).is_some());
+        let (last, _) = batches.split_at(STORED_BYTES);
+        assert!(with(6, &[batches, last].concat()).is_none(), "six batches");
+        assert!(with(0, &[]).is_none(), "none");
+    }
+
+    fn count_one() -> &'static [u8] {
+        &[1, 0, 0, 0, 0, 0, 0, 0]
+    }
+
+    #[test]
+    fn the_most_silent_are_left_out_of_a_smaller_one() {
+        let mut producers = Producers::new(5);
+        for (id, offset) in [(3, 0), (1, 10), (2, 20), (3, 30)] {
+            append(&mut producers, id, 0, offset);
+        }
+        let read = Producers::decode(&producers.encode(), 2).expect("what was written");
+        assert_eq!(read.iter().map(|(id, _)| id).collect::<Vec<_>>(), [2, 3]);
+        assert_eq!(read.get(3).map(|producer| producer.batches.len()), Some(2));
     }
 
     proptest! {
