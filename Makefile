@@ -19,7 +19,9 @@ LOCKED := --locked
 
 # Options for `make run`, for instance ARGS='--shards 1 --maxmemory 1gb'.
 ARGS ?=
-# Seeds of the simulation, each run twice: in `make sim` and `make test`, and under AddressSanitizer.
+# The services that are simulated.
+SIM_SERVICES := cache broker
+# Seeds of the simulation of each, run twice: in `make sim` and `make test`, and under AddressSanitizer.
 SIM_SEEDS ?= 2000
 SIM_ASAN_SEEDS ?= 100
 # Options for `make bench`, for instance BENCH='--row 3,3c'.
@@ -85,8 +87,10 @@ unit: tools ## unit, rule, conformance, golden, differential and live-client tes
 sim: tools ## the seeded simulation, SIM_SEEDS seeds, each twice
 	$(call STEP,simulation)
 	$(CARGO) build $(LOCKED) --release -p sim
-	"$(TARGET)/release/sim" --seeds $(SIM_SEEDS) 2>&1 | tee "$(TARGET)/sim.log"
-	@$(call RAN,$(SIM_SEEDS),sim.log)
+	for service in $(SIM_SERVICES); do \
+	    "$(TARGET)/release/sim" --service $$service --seeds $(SIM_SEEDS) 2>&1 | tee "$(TARGET)/sim.log"; \
+	    $(call RAN,$(SIM_SEEDS),sim.log); \
+	done
 
 # Tests on a real ring are left out: memory that the kernel may still read when a ring is dropped is kept
 # on purpose, and would be reported as a leak.
@@ -98,23 +102,28 @@ asan: tools ## the simulation under AddressSanitizer, when a nightly toolchain i
 	    export RUSTFLAGS="-Zsanitizer=address" CARGO_TARGET_DIR="$(TARGET)/asan"; \
 	    $(CARGO) +nightly test $(LOCKED) --target "$$triple" --quiet -p engine --lib --test conformance \
 	        -- --skip on_the_ring; \
-	    $(CARGO) +nightly run $(LOCKED) --target "$$triple" -p sim -- --seeds $(SIM_ASAN_SEEDS) 2>&1 \
-	        | tee "$(TARGET)/asan.log"; \
-	    $(call RAN,$(SIM_ASAN_SEEDS),asan.log); \
+	    for service in $(SIM_SERVICES); do \
+	        $(CARGO) +nightly run $(LOCKED) --target "$$triple" -p sim -- --service $$service \
+	            --seeds $(SIM_ASAN_SEEDS) 2>&1 | tee "$(TARGET)/asan.log"; \
+	        $(call RAN,$(SIM_ASAN_SEEDS),asan.log); \
+	    done; \
 	else \
 	    echo "skipped: AddressSanitizer needs a nightly toolchain (rustup toolchain install nightly)"; \
 	fi
 
 .PHONY: test-deps
 test-deps:
-	@.ci/need optional 'redis-server|command -v redis-server' 'redis-tools|command -v redis-cli' \
+	@.ci/need optional 'kcat|command -v kcat' 'redis-server|command -v redis-server' 'redis-tools|command -v redis-cli' \
 	    'memcached|command -v memcached' 'python3 python3-venv|python3 -c "import ensurepip, venv"' \
 	    'nodejs npm|npm --version'
 
 .PHONY: clients
 clients: test-deps ## install the clients the live tests run, below target/clients
 	$(call STEP,live clients)
-	services/cache/tests/clients/install.sh || echo "skipped: the live tests of the clients named above"
+	for service in $(SIM_SERVICES); do \
+	    services/$$service/tests/clients/install.sh \
+	        || echo "skipped: the live tests of the clients named above"; \
+	done
 
 # --- measure -------------------------------------------------------------------------------------
 

@@ -15,6 +15,8 @@ use nix::unistd::Pid;
 pub const SECOND_NS: u64 = 1_000_000_000;
 /// One millisecond.
 pub const MILLISECOND_NS: u64 = 1_000_000;
+/// One microsecond.
+pub const MICROSECOND_NS: u64 = 1_000;
 
 fn to_ns(time: TimeSpec) -> u64 {
     u64::try_from(time.tv_sec()).unwrap_or(0) * SECOND_NS

@@ -16,6 +16,11 @@ const CONNECT_NS: u64 = 20 * SECOND_NS;
 const CONNECTS_MAX: usize = 256;
 /// Output buffers kept for reuse.
 const SPARE_MAX: usize = 1024;
+/// Without sleeping, an open loop sends what is due and takes what has come this often: one system
+/// call and one wake-up of the server for what else would be several of each.
+pub const TICK_NS: u64 = 20 * clock::MICROSECOND_NS;
+/// A longer gap between two looks at the clock means that something else had the core.
+const GAP_NS: u64 = 50 * clock::MICROSECOND_NS;
 /// Longest sleep of a turn.
 const TURN_MAX_NS: u64 = SECOND_NS / 10;
 
@@ -40,6 +45,8 @@ pub struct OnRing {
     spare: Vec<Vec<u8>>,
     /// Never sleep: the core is the generator's own, and an open loop then keeps its times.
     spin: bool,
+    idle_ns: u64,
+    lost_ns: u64,
 }
 
 impl std::fmt::Debug for OnRing {
@@ -85,7 +92,32 @@ impl OnRing {
             driver.submit(token(conn, RECV), Op::RecvMulti { fd });
         }
         let sent = vec![0; fds.len()];
-        Ok(Self { driver, fds, sent, spare: Vec::new(), spin })
+        Ok(Self { driver, fds, sent, spare: Vec::new(), spin, idle_ns: 0, lost_ns: 0 })
+    }
+
+    /// CPU time spent waiting for the next tick.
+    pub const fn idle_ns(&self) -> u64 {
+        self.idle_ns
+    }
+
+    /// Time in which something else had the core, as far as waiting for a tick has shown.
+    pub const fn lost_ns(&self) -> u64 {
+        self.lost_ns
+    }
+
+    fn spin_until(&mut self, until_ns: u64) {
+        let start_ns = clock::mono_ns();
+        let (mut last_ns, mut lost_ns) = (start_ns, 0);
+        while last_ns < until_ns {
+            std::hint::spin_loop();
+            let now_ns = clock::mono_ns();
+            if now_ns - last_ns > GAP_NS {
+                lost_ns += now_ns - last_ns;
+            }
+            last_ns = now_ns;
+        }
+        self.lost_ns += lost_ns;
+        self.idle_ns += last_ns - start_ns - lost_ns;
     }
 
     /// Runs the load until `deadline_ns` or until it breaks.
@@ -95,9 +127,11 @@ impl OnRing {
             if now_ns >= deadline_ns || generator.broken().is_some() {
                 return;
             }
-            let next_ns = generator.arrive(now_ns).map_or(deadline_ns, |at| at.min(deadline_ns));
+            let next_ns = generator.arrive(now_ns);
+            let tick_ns = (self.spin && next_ns.is_some()).then_some(now_ns + TICK_NS);
             self.send_due(generator);
-            let timeout_ns = next_ns.saturating_sub(now_ns).min(TURN_MAX_NS);
+            let until_ns = next_ns.map_or(deadline_ns, |at| at.min(deadline_ns));
+            let timeout_ns = until_ns.saturating_sub(now_ns).min(TURN_MAX_NS);
             self.driver.turn(!self.spin && timeout_ns > 0, Some(timeout_ns));
             let now_ns = clock::mono_ns();
             while let Some(completion) = self.driver.next_completion() {
@@ -118,6 +152,9 @@ impl OnRing {
                     self.driver.submit(token(conn, RECV), Op::RecvMulti { fd: self.fds[conn] });
                 }
             }
+            if let Some(tick_ns) = tick_ns {
+                self.spin_until(tick_ns.min(deadline_ns));
+            }
         }
     }
 
@@ -130,7 +167,12 @@ impl OnRing {
                 out.push(generator.shared_bytes(batch));
             }
             let fd = self.fds[batch.conn];
-            let op = Op::Send { fd, out, skip: 0, zero_copy: false };
+            // A request that goes out whole posts no completion, and so ends no sleep.
+            let op = if out.is_inline() {
+                Op::SendNow { fd, out }
+            } else {
+                Op::Send { fd, out, skip: 0, zero_copy: false }
+            };
             self.driver.submit(token(batch.conn, SEND), op);
         }
     }

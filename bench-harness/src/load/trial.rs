@@ -23,8 +23,10 @@ use crate::process::{Server, Usage};
 const CLIENT_BUSY_MAX: f64 = 0.90;
 /// Below this share of its core a server in closed loop was not saturated.
 const SERVER_BUSY_MIN: f64 = 0.90;
-/// An open loop's schedule may lag this share of the reported p99.
+/// An open loop's schedule may lag this share of the reported p99, or two of the client's ticks: what
+/// waits for a tick is part of its latency, and too little to make others wait.
 const LAG_SHARE_MAX: f64 = 0.10;
+const LAG_NS_MAX: u64 = 2 * ring::TICK_NS;
 /// Requests written before their replies are read when keys are loaded.
 const PREFILL_BYTES: usize = 128 << 10;
 
@@ -101,12 +103,15 @@ pub struct Trial {
     pub rate: f64,
     /// CPU time of the server's process for one reply.
     pub server_cpu_ns_per_op: f64,
-    /// CPU time of the client's thread for one reply.
+    /// CPU time of the client's thread for one reply, without what it spun away.
     pub client_cpu_ns_per_op: f64,
     /// Share of one core.
     pub server_busy: f64,
-    /// Share of its core.
+    /// Share of its core, without what it spun away in open loop.
     pub client_busy: f64,
+    /// Share of time in which something else, such as the hypervisor, had the client's core, as
+    /// far as a client that spins can see.
+    pub client_lost: f64,
     /// Share of time the server's threads were runnable and did not run.
     pub server_wait: f64,
     /// Share of the server's core that others used or the hypervisor took (10 ms ticks: rough).
@@ -139,6 +144,14 @@ impl Mover {
             Self::Plain(mover) => mover.run_until(generator, deadline_ns),
         }
     }
+
+    /// CPU time spent on waiting, and time in which something else had the core.
+    const fn waited_ns(&self) -> (u64, u64) {
+        match self {
+            Self::Ring(mover) => (mover.idle_ns(), mover.lost_ns()),
+            Self::Plain(_) => (0, 0),
+        }
+    }
 }
 
 /// Runs one trial against `server`, whose keys are in place.
@@ -165,9 +178,9 @@ pub fn run(
     let warmup = generator.take_tally();
     // The first reply may take longer than that: 1,000 pipelines of large values are a lot to send.
     check(&generator, &warmup)?;
-    let before = Reading::take(server, server_cpu);
+    let before = Reading::take(server, server_cpu, &mover);
     mover.run_until(&mut generator, before.at_ns + timing.duration_ns);
-    let after = Reading::take(server, server_cpu);
+    let after = Reading::take(server, server_cpu, &mover);
     let tally = generator.take_tally();
     generator.stop();
     check(&generator, &tally)?;
@@ -195,14 +208,17 @@ struct Reading {
     at_ns: u64,
     usage: Usage,
     client_ns: u64,
+    lost_ns: u64,
     core_busy_ns: u64,
 }
 
 impl Reading {
-    fn take(server: &Server, server_cpu: usize) -> Self {
+    fn take(server: &Server, server_cpu: usize, mover: &Mover) -> Self {
         let core_busy_ns = core_busy_ns(server_cpu);
         let usage = server.usage();
-        Self { at_ns: clock::mono_ns(), usage, client_ns: clock::thread_cpu_ns(), core_busy_ns }
+        let (idle_ns, lost_ns) = mover.waited_ns();
+        let client_ns = clock::thread_cpu_ns().saturating_sub(idle_ns);
+        Self { at_ns: clock::mono_ns(), usage, client_ns, lost_ns, core_busy_ns }
     }
 }
 
@@ -228,15 +244,15 @@ fn summarise(
     let elapsed_ns = (after.at_ns - before.at_ns).max(1);
     let share = |ns: u64| ns as f64 / elapsed_ns as f64;
     let usage = after.usage.since(&before.usage);
-    let client_ns = after.client_ns - before.client_ns;
+    let client_ns = after.client_ns.saturating_sub(before.client_ns);
     let ops = tally.replies.max(1) as f64;
     let latency = Latency::of(&tally.latency);
     let lag = Latency::of(&tally.lag);
     let open = matches!(workload.arrivals, Arrivals::Open { .. });
     let (server_busy, client_busy) = (share(usage.cpu_ns), share(client_ns));
-    let lagged =
-        open && (lag.p99_ns as f64 > LAG_SHARE_MAX * latency.p99_ns as f64 || tally.missed > 0);
-    let client_full = transport != Transport::Spin && client_busy > CLIENT_BUSY_MAX;
+    let lag_max_ns = (LAG_SHARE_MAX * latency.p99_ns as f64).max(LAG_NS_MAX as f64);
+    let lagged = open && (lag.p99_ns as f64 > lag_max_ns || tally.missed > 0);
+    let client_full = (open || transport != Transport::Spin) && client_busy > CLIENT_BUSY_MAX;
     // A full client counts even beside a full server: one that spins is busy while it waits.
     let limit = if lagged || client_full {
         Limit::Client
@@ -255,6 +271,7 @@ fn summarise(
         client_cpu_ns_per_op: client_ns as f64 / ops,
         server_busy,
         client_busy,
+        client_lost: share(after.lost_ns - before.lost_ns),
         server_wait: share(usage.wait_ns),
         foreign: share(core_ns.saturating_sub(usage.cpu_ns)),
         latency,

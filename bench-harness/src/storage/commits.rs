@@ -1,6 +1,7 @@
 //! Row 4c: durable appends of 1 KiB records, each group of them made durable before the next.
 //!
-//! All sides write to files filled with zeros before. The helper thread is what a runtime without
+//! All sides write to files filled with zeros before, and the same bytes: a log that can be read again
+//! after a crash needs a length and a checksum with each record, so each side makes those. The helper thread is what a runtime without
 //! asynchronous files does; DmaFile is glommio's O_DIRECT file. The last side is the floor: one thread that
 //! blocks in the very write our log makes, with no runtime around it.
 
@@ -24,6 +25,9 @@ use super::{Figures, Options, Report, alternate, shard};
 use crate::clock;
 
 const RECORD_BYTES: usize = 1024;
+/// In front of each record: checksum and length, and the place they were made for.
+const HEADER_BYTES: usize = 16;
+const FRAME_BYTES: usize = HEADER_BYTES + RECORD_BYTES;
 const FILE_BYTES: usize = 64 << 20;
 const BLOCK_BYTES: usize = 4096;
 
@@ -135,7 +139,28 @@ fn zero_filled(dir: &Path, name: &str) -> Result<File> {
 
 /// Where the next group goes: at the end, or at the start again.
 const fn place(at: usize, group: usize) -> usize {
-    if at + group * RECORD_BYTES > FILE_BYTES { 0 } else { at }
+    if at + group * FRAME_BYTES > FILE_BYTES { 0 } else { at }
+}
+
+/// Writes `record` as it stands in a log at `at`; `out` has room for it.
+fn frame(out: &mut [u8], at: usize, record: &[u8; RECORD_BYTES]) {
+    let place = (at as u64).to_le_bytes();
+    let len = u32::try_from(RECORD_BYTES).unwrap_or(u32::MAX).to_le_bytes();
+    let mut sum = crc32fast::Hasher::new();
+    sum.update(&place);
+    sum.update(&len);
+    sum.update(record);
+    out[..4].copy_from_slice(&sum.finalize().to_le_bytes());
+    out[4..8].copy_from_slice(&len);
+    out[8..HEADER_BYTES].copy_from_slice(&place);
+    out[HEADER_BYTES..FRAME_BYTES].copy_from_slice(record);
+}
+
+/// Writes a group of records to the start of `out`, the first for `at`.
+fn frames(out: &mut [u8], at: usize, group: usize) {
+    for (index, out) in out.chunks_exact_mut(FRAME_BYTES).take(group).enumerate() {
+        frame(out, at + index * FRAME_BYTES, &[7; RECORD_BYTES]);
+    }
 }
 
 fn helper(dir: &Path, group: usize, trial_ns: u64, cpu: usize) -> Result<Figures> {
@@ -144,18 +169,15 @@ fn helper(dir: &Path, group: usize, trial_ns: u64, cpu: usize) -> Result<Figures
     let (done, finished) = mpsc::channel::<std::io::Result<Vec<u8>>>();
     let trial = move || -> Result<Figures> {
         bind(cpu)?;
-        let mut buf = Vec::with_capacity(group * RECORD_BYTES);
+        let mut buf = vec![0; group * FRAME_BYTES];
         let mut at = 0;
         let mut meter = Meter::start(trial_ns)?;
         loop {
             let start_ns = clock::mono_ns();
-            buf.clear();
-            for _ in 0..group {
-                buf.extend_from_slice(&[7; RECORD_BYTES]);
-            }
             at = place(at, group);
+            frames(&mut buf, at, group);
             work.send((buf, at)).context("the helper is gone")?;
-            at += group * RECORD_BYTES;
+            at += group * FRAME_BYTES;
             buf = finished.recv().context("the helper is gone")??;
             if !meter.commit(start_ns) {
                 return Ok(meter.stop());
@@ -185,15 +207,13 @@ fn blocking(dir: &Path, group: usize, trial_ns: u64, cpu: usize) -> Result<Figur
         .open(dir.join("blocking"))?;
     let trial = move || -> Result<Figures> {
         bind(cpu)?;
-        let mut buf = DirectBuf::zeroed((group * RECORD_BYTES).next_multiple_of(BLOCK_BYTES));
+        let mut buf = DirectBuf::zeroed((group * FRAME_BYTES).next_multiple_of(BLOCK_BYTES));
         let mut at = 0;
         let mut meter = Meter::start(trial_ns)?;
         loop {
             let start_ns = clock::mono_ns();
-            for record in buf.chunks_mut(RECORD_BYTES).take(group) {
-                record.copy_from_slice(&[7; RECORD_BYTES]);
-            }
             at = if at + buf.len() > FILE_BYTES { 0 } else { at };
+            frames(&mut buf, at, group);
             let parts = [IoSlice::new(&buf)];
             let written = pwritev2(&file, &parts, at as u64, ReadWriteFlags::DSYNC)?;
             anyhow::ensure!(written == buf.len(), "a short write: {written} bytes");
@@ -222,16 +242,21 @@ fn dma_file(dir: &Path, group: usize, trial_ns: u64, cpu: usize) -> Result<Figur
             options.write(true).read(true);
             let file = options.dma_open(&path).await.map_err(|error| anyhow!("{error}"))?;
             let mut at = 0;
+            // What the block that `at` lies in holds up to there.
+            let mut tail = vec![0; BLOCK_BYTES];
             let mut meter = Meter::start(trial_ns)?;
             loop {
                 let start_ns = clock::mono_ns();
                 at = place(at, group);
-                let block = at / BLOCK_BYTES * BLOCK_BYTES;
-                let end = at + group * RECORD_BYTES;
+                let used = at % BLOCK_BYTES;
+                let block = at - used;
+                let end = at + group * FRAME_BYTES;
                 let mut buf = file.alloc_dma_buffer((end - block).next_multiple_of(BLOCK_BYTES));
-                for record in buf.as_bytes_mut()[..end - block].chunks_mut(RECORD_BYTES) {
-                    record.copy_from_slice(&[7; RECORD_BYTES]);
-                }
+                let bytes = buf.as_bytes_mut();
+                bytes[..used].copy_from_slice(&tail[..used]);
+                frames(&mut bytes[used..], at, group);
+                let (last, rest) = (end - end % BLOCK_BYTES - block, end % BLOCK_BYTES);
+                tail[..rest].copy_from_slice(&bytes[last..last + rest]);
                 let written = file.write_at(buf, block as u64).await;
                 written.map_err(|error| anyhow!("{error}"))?;
                 file.fdatasync().await.map_err(|error| anyhow!("{error}"))?;

@@ -1,5 +1,6 @@
 //! Row 4d: a file to a socket. The receiver is a thread of this process that copies what arrives;
-//! its CPU is taken off the process's.
+//! its CPU is taken off the process's. The last side is the floor: the calls our engine makes, in a
+//! loop with nothing around it.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -14,12 +15,17 @@ use engine::exec::sync::yield_now;
 use engine::fs::File as ShardFile;
 use engine::net::stream::Stream;
 use engine::shard::ShardCx;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::sendfile;
+use rustix::io::Errno;
+use rustix::net::sockopt;
 
 use super::{Figures, Options, Report, alternate, shard};
 use crate::{clock, machine};
 
 const FILE_BYTES: usize = 256 << 20;
-const REPEATS: usize = 4;
+/// Times the file is sent: enough that starting a shard does not show.
+const REPEATS: usize = 16;
 const RECEIVE_BYTES: usize = 256 << 10;
 const GB: f64 = 1e9;
 
@@ -31,9 +37,10 @@ pub(super) fn run(options: &Options, report: &mut Report) {
     }
     for chunk in [64 << 10, 256 << 10] {
         let name = format!("4d file to socket, {} KiB a time, from the page cache", chunk >> 10);
-        let contenders: [super::Contender<'_>; 2] = [
+        let contenders: [super::Contender<'_>; 3] = [
             ("ours (sendfile)", Box::new(|| ours(&path, chunk, options))),
-            ("read + send", Box::new(|| read_and_send(&path, chunk, options))),
+            ("read + send", Box::new(|| blocking(&path, options, 1, &read_and_send(chunk)))),
+            ("floor: sendfile and poll", Box::new(|| blocking(&path, options, 4, &bare(chunk)))),
         ];
         let mut cell = alternate(&name, options.rounds, &contenders, report);
         cell.claim("cpu_ms_per_gb", 1, 0.60);
@@ -159,8 +166,12 @@ fn ours(path: &Path, chunk: usize, options: &Options) -> Result<Figures> {
     })
 }
 
-fn read_and_send(path: &Path, chunk: usize, options: &Options) -> Result<Figures> {
-    let addr = SocketAddr::from(([127, 0, 0, 1], options.port + 1));
+/// Sends a file once, on a thread of its own.
+type Sender<'a> = dyn Fn(&File, &mut TcpStream) -> Result<()> + Sync + 'a;
+
+/// Runs `send` for one connection, without the engine.
+fn blocking(path: &Path, options: &Options, port: u16, send: &Sender<'_>) -> Result<Figures> {
+    let addr = SocketAddr::from(([127, 0, 0, 1], options.port + port));
     let file = File::open(path)?;
     let listener = TcpListener::bind(addr)?;
     if let Some(name) = machine::congestion() {
@@ -168,26 +179,53 @@ fn read_and_send(path: &Path, chunk: usize, options: &Options) -> Result<Figures
         nix::sys::socket::setsockopt(&listener, option, &name.to_owned().into())?;
     }
     let cpu = options.cpu;
-    let send = move || -> Result<Figures> {
+    let work = move || -> Result<Figures> {
         let mut set = nix::sched::CpuSet::new();
         set.set(cpu)?;
         nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &set)?;
         let (mut stream, _) = listener.accept()?;
-        let mut buf = vec![0; chunk];
         for _ in 0..REPEATS {
-            for at in (0..FILE_BYTES).step_by(chunk) {
-                file.read_exact_at(&mut buf, at as u64)?;
-                stream.write_all(&buf)?;
-            }
+            send(&file, &mut stream)?;
         }
         Ok(Figures::new())
     };
     beside_receiver(addr, cpu, || {
         // A thread of its own, because it is bound to a CPU.
         thread::scope(|scope| {
-            scope.spawn(send).join().map_err(|_| anyhow!("the sender panicked"))?
+            scope.spawn(work).join().map_err(|_| anyhow!("the sender panicked"))?
         })
     })
+}
+
+fn read_and_send(chunk: usize) -> impl Fn(&File, &mut TcpStream) -> Result<()> + Sync {
+    move |file, stream| {
+        let mut buf = vec![0; chunk];
+        for at in (0..FILE_BYTES).step_by(chunk) {
+            file.read_exact_at(&mut buf, at as u64)?;
+            stream.write_all(&buf)?;
+        }
+        Ok(())
+    }
+}
+
+fn bare(chunk: usize) -> impl Fn(&File, &mut TcpStream) -> Result<()> + Sync {
+    move |file, stream| {
+        stream.set_nonblocking(true)?;
+        sockopt::set_tcp_cork(&*stream, true)?;
+        let mut at = 0;
+        while at < FILE_BYTES as u64 {
+            match sendfile(&*stream, file, Some(&mut at), chunk) {
+                Ok(0) => return Err(anyhow!("the file ends at {at}")),
+                Ok(_) => {}
+                Err(Errno::AGAIN) => {
+                    poll(&mut [PollFd::new(&*stream, PollFlags::OUT)], None)?;
+                }
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        sockopt::set_tcp_cork(&*stream, false)?;
+        Ok(())
+    }
 }
 
 /// How long this thread waited for a CPU so far.

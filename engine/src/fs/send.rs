@@ -3,7 +3,7 @@
 //!
 //! The range is looked at in windows: cachestat(2) says whether a window is in the page cache; what
 //! is not is read ahead by a kernel worker, one window before it is needed. Cached bytes go out
-//! by non-blocking sendfile(2), at most 256 KiB a turn. Invariants: sendfile touches only what was
+//! by non-blocking sendfile(2); a turn ends with the call that makes it 256 KiB. Invariants: sendfile touches only what was
 //! cached or read ahead a moment ago; other tasks run between two turns. Next:
 //! `driver::Driver::sendfile`.
 
@@ -16,7 +16,7 @@ const WINDOW_BYTES: u64 = 512 * 1024;
 const PAGE_BYTES: u64 = 4096;
 /// Less per call is dominated by the call.
 const CHUNK_MIN_BYTES: usize = 64 * 1024;
-/// More per turn keeps other connections waiting.
+/// More per call, or a further call in a turn that has sent this much, keeps other connections waiting.
 const CHUNK_MAX_BYTES: usize = 256 * 1024;
 
 /// Sends `len` bytes of `file` from `offset` to the socket `to`, `chunk` at a time; how many, fewer
@@ -70,7 +70,8 @@ pub(crate) async fn send_chunks(
         if at >= windows.warm_to {
             windows.warm(at).await?;
         }
-        let part = usize::try_from(windows.warm_to.min(turn_end) - at).unwrap_or(usize::MAX);
+        // Not cut at the turn's end: what a full socket left of a chunk would be a call of its own.
+        let part = usize::try_from(windows.warm_to - at).unwrap_or(usize::MAX);
         let part = part.min(chunk);
         let moved = cx.driver().sendfile(to, file, at, part);
         match moved {

@@ -145,7 +145,10 @@ impl<S: Service> Server<S> {
         let mut conns = self.conns.borrow_mut();
         let Some(conn) = conns.get_mut(id) else { return };
         self.await_end(conn);
-        let quiet = !conn.sending && !conn.awaiting && conn.pending.is_empty();
+        let quiet = !conn.sending
+            && !conn.awaiting
+            && conn.pending.is_empty()
+            && !conn.session.owes_answers();
         if conn.closing == Closing::Open && conn.eof && quiet && !conn.queued {
             // The peer is done, and so are we with what it sent.
             conn.closing = Closing::Flushing;
@@ -215,6 +218,11 @@ impl<S: Service> Server<S> {
         write(&mut conn.session, &mut out);
         conn.pending = out;
         self.send(id, conn);
+        let ends = conn.closing == Closing::Flushing || conn.eof;
+        drop(conns);
+        if ends {
+            self.settle(id);
+        }
         true
     }
 }

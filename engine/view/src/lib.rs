@@ -77,6 +77,12 @@ pub trait Session {
     /// The sessions of a group were all asked to [`Session::foresee`]; the first of them is next.
     fn foreseen(_shard: &mut Self::Shard) {}
 
+    /// Whether answers to requests that were taken are still to come, pushed by the service: a connection to be
+    /// closed waits for them.
+    fn owes_answers(&self) -> bool {
+        false
+    }
+
     /// The connection is gone; the last call on this session.
     fn on_close(&mut self, _shard: &mut Self::Shard) {}
 }

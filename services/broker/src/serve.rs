@@ -21,7 +21,7 @@ use engine::shard::calls::{self, Asker, Calls, CallsPort};
 use crate::config::BrokerConfig;
 use crate::control::{self, CONTROLLER, Controller};
 use crate::coordinator;
-use crate::partition::unix_ms;
+use crate::partition::{FileJob, Synced, unix_ms};
 use crate::session::Flushed;
 use crate::shard::{ShardConfig, Slot};
 use crate::work::{Answer, Ask, Done, Work};
@@ -163,19 +163,23 @@ async fn housekeeping(server: Rc<Server<Broker>>) {
 async fn look_after(server: &Rc<Server<Broker>>, slot: Slot) {
     let cx = server.cx().clone();
     let now_ms = unix_ms(cx.now());
-    let jobs = {
+    let job = {
         let mut shard = server.shard().borrow_mut();
         let Some(partition) = shard.partition(slot) else { return };
         partition.expire_producers(now_ms.saturating_sub(PRODUCER_EXPIRY_MS));
         let expired = partition.expire(now_ms);
-        let sidecars = partition.wants_checkpoint().then(|| partition.checkpoint(&cx));
         shard.mark_dirty(slot, true);
-        [expired, sidecars]
+        expired
     };
-    for job in jobs.into_iter().flatten() {
-        if let Err(error) = job.run(&cx).await {
-            cx.log().warn("broker", cx.now(), "files not tidied", &[("why", &error)]);
-        }
+    tidy(&cx, job).await;
+}
+
+/// Writes and removes files beside the log; if that fails, a start has more to read.
+async fn tidy(cx: &ShardCx, job: Option<FileJob>) {
+    if let Some(job) = job
+        && let Err(error) = job.run(cx).await
+    {
+        cx.log().warn("broker", cx.now(), "files not tidied", &[("why", &error)]);
     }
 }
 
@@ -253,9 +257,10 @@ impl Broker {
             server.cx().clone().spawn("broker sync", async move {
                 let cx = server.cx().clone();
                 let begun_ns = cx.now().mono_ns;
-                let (target, result) = job.run(&cx).await;
+                let Synced { target, result, sidecars } = job.run(&cx).await;
                 Self::end_sync(&server, slot, |partition| partition.end_sync(&cx, target, result));
                 server.shard().borrow_mut().stats.sync_ns += cx.now().mono_ns - begun_ns;
+                tidy(&cx, sidecars).await;
             });
         }
         let mut shard = server.shard().borrow_mut();

@@ -246,6 +246,10 @@ impl view::Session for Session {
         Flow::Flush
     }
 
+    fn owes_answers(&self) -> bool {
+        !self.in_flight.is_empty()
+    }
+
     fn on_close(&mut self, shard: &mut Shard) {
         shard.connections -= 1;
         for number in self.in_flight.drain(..) {

@@ -26,7 +26,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("broker", &["engine", "view", "wire", "logic", "testing"]),
     ("cache", &["engine", "view", "wire", "logic", "testing"]),
     ("node", &["engine", "view", "wire", "logic", "broker", "cache"]),
-    ("sim", &["engine", "view", "wire", "logic", "cache"]),
+    ("sim", &["engine", "view", "wire", "logic", "broker", "cache"]),
     // Its load generator runs on the engine's own driver: a generator on a slower loop would be the
     // limit of every comparison. It hosts the services' sessions on other runtimes, hence their libraries.
     ("bench-harness", &["engine", "view", "wire", "logic", "cache"]),

@@ -6,10 +6,11 @@
 //! fails is an error of the run, never a warning.
 //!
 //! Next: `run` for a run's course, `machine` for shards on one thread, `client` for what clients
-//! do, `model` and `shared` for what replies must be.
+//! do, `model` and `shared` for what replies must be; `broker` for the log broker's runs.
 
 #![forbid(unsafe_code)]
 
+pub mod broker;
 mod check;
 pub mod client;
 pub mod command;

@@ -1,4 +1,4 @@
-//! Shards of a cache on one thread, each turned by hand: which one, and how far, is the run's
+//! Shards of a service on one thread, each turned by hand: which one, and how far, is the run's
 //! choice.
 //!
 //! A shard's loop is cut where another thread could come between: after the turn and before it
@@ -11,10 +11,11 @@ use std::rc::Rc;
 use cache::serve::{self, Cache};
 use cache::{Shard, ShardConfig};
 use engine::driver::Driver;
+use engine::driver::Setup as DriverSetup;
 use engine::driver::sim::{SimDriver, World};
 use engine::error::Error;
 use engine::event::{Level, Log};
-use engine::net::{Server, Via};
+use engine::net::{Server, Service, Via};
 use engine::rng::{Rng, Seed};
 use engine::shard::{Handler, Idle, ShardConfig as LoopConfig, ShardCx, calls};
 
@@ -36,69 +37,84 @@ enum State {
 }
 
 /// One shard.
-pub struct Node {
+pub struct Node<S: Service> {
     /// Its handle.
     pub cx: ShardCx,
     /// Its server.
-    pub server: Rc<Server<Cache>>,
-    /// Its slice of the cache.
-    pub shard: Rc<RefCell<Shard>>,
+    pub server: Rc<Server<S>>,
     state: State,
     stopped: bool,
     /// Since when it sleeps on a message.
     overslept: Option<u64>,
 }
 
-impl std::fmt::Debug for Node {
+impl<S: Service> std::fmt::Debug for Node<S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{:?}: {:?}, {} connections", self.cx, self.state, self.server.live())
     }
 }
 
 /// All shards of a run.
-#[derive(Debug)]
-pub struct Machine {
+pub struct Machine<S: Service> {
     world: World,
     /// The shards.
-    pub nodes: Vec<Node>,
+    pub nodes: Vec<Node<S>>,
     /// A planted bug: shards sleep without looking once more.
     pub blind: bool,
 }
 
-impl Machine {
-    /// Starts shards that listen.
+/// Starts shards of a cache that listen.
+///
+/// # Errors
+/// A listener could not be opened; the shards that were started are inside.
+pub fn start_cache(world: &World, setup: &Setup) -> (Machine<Cache>, Result<(), Error>) {
+    let mut ports = calls::ports(setup.shards, setup.mesh_capacity).into_iter();
+    Machine::start(world, setup.shards, &setup.driver, |cx| {
+        let index = cx.index();
+        let config = ShardConfig {
+            index: index as u16,
+            topology: setup.addresses.topology.clone(),
+            seed: world.seed(),
+            ..ShardConfig::default()
+        };
+        let shard = Rc::new(RefCell::new(Shard::new(config, cx.now())));
+        let port = ports.next().expect("a port for each shard");
+        let server = serve::start(cx, shard, port, setup.server.clone());
+        let listening = server
+            .listen(setup.addresses.shards[index], Via::Shard)
+            .and_then(|()| server.listen(setup.addresses.shared, Via::Shared));
+        (server, listening)
+    })
+}
+
+impl<S: Service> Machine<S> {
+    /// Starts shards, each with the server that `install` makes.
     ///
     /// # Errors
-    /// A listener could not be opened; the shards that were started are inside.
-    pub fn start(world: &World, setup: &Setup) -> (Self, Result<(), Error>) {
-        let ports = calls::ports(setup.shards, setup.mesh_capacity);
+    /// A shard's listener could not be opened; the shards that were started are inside.
+    pub fn start(
+        world: &World,
+        shards: usize,
+        driver: &DriverSetup,
+        mut install: impl FnMut(&ShardCx) -> (Rc<Server<S>>, Result<(), Error>),
+    ) -> (Self, Result<(), Error>) {
         let seed = Seed(world.seed());
         let mut machine = Self { world: world.clone(), nodes: Vec::new(), blind: false };
-        for (index, port) in ports.into_iter().enumerate() {
-            let driver = SimDriver::new(world, index, &setup.driver);
+        for index in 0..shards {
+            let driver = SimDriver::new(world, index, driver);
             let cx = ShardCx::new(
                 index,
-                setup.shards,
+                shards,
                 Driver::Sim(Box::new(driver)),
                 LoopConfig::default(),
                 seed.stream("sim.shard", index as u64).next_u64(),
                 Log::memory(Level::Error),
             );
             cx.enter();
-            let config = ShardConfig {
-                index: index as u16,
-                topology: setup.addresses.topology.clone(),
-                seed: world.seed(),
-                ..ShardConfig::default()
-            };
-            let shard = Rc::new(RefCell::new(Shard::new(config, cx.now())));
-            let server = serve::start(&cx, Rc::clone(&shard), port, setup.server.clone());
-            let listening = server
-                .listen(setup.addresses.shards[index], Via::Shard)
-                .and_then(|()| server.listen(setup.addresses.shared, Via::Shared));
+            let (server, listening) = install(&cx);
             cx.leave();
             let (state, stopped, overslept) = (State::Awake, false, None);
-            machine.nodes.push(Node { cx, server, shard, state, stopped, overslept });
+            machine.nodes.push(Node { cx, server, state, stopped, overslept });
             if listening.is_err() {
                 return (machine, listening);
             }

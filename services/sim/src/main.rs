@@ -10,11 +10,11 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::process::ExitCode;
 
-use sim::run::{Bug, Failure, Options, Report, run, run_twice};
+use sim::run::{Bug, Failure, Options, Report, Service, run, run_twice};
 use sim::sweep::sweep;
 
 const USAGE: &str = "\
-sim [--service cache] [--seed N] [--seeds COUNT] [options]
+sim [--service cache|broker] [--seed N] [--seeds COUNT] [options]
 
   --seed N        the first seed; alone, only this one (default 0)
   --seeds COUNT   how many seeds (default 1)
@@ -23,12 +23,13 @@ sim [--service cache] [--seed N] [--seeds COUNT] [options]
   --fail N        with completion N failed
   --fail-call N   with plain call N failed
   --sweep         fail every completion of the calm run, one at a time
-  --plant BUG     plant a bug: early-free, drop-bells, blind-park
+  --plant BUG     plant a bug: early-free, drop-bells, blind-park, early-ack (of the broker)
   --jobs N        threads (default: one per CPU)
 ";
 
 thread_local! {
     static SEED: Cell<u64> = const { Cell::new(0) };
+    static SERVICE: Cell<Service> = const { Cell::new(Service::Cache) };
 }
 
 #[derive(Clone, Copy)]
@@ -55,7 +56,7 @@ fn main() -> ExitCode {
     let default = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         default(info);
-        eprintln!("sim --service cache --seed {}", SEED.get());
+        eprintln!("sim --service {} --seed {}", SERVICE.get(), SEED.get());
     }));
     let jobs = task.jobs.min(task.seeds).max(1);
     let share = task.seeds.div_ceil(jobs);
@@ -101,9 +102,10 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Option<Task>, String>
         match arg.as_str() {
             "--service" => {
                 let service = value()?;
-                if service != "cache" {
-                    return Err(format!("no service {service}; there is: cache"));
-                }
+                let known = Service::ALL.iter().find(|(name, _)| *name == service);
+                task.options.service = known
+                    .ok_or_else(|| format!("no service {service}; there are: cache, broker"))?
+                    .1;
             }
             "--seed" => task.seed = number(value()?)?,
             "--seeds" => task.seeds = number(value()?)?,
@@ -129,6 +131,7 @@ fn work(task: Task, seeds: Range<u64>) -> Result<Totals, Failure> {
     let mut totals = Totals::default();
     for seed in seeds {
         SEED.set(seed);
+        SERVICE.set(task.options.service);
         if task.sweep {
             let done = sweep(seed, 1)?;
             totals.faults += done.completions + done.calls;

@@ -4,6 +4,7 @@
 use std::fmt;
 
 use cache::route::Topology;
+use cache::serve::Cache;
 use cache::work::{Batch, Response};
 use engine::driver::sim::{Plant, World, WorldStats};
 use engine::error::Error;
@@ -13,7 +14,7 @@ use wire::resp::{Reply, decode_reply};
 use crate::client::{Client, Moment};
 use crate::command::frame;
 use crate::draw::{counter_name, group_name, key_name, place_name};
-use crate::machine::Machine;
+use crate::machine::{Machine, start_cache};
 use crate::setup::Setup;
 use crate::shared::{Common, PLACES, TOKEN, show};
 
@@ -33,20 +34,47 @@ pub enum Bug {
     DropBells,
     /// A shard goes to sleep without looking once more.
     BlindPark,
+    /// The broker acknowledges before the sync.
+    EarlyAck,
 }
 
 impl Bug {
     /// The bugs and their names.
-    pub const ALL: [(&'static str, Self); 3] = [
+    pub const ALL: [(&'static str, Self); 4] = [
         ("early-free", Self::EarlyFree),
         ("drop-bells", Self::DropBells),
         ("blind-park", Self::BlindPark),
+        ("early-ack", Self::EarlyAck),
     ];
+}
+
+/// A service that can be simulated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Service {
+    /// The cache.
+    #[default]
+    Cache,
+    /// The log broker.
+    Broker,
+}
+
+impl Service {
+    /// The services and their names.
+    pub const ALL: [(&'static str, Self); 2] = [("cache", Self::Cache), ("broker", Self::Broker)];
+}
+
+impl fmt::Display for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = Self::ALL.iter().find(|(_, known)| known == self);
+        f.write_str(name.map_or("", |(name, _)| name))
+    }
 }
 
 /// How to run a seed.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
+    /// What is simulated.
+    pub service: Service,
     /// The short setup without faults of its own.
     pub calm: bool,
     /// Make this completion fail.
@@ -119,14 +147,14 @@ impl fmt::Display for Failure {
             writeln!(f, "  {line}")?;
         }
         writeln!(f, "{}", self.what)?;
-        write!(f, "sim --service cache --seed {}{}", self.seed, self.options)
+        write!(f, "sim --service {} --seed {}{}", self.options.service, self.seed, self.options)
     }
 }
 
 struct Run {
     world: World,
     topology: Topology,
-    machine: Machine,
+    machine: Machine<Cache>,
     clients: Vec<Client>,
     common: Common,
     rng: Rng,
@@ -145,6 +173,13 @@ struct Run {
 /// # Panics
 /// When the simulated kernel or the engine finds a bug by itself.
 pub fn run(seed: u64, options: Options) -> Result<Report, Failure> {
+    match options.service {
+        Service::Cache => run_cache(seed, options),
+        Service::Broker => crate::broker::run(seed, options),
+    }
+}
+
+fn run_cache(seed: u64, options: Options) -> Result<Report, Failure> {
     let setup = if options.calm { Setup::calm(seed) } else { Setup::draw(seed) };
     let world = World::new(seed, setup.faults.clone());
     if let Some(n) = options.fail_completion {
@@ -156,9 +191,9 @@ pub fn run(seed: u64, options: Options) -> Result<Report, Failure> {
     match options.bug {
         Some(Bug::EarlyFree) => world.plant(Plant::EarlyFree),
         Some(Bug::DropBells) => world.plant(Plant::DropBells),
-        Some(Bug::BlindPark) | None => {}
+        Some(Bug::BlindPark | Bug::EarlyAck) | None => {}
     }
-    let (mut machine, started) = Machine::start(&world, &setup);
+    let (mut machine, started) = start_cache(&world, &setup);
     machine.blind = options.bug == Some(Bug::BlindPark);
     let mut run = Run::new(world, machine, &setup, seed);
     run.common.breaks |= options.fail_completion.is_some();
@@ -174,7 +209,7 @@ pub fn run(seed: u64, options: Options) -> Result<Report, Failure> {
 }
 
 impl Run {
-    fn new(world: World, machine: Machine, setup: &Setup, seed: u64) -> Self {
+    fn new(world: World, machine: Machine<Cache>, setup: &Setup, seed: u64) -> Self {
         let seed = Seed(seed);
         let client = |number| {
             Client::new(
@@ -319,7 +354,7 @@ impl Run {
     /// Notes what the shards went through, so that a test can demand it.
     fn mark_shards(&mut self) {
         for node in &self.machine.nodes {
-            let (net, shard) = (node.server.stats(), node.shard.borrow());
+            let (net, shard) = (node.server.stats(), node.server.shard().borrow());
             let stats = shard.stats();
             for (what, count) in [
                 ("receives starved", net.starved),
@@ -338,7 +373,7 @@ impl Run {
     fn quiet(&mut self) -> Result<(), String> {
         self.mark_shards();
         for node in &self.machine.nodes {
-            let (cx, shard) = (&node.cx, node.shard.borrow());
+            let (cx, shard) = (&node.cx, node.server.shard().borrow());
             let pool = cx.driver().pool().clone();
             let facts = [
                 ("connections", node.server.live(), 0),
@@ -352,7 +387,8 @@ impl Run {
                 }
             }
             drop(shard);
-            let nothing = node.shard.borrow_mut().execute_batch(Batch::default(), cx.now());
+            let nothing =
+                node.server.shard().borrow_mut().execute_batch(Batch::default(), cx.now());
             if nothing.is_none() {
                 return Err(format!("{cx:?} ends with keys locked"));
             }
@@ -366,7 +402,7 @@ impl Run {
         let owner = self.topology.owner_of(key);
         let node = &self.machine.nodes[usize::from(owner)];
         let batch = Batch::of(db as u16, frame(words));
-        let response = node.shard.borrow_mut().execute_batch(batch, self.world.now());
+        let response = node.server.shard().borrow_mut().execute_batch(batch, self.world.now());
         let Some(Response::Batch(batch)) = response else {
             return Err(format!("shard {owner} does not answer at the end"));
         };

@@ -1,10 +1,11 @@
 //! Single faults, one after the other, and one moment after the other.
 
+use cache::serve::Cache;
 use engine::driver::sim::{Faults, World};
 use engine::rng::Rng;
 use sim::command::frame;
 use sim::draw::key_name;
-use sim::machine::Machine;
+use sim::machine::{Machine, start_cache};
 use sim::setup::Setup;
 use sim::sweep::sweep;
 
@@ -26,7 +27,7 @@ fn every_single_fault_is_survived() {
 }
 
 /// Steps shards, and time, until nothing has been under way for a while.
-fn settle(world: &World, machine: &mut Machine, rng: &mut Rng) {
+fn settle(world: &World, machine: &mut Machine<Cache>, rng: &mut Rng) {
     let end_ns = world.now().mono_ns + 1_000_000_000;
     let mut ready = Vec::new();
     while world.now().mono_ns < end_ns {
@@ -52,7 +53,7 @@ fn a_client_that_leaves_during_a_command_over_shards_leaves_no_lock() {
     }
     for steps in 0..60 {
         let world = World::new(steps, Faults::none());
-        let (mut machine, started) = Machine::start(&world, &setup);
+        let (mut machine, started) = start_cache(&world, &setup);
         started.expect("the addresses are free");
         let mut rng = Rng::new(steps);
         let mut client = world.connect_client(setup.addresses.shared);
@@ -72,7 +73,7 @@ fn a_client_that_leaves_during_a_command_over_shards_leaves_no_lock() {
         for node in &machine.nodes {
             assert_eq!(node.server.live(), 0, "after {steps} steps");
             let nothing = cache::work::Batch::default();
-            let answer = node.shard.borrow_mut().execute_batch(nothing, world.now());
+            let answer = node.server.shard().borrow_mut().execute_batch(nothing, world.now());
             assert!(answer.is_some(), "{node:?} has keys locked after {steps} steps");
         }
         machine.clear();

@@ -9,7 +9,7 @@ use std::process::Command;
 /// Runs a few seeds with a bug planted; what the process said before it failed.
 fn fails_with(plant: &[&str]) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_sim"))
-        .args(["--service", "cache", "--seeds", "20", "--jobs", "1"])
+        .args(["--seeds", "20", "--jobs", "1"])
         .args(plant)
         .output()
         .expect("the simulation runs");
@@ -19,7 +19,7 @@ fn fails_with(plant: &[&str]) -> String {
 }
 
 fn replays(said: &str) -> bool {
-    said.lines().any(|line| line.starts_with("sim --service cache --seed "))
+    said.lines().any(|line| line.starts_with("sim --service ") && line.contains(" --seed "))
 }
 
 #[test]
@@ -46,11 +46,20 @@ fn a_sleep_without_looking_once_more_is_found() {
 }
 
 #[test]
+fn an_acknowledgement_before_the_sync_is_found() {
+    let said = fails_with(&["--service", "broker", "--plant", "early-ack"]);
+    let lost = ["was acknowledged at", "is gone", "a gap from", "stuck in", "and now"];
+    assert!(lost.iter().any(|what| said.contains(what)) && replays(&said), "{said}");
+}
+
+#[test]
 fn the_same_seeds_hold_without_a_bug() {
-    let output = Command::new(env!("CARGO_BIN_EXE_sim"))
-        .args(["--service", "cache", "--seeds", "20", "--jobs", "1"])
-        .output()
-        .expect("the simulation runs");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}");
+    for service in ["cache", "broker"] {
+        let output = Command::new(env!("CARGO_BIN_EXE_sim"))
+            .args(["--service", service, "--seeds", "20", "--jobs", "1"])
+            .output()
+            .expect("the simulation runs");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{service}: {said}");
+    }
 }

@@ -4,7 +4,7 @@
 use engine::driver::sim::{Faults, RecvState, World};
 use engine::rng::Rng;
 use sim::command::frame;
-use sim::machine::Machine;
+use sim::machine::start_cache;
 use sim::setup::Setup;
 
 /// Longer than any exchange takes here, and shorter than the shards' own timers.
@@ -16,7 +16,7 @@ fn exchange(seed: u64, bytes: &[u8], half_close: bool) -> (Vec<u8>, bool) {
     let setup = (0..).map(Setup::calm).find(|setup| setup.shards == 1);
     let setup = setup.expect("some seed has one shard");
     let world = World::new(seed, Faults::none());
-    let (mut machine, started) = Machine::start(&world, &setup);
+    let (mut machine, started) = start_cache(&world, &setup);
     started.expect("the addresses are free");
     let mut rng = Rng::new(seed);
     let mut client = world.connect_client(setup.addresses.shared);
@@ -54,7 +54,7 @@ fn a_client_that_does_not_read_lets_its_shard_sleep() {
     let setup = (0..).map(Setup::calm).find(|setup| setup.shards == 1);
     let setup = setup.expect("some seed has one shard");
     let world = World::new(1, Faults::none());
-    let (mut machine, started) = Machine::start(&world, &setup);
+    let (mut machine, started) = start_cache(&world, &setup);
     started.expect("the addresses are free");
     let mut rng = Rng::new(1);
     let mut client = world.connect_client(setup.addresses.shared);

@@ -2,7 +2,7 @@
 //! start moves.
 //!
 //! Each is decided in one synchronous step and then performed on the files, so that appends go on
-//! meanwhile. Invariants: a snapshot of producers is written only after the log is durable up to its offset; files
+//! meanwhile. Invariants: sidecars are written only after the log is durable up to where they speak of; files
 //! go only after nothing refers to them any more, but for sends that hold them open.
 
 use std::path::PathBuf;
@@ -26,8 +26,6 @@ const TEMPORARY: &str = "writing";
 #[derive(Debug, Default)]
 pub(crate) struct FileJob {
     dir: PathBuf,
-    /// Synced before anything is written.
-    sync: Vec<std::rc::Rc<engine::fs::File>>,
     write: Vec<(String, Vec<u8>)>,
     remove: Vec<String>,
 }
@@ -38,9 +36,6 @@ impl FileJob {
     /// # Errors
     /// A file could not be written; what is there can still be read.
     pub(crate) async fn run(self, cx: &ShardCx) -> Result<(), Error> {
-        for file in &self.sync {
-            file.sync().await?;
-        }
         let dir = Dir::existing(cx, &self.dir)?;
         for (name, bytes) in &self.write {
             replace_file(cx, &dir, name, TEMPORARY, bytes).await?;
@@ -71,13 +66,14 @@ impl Partition {
     }
 
     /// Whether enough was appended since sidecars were written.
-    pub(crate) const fn wants_checkpoint(&self) -> bool {
+    pub(super) const fn wants_checkpoint(&self) -> bool {
         self.since_checkpoint >= CHECKPOINT_BYTES
     }
 
-    /// Writes the sidecars of the segments that have none yet and of the active one, and what is known of
-    /// producers.
-    pub(crate) fn checkpoint(&mut self, cx: &ShardCx) -> FileJob {
+    /// The sidecars of the segments that have none yet and of the active one, and what is known of producers.
+    /// They are true once everything up to the end is durable, and must not be written before: a sync of their
+    /// own could succeed after one that failed, and had forgotten what it should have written.
+    pub(super) fn checkpoint(&mut self) -> FileJob {
         let mut job = self.job();
         self.since_checkpoint = 0;
         let active = self.segments.len().saturating_sub(1);
@@ -85,18 +81,14 @@ impl Partition {
             if std::mem::replace(&mut segment.has_sidecars, at < active) {
                 continue;
             }
-            if let Ok(file) = segment.file(cx, at == active) {
-                job.sync.push(file);
-            }
             job.write.push((file_name(segment.base, INDEX), segment.offsets.encode(u32::MAX)));
             job.write.push((file_name(segment.base, TIME_INDEX), segment.times_to_write()));
         }
+        let snapshot = file_name(self.end, SNAPSHOT);
         if !self.producers.is_empty() {
-            job.write.push((file_name(self.end, SNAPSHOT), self.producers.encode()));
-            job.remove.extend(
-                self.snapshots.drain(..).filter(|name| *name != file_name(self.end, SNAPSHOT)),
-            );
-            self.snapshots.push(file_name(self.end, SNAPSHOT));
+            job.write.push((snapshot.clone(), self.producers.encode()));
+            job.remove.extend(self.snapshots.drain(..).filter(|name| *name != snapshot));
+            self.snapshots.push(snapshot);
         }
         job
     }

@@ -34,6 +34,7 @@ use crate::topic_config::{Flush, TopicConfig};
 use crate::watch::Watch;
 use segment::{SEGMENT_MAX_BYTES, Segment};
 
+pub(crate) use clean::FileJob;
 pub(crate) use open::remove_dir;
 pub(crate) use read::{Cold, Located, Missing};
 
@@ -98,14 +99,21 @@ pub(crate) struct SyncJob {
     files: Vec<Rc<File>>,
     dir: Option<PathBuf>,
     target: Place,
+    sidecars: Option<FileJob>,
+}
+
+/// What came of a sync.
+#[derive(Debug)]
+pub(crate) struct Synced {
+    pub(crate) target: Place,
+    pub(crate) result: Result<(), Error>,
+    /// To be written now that what they speak of is durable.
+    pub(crate) sidecars: Option<FileJob>,
 }
 
 impl SyncJob {
     /// Performs it.
-    ///
-    /// # Errors
-    /// As fdatasync(2).
-    pub(crate) async fn run(self, cx: &ShardCx) -> (Place, Result<(), Error>) {
+    pub(crate) async fn run(self, cx: &ShardCx) -> Synced {
         let target = self.target;
         let synced = async {
             for file in &self.files {
@@ -116,7 +124,9 @@ impl SyncJob {
             }
             Ok(())
         };
-        (target, synced.await)
+        let result = synced.await;
+        let sidecars = self.sidecars.filter(|_| result.is_ok());
+        Synced { target, result, sidecars }
     }
 }
 
@@ -251,7 +261,11 @@ impl Partition {
                 }
             }
         }
-        self.append(cx, &batch, now)
+        let appended = self.append(cx, &batch, now);
+        if appended.is_err() && batch.producer_id() >= 0 {
+            self.producers.refused(&batch_id(&batch), unix_ms(now));
+        }
+        appended
     }
 
     fn stored_before(&self, stored: &Stored) -> Appended {
@@ -390,6 +404,8 @@ impl Partition {
         }
         self.segments.push_back(segment);
         self.dir_changed = true;
+        // So that the sealed one is known to be whole.
+        self.since_checkpoint = CHECKPOINT_BYTES;
         Ok(())
     }
 
@@ -399,7 +415,8 @@ impl Partition {
         let wanted = match self.config.flush {
             Flush::Sync => true,
             Flush::Interval(_) => period,
-            Flush::Os => false,
+            // Only so that a start has little to read.
+            Flush::Os => period && self.wants_checkpoint(),
         };
         let behind = self.durable < self.end || self.dir_changed;
         wanted && behind && !self.syncing && self.failed.is_none()
@@ -421,7 +438,8 @@ impl Partition {
         }
         let dir = std::mem::take(&mut self.dir_changed).then(|| self.dir.clone());
         self.syncing = true;
-        Some(SyncJob { files, dir, target })
+        let sidecars = self.wants_checkpoint().then(|| self.checkpoint());
+        Some(SyncJob { files, dir, target, sidecars })
     }
 
     /// Takes the outcome of a sync; who waited for it.

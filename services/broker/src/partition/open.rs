@@ -2,8 +2,10 @@
 //!
 //! Sealed segments are taken by their sidecars when those fit, and read otherwise. Of the active segment
 //! everything behind the last index entry that was written is read and checked; it ends before the first
-//! batch that is not whole, which is a write that nobody was told about. A sealed segment was synced before the
-//! next one was used, so a bad batch in it is damage: what follows it there is not served, and the log says so.
+//! batch that is not whole, which is a write that nobody was told about. A sealed segment has sidecars once it
+//! was synced. A bad batch in one that has them is damage: what follows it there is not served, and the log says so.
+//! One without them is treated as the active one: nothing behind its first bad batch was acknowledged, since a
+//! sync covers the segments before, so the segments that follow go.
 //! Invariants: nothing that was acknowledged is cut; files of others in the directory are left alone.
 
 use std::collections::VecDeque;
@@ -159,7 +161,16 @@ impl Partition {
         let replayed_from = partition.load_producers(cx, &names).await?;
         for (at, base) in bases.iter().enumerate() {
             let next = bases.get(at + 1).copied();
-            partition.load_segment(cx, *base, next, replayed_from).await?;
+            let goes_on = partition.load_segment(cx, *base, next, replayed_from).await?;
+            if !goes_on {
+                partition
+                    .remove_segments(cx, &handle, bases.get(at + 1..).unwrap_or_default())
+                    .await?;
+                break;
+            }
+        }
+        if replayed_from > partition.end {
+            partition.replay_producers(cx).await?;
         }
         if partition.segments.is_empty() {
             partition.segments.push_back(Segment::create(cx, &partition.dir, partition.start)?);
@@ -190,13 +201,27 @@ impl Partition {
         Ok(i64::MIN)
     }
 
+    /// Finds out about producers from the batches alone: the snapshot speaks of records that are not there.
+    async fn replay_producers(&mut self, cx: &ShardCx) -> Result<(), Error> {
+        let pairs: [(&str, &dyn std::fmt::Display); 1] = [("directory", &self.dir.display())];
+        cx.log().warn("broker", cx.now(), "snapshot of producers does not fit the log", &pairs);
+        self.producers = Producers::new(PRODUCERS_MAX);
+        let mut segments = std::mem::take(&mut self.segments);
+        for segment in &mut segments {
+            let base = segment.base;
+            self.check_segment(cx, segment, (0, base), i64::MIN).await?;
+        }
+        self.segments = segments;
+        Ok(())
+    }
+
     async fn load_segment(
         &mut self,
         cx: &ShardCx,
         base: i64,
         next: Option<i64>,
         replayed_from: i64,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         let path = self.dir.join(file_name(base, LOG));
         let mut segment = Segment::known(path.clone(), base, 0);
         let file = segment.file(cx, next.is_none())?;
@@ -212,7 +237,7 @@ impl Partition {
             segment.let_go();
             self.end = next.unwrap_or(base);
             self.segments.push_back(segment);
-            return Ok(());
+            return Ok(true);
         }
         let from = match trusted {
             Some(entry) if !replays => (u64::from(entry.position), base + i64::from(entry.offset)),
@@ -229,15 +254,39 @@ impl Partition {
             checked => checked,
         };
         self.end = end;
+        // Compaction leaves gaps, but only in segments that were synced.
+        let was_synced = trusted.is_some();
+        let is_last = next.is_none_or(|next| !was_synced && end < next);
         if good < segment.len {
-            self.cut_or_mark(cx, &mut segment, good, next)?;
+            self.cut_or_mark(cx, &mut segment, good, is_last)?;
         }
-        if let Some(next) = next {
+        if is_last && good > from.0 {
+            // Of a process that was killed: what is found here is served from now on, so it has to stay.
+            segment.file(cx, true)?.sync().await?;
+        }
+        if let Some(next) = next.filter(|_| !is_last) {
             segment.let_go();
+            segment.has_sidecars = was_synced;
             self.end = next;
         }
         self.segments.push_back(segment);
-        Ok(())
+        Ok(!is_last)
+    }
+
+    /// Removes segments that follow an unfinished write.
+    async fn remove_segments(&self, cx: &ShardCx, dir: &Dir, bases: &[i64]) -> Result<(), Error> {
+        for base in bases {
+            let name = file_name(*base, LOG);
+            let pairs: [(&str, &dyn std::fmt::Display); 2] =
+                [("directory", &self.dir.display()), ("file", &name)];
+            cx.log().warn("broker", cx.now(), "segment behind an unfinished write removed", &pairs);
+            dir.remove(&name)?;
+            for suffix in [INDEX, TIME_INDEX] {
+                // Sidecars need not be there.
+                let _ = dir.remove(&file_name(*base, suffix));
+            }
+        }
+        if bases.is_empty() { Ok(()) } else { dir.sync().await }
     }
 
     async fn load_indexes(&self, cx: &ShardCx, segment: &mut Segment) -> Result<(), Error> {
@@ -306,17 +355,17 @@ impl Partition {
         cx: &ShardCx,
         segment: &mut Segment,
         good: u64,
-        next: Option<i64>,
+        is_last: bool,
     ) -> Result<(), Error> {
         let lost = segment.len - good;
-        let what = if next.is_some() { "damaged range offline" } else { "unfinished write cut" };
+        let what = if is_last { "unfinished write cut" } else { "damaged range offline" };
         cx.log().warn(
             "broker",
             cx.now(),
             what,
             &[("file", &segment.path().display()), ("position", &good), ("bytes", &lost)],
         );
-        if next.is_some() {
+        if !is_last {
             segment.damaged_at = Some(good);
             return Ok(());
         }

@@ -57,7 +57,8 @@ pub(crate) struct Segment {
     /// Its sidecars say all of it.
     pub(crate) has_sidecars: bool,
     path: PathBuf,
-    file: Option<Rc<File>>,
+    /// Open, and whether for writing too.
+    file: Option<(Rc<File>, bool)>,
 }
 
 impl Segment {
@@ -71,7 +72,7 @@ impl Segment {
         let file = File::open(cx, &path, &options)?;
         // Left over from a roll that was not finished.
         file.truncate(0)?;
-        Ok(Self { file: Some(Rc::new(file)), ..Self::known(path, base, 0) })
+        Ok(Self { file: Some((Rc::new(file), true)), ..Self::known(path, base, 0) })
     }
 
     /// A segment whose file is there.
@@ -95,12 +96,14 @@ impl Segment {
     /// # Errors
     /// It cannot be opened.
     pub(crate) fn file(&mut self, cx: &ShardCx, write: bool) -> Result<Rc<File>, Error> {
-        if let Some(file) = &self.file {
+        if let Some((file, writable)) = &self.file
+            && (*writable || !write)
+        {
             return Ok(Rc::clone(file));
         }
         let options = OpenOptions { write, ..OpenOptions::default() };
         let file = Rc::new(File::open(cx, &self.path, &options)?);
-        self.file = Some(Rc::clone(&file));
+        self.file = Some((Rc::clone(&file), write));
         Ok(file)
     }
 

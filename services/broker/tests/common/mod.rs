@@ -1,5 +1,8 @@
 //! Starting brokers for tests.
 
+#[allow(dead_code, reason = "each test binary uses its own part")]
+pub(crate) mod client;
+
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -32,7 +35,7 @@ impl Broker {
     }
 
     /// Starts it again on the same files and port, after it has ended.
-    #[expect(dead_code, reason = "not every test binary restarts")]
+    #[allow(dead_code, reason = "not every test binary restarts")]
     pub(crate) fn restart(self, shards: u16, options: &[&str]) -> Self {
         let Self { mut process, port, data } = self;
         process.kill();
@@ -52,7 +55,8 @@ fn process(port: u16, shards: u16, data: &Path, options: &[&str]) -> Process {
     command.arg("--admin").arg(local(port + 1 + shards).to_string());
     command.arg("--shards").arg(shards.to_string()).arg("--data").arg(data);
     command.args(options);
-    let ready = || TcpStream::connect(local(port)).is_ok();
+    // The shared port, and each shard's own.
+    let ready = || (port..=port + shards).all(|port| TcpStream::connect(local(port)).is_ok());
     Process::start(command, &scratch(), ready).unwrap_or_else(|error| panic!("broker: {error}"))
 }
 

@@ -76,17 +76,22 @@ pub struct Producer {
     pub batches: VecDeque<Stored>,
     /// When the last one came, by the broker's clock.
     pub seen_ms: i64,
+    /// Where it has to begin, when its first batch could not be stored.
+    begins_at: Option<i32>,
+    /// Its place in the order of silence: the last offset of the log when it was heard last.
+    heard_at: i64,
 }
 
 impl Producer {
-    /// The offset of its last record.
+    /// The offset of its last record; -1 for none.
     #[must_use]
     pub fn last_offset(&self) -> i64 {
         self.batches.back().map_or(-1, |last| last.last_offset)
     }
 }
 
-/// Orders producers by the offset of their last record, then by id: the most silent first.
+/// Orders producers by the log's last offset when they were heard last, which is that of their last record,
+/// then by id: the most silent first.
 type Place = (i64, i64);
 
 /// Producers of one partition.
@@ -130,26 +135,28 @@ impl Producers {
         if let Some(stored) = producer.batches.iter().find(same) {
             return Check::Duplicate(*stored);
         }
-        match producer.batches.back().map(|last| following(last.last_sequence)) {
+        let follows = producer.batches.back().map(|last| following(last.last_sequence));
+        match follows.or(producer.begins_at) {
             Some(expected) if expected != batch.base_sequence => Check::OutOfOrder { expected },
             _ => Check::Append,
+        }
+    }
+
+    /// Notes that a batch could not be stored: one that was sent right behind it must not take its place, as
+    /// that of a producer that is not known could.
+    pub fn refused(&mut self, batch: &BatchId, now_ms: i64) {
+        if !self.by_id.contains_key(&batch.producer_id) {
+            let last = self.by_silence.last().map_or(-1, |(offset, _)| *offset);
+            let producer = self.heard(batch.producer_id, batch.epoch, last, now_ms);
+            producer.begins_at = Some(batch.base_sequence);
         }
     }
 
     /// Notes a batch that was appended, or is found in the log.
     pub fn append(&mut self, producer_id: i64, epoch: i16, stored: Stored, now_ms: i64) {
         self.keep_for_snapshot(producer_id);
-        if !self.by_id.contains_key(&producer_id) && self.by_id.len() >= self.producers_max {
-            self.drop_most_silent();
-        }
-        let producer = self.by_id.entry(producer_id).or_insert_with(|| Producer {
-            epoch,
-            batches: VecDeque::with_capacity(BATCHES_MAX),
-            seen_ms: now_ms,
-        });
-        self.by_silence.remove(&(producer.last_offset(), producer_id));
-        self.by_silence.insert((stored.last_offset, producer_id));
-        producer.seen_ms = now_ms;
+        let producer = self.heard(producer_id, epoch, stored.last_offset, now_ms);
+        producer.begins_at = None;
         if producer.epoch != epoch {
             producer.epoch = epoch;
             producer.batches.clear();
@@ -158,6 +165,31 @@ impl Producers {
             producer.batches.pop_front();
         }
         producer.batches.push_back(stored);
+    }
+
+    /// A producer that is heard now, known before or not.
+    fn heard(
+        &mut self,
+        producer_id: i64,
+        epoch: i16,
+        last_offset: i64,
+        now_ms: i64,
+    ) -> &mut Producer {
+        if !self.by_id.contains_key(&producer_id) && self.by_id.len() >= self.producers_max {
+            self.drop_most_silent();
+        }
+        let producer = self.by_id.entry(producer_id).or_insert_with(|| Producer {
+            epoch,
+            batches: VecDeque::with_capacity(BATCHES_MAX),
+            seen_ms: now_ms,
+            begins_at: None,
+            heard_at: last_offset,
+        });
+        self.by_silence.remove(&(producer.heard_at, producer_id));
+        self.by_silence.insert((last_offset, producer_id));
+        producer.heard_at = last_offset;
+        producer.seen_ms = now_ms;
+        producer
     }
 
     fn drop_most_silent(&mut self) {
@@ -198,7 +230,8 @@ impl Producers {
             if producer.batches.is_empty() {
                 self.by_id.remove(&id);
             } else {
-                self.by_silence.insert((producer.last_offset(), id));
+                producer.heard_at = producer.last_offset();
+                self.by_silence.insert((producer.heard_at, id));
             }
         }
     }
@@ -293,6 +326,36 @@ mod tests {
     #[test]
     fn an_unknown_producer_may_begin_anywhere() {
         assert_eq!(Producers::new(1).check(&id(0, 1234, 1)), Check::Append);
+    }
+
+    #[test]
+    fn a_batch_behind_one_that_could_not_be_stored_does_not_take_its_place() {
+        let mut producers = Producers::new(10);
+        producers.refused(&id(0, 0, 2), 0);
+        assert_eq!(producers.check(&id(0, 2, 1)), Check::OutOfOrder { expected: 0 });
+        assert_eq!(producers.check(&id(0, 0, 2)), Check::Append);
+        store(&mut producers, id(0, 0, 2), 0);
+        assert_eq!(producers.check(&id(0, 2, 1)), Check::Append);
+        producers.refused(&id(0, 2, 1), 0);
+        assert_eq!(producers.check(&id(0, 3, 1)), Check::OutOfOrder { expected: 2 });
+    }
+
+    #[test]
+    fn one_whose_batch_could_not_be_stored_takes_its_turn_in_silence() {
+        let mut producers = Producers::new(3);
+        let by = |producer_id| BatchId { producer_id, ..id(0, 0, 1) };
+        store(&mut producers, by(1), 10);
+        producers.refused(&by(2), 11);
+        store(&mut producers, by(3), 20);
+        assert!(!producers.expire(11, 10));
+        let known: Vec<i64> = producers.iter().map(|(id, _)| id).collect();
+        assert_eq!(known, [2, 3], "it holds up nobody");
+        store(&mut producers, by(2), 30);
+        let known: Vec<i64> = producers.iter().map(|(id, _)| id).collect();
+        assert_eq!(known, [3, 2]);
+        producers.refused(&by(4), 31);
+        producers.truncate(0);
+        assert!(producers.is_empty() && producers.by_silence.is_empty());
     }
 
     #[test]

@@ -51,7 +51,11 @@ impl Snapshot {
         Self { file, count: 0, sum: crc32fast::Hasher::new(), after: None, end }
     }
 
+    /// Nothing of a producer that has no batch in the log.
     fn write(&mut self, id: i64, producer: &Producer) {
+        if producer.batches.is_empty() {
+            return;
+        }
         let from = self.file.len();
         self.file.extend_from_slice(&id.to_le_bytes());
         self.file.extend_from_slice(&producer.epoch.to_le_bytes());
@@ -112,7 +116,7 @@ impl Producers {
     pub(super) fn keep_for_snapshot(&mut self, id: i64) {
         let Some(snapshot) = &mut self.snapshot else { return };
         let Some(producer) = self.by_id.get(&id) else { return };
-        let place = (producer.last_offset(), id);
+        let place = (producer.heard_at, id);
         let written = snapshot.after.is_some_and(|after| place <= after);
         if !written && place <= snapshot.end {
             snapshot.write(id, producer);
@@ -141,7 +145,7 @@ impl Producers {
         let count = u64::from_le_bytes(take(&mut body)?);
         for _ in 0..count {
             let (id, producer) = read(&mut body)?;
-            producers.by_silence.insert((producer.last_offset(), id));
+            producers.by_silence.insert((producer.heard_at, id));
             if producers.by_id.insert(id, producer).is_some() {
                 return None;
             }
@@ -171,7 +175,8 @@ fn read(bytes: &mut &[u8]) -> Option<(i64, Producer)> {
             timestamp_ms: i64::from_le_bytes(take(bytes)?),
         });
     }
-    Some((id, Producer { epoch, batches, seen_ms }))
+    let heard_at = batches.back().map_or(-1, |last: &Stored| last.last_offset);
+    Some((id, Producer { epoch, batches, seen_ms, begins_at: None, heard_at }))
 }
 
 fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
@@ -184,6 +189,7 @@ fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::BatchId;
     use super::*;
 
     fn append(producers: &mut Producers, id: i64, epoch: i16, offset: i64) {
@@ -300,6 +306,9 @@ mod tests {
             producers.begin_snapshot();
             let mut file = None;
             for (id, epoch, budget, expires) in meanwhile {
+                // Those that are refused are not in the file, and are when they were before.
+                let batch = BatchId { producer_id: id + 5, epoch, base_sequence: 3, last_sequence: 4 };
+                producers.refused(&batch, offset);
                 append(&mut producers, id, epoch, offset);
                 offset += 10;
                 if expires {

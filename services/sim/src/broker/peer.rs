@@ -1,0 +1,506 @@
+//! Clients of the log broker in the simulated world: one that makes the topic, producers, consumers.
+//!
+//! They behave as stock clients do: connect, find the shard that leads their partition by asking, send again what was not
+//! answered. Requests and answers are those of another implementation of the protocol.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::{Bytes, BytesMut};
+use engine::driver::sim::{ClientEnd, RecvState, World};
+use engine::rng::Rng;
+use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
+use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
+use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use kafka_protocol::messages::{
+    CreateTopicsRequest, CreateTopicsResponse, FetchRequest, FetchResponse, ProduceRequest,
+    ProduceResponse, RequestHeader, TopicName,
+};
+use kafka_protocol::protocol::{Decodable, Encodable, Request, StrBytes};
+use wire::kafka::batch::Batch;
+use wire::kafka::records::{BatchMeta, Record, records, write_batch};
+
+use super::{Setup, TOPIC};
+
+const CREATE: i16 = 7;
+const PRODUCE: i16 = 9;
+const FETCH: i16 = 12;
+
+/// Errors that a client answers by asking another shard.
+const NOT_LEADER: i16 = 6;
+const UNKNOWN_TOPIC: i16 = 3;
+const OUT_OF_RANGE: i16 = 1;
+const OUT_OF_ORDER: i16 = 45;
+const STORAGE: i16 = 56;
+
+/// How soon a client looks again.
+const POLL_NS: u64 = 100_000;
+/// How long it waits before it connects again.
+const RECONNECT_NS: u64 = 5_000_000;
+/// How long it waits for an answer.
+const ANSWER_NS: u64 = 40_000_000_000;
+
+fn topic() -> TopicName {
+    TopicName(StrBytes::from_static_str(TOPIC))
+}
+
+/// A connection and what is under way on it.
+struct Link {
+    end: Option<ClientEnd>,
+    shard: usize,
+    shards: usize,
+    outbox: Vec<u8>,
+    inbox: Vec<u8>,
+    next: i32,
+    wake_ns: u64,
+    heard_ns: u64,
+}
+
+enum Heard {
+    /// Frames, without their lengths.
+    Frames(Vec<Vec<u8>>),
+    /// It was lost.
+    Lost,
+}
+
+impl Link {
+    fn new(shards: usize) -> Self {
+        Self {
+            end: None,
+            shard: 0,
+            shards,
+            outbox: Vec::new(),
+            inbox: Vec::new(),
+            next: 0,
+            wake_ns: 0,
+            heard_ns: 0,
+        }
+    }
+
+    fn connect(&mut self, world: &World) {
+        self.outbox.clear();
+        self.inbox.clear();
+        self.heard_ns = world.now().mono_ns;
+        self.end = Some(world.connect_client(Setup::address(self.shard)));
+    }
+
+    fn lose(&mut self, now_ns: u64) {
+        self.end = None;
+        self.wake_ns = now_ns + RECONNECT_NS;
+    }
+
+    fn next_shard(&mut self, now_ns: u64) {
+        self.shard = (self.shard + 1) % self.shards;
+        self.lose(now_ns);
+    }
+
+    fn request<R: Request>(&mut self, request: &R, version: i16) -> i32 {
+        self.next += 1;
+        let header = RequestHeader::default()
+            .with_request_api_key(R::KEY)
+            .with_request_api_version(version)
+            .with_correlation_id(self.next)
+            .with_client_id(Some(StrBytes::from_static_str("sim")));
+        let mut bytes = BytesMut::new();
+        header.encode(&mut bytes, 2).expect("a valid header");
+        request.encode(&mut bytes, version).expect("a valid request");
+        self.outbox.extend_from_slice(&(bytes.len() as i32).to_be_bytes());
+        self.outbox.extend_from_slice(&bytes);
+        self.next
+    }
+
+    /// Sends and receives what there is.
+    fn pump(&mut self, world: &World) -> Heard {
+        let now_ns = world.now().mono_ns;
+        self.wake_ns = now_ns + POLL_NS;
+        let Some(end) = &mut self.end else { return Heard::Lost };
+        let sent = end.send(&self.outbox);
+        self.outbox.drain(..sent);
+        match end.recv(&mut self.inbox) {
+            RecvState::Data(_) => self.heard_ns = now_ns,
+            RecvState::Empty => {}
+            RecvState::Eof | RecvState::Reset | RecvState::Refused => return Heard::Lost,
+        }
+        let mut frames = Vec::new();
+        while let Some((len, rest)) = self.inbox.split_first_chunk::<4>() {
+            let len = i32::from_be_bytes(*len) as usize;
+            let Some(frame) = rest.get(..len) else { break };
+            frames.push(frame.to_vec());
+            self.inbox.drain(..4 + len);
+        }
+        Heard::Frames(frames)
+    }
+}
+
+/// A frame's number and body.
+fn open(frame: Vec<u8>) -> (i32, Bytes) {
+    let number = i32::from_be_bytes([frame[0], frame[1], frame[2], frame[3]]);
+    (number, Bytes::from(frame).slice(5..))
+}
+
+/// Makes the topic, in a world without faults.
+pub(super) struct Maker {
+    link: Link,
+    partitions: i32,
+    config: Vec<(&'static str, String)>,
+    done: bool,
+}
+
+impl Maker {
+    pub(super) fn new(partitions: i32, config: Vec<(&'static str, String)>) -> Self {
+        Self { link: Link::new(1), partitions, config, done: false }
+    }
+
+    pub(super) const fn is_done(&self) -> bool {
+        self.done
+    }
+
+    pub(super) const fn wake_ns(&self) -> u64 {
+        self.link.wake_ns
+    }
+
+    pub(super) fn act(&mut self, world: &World) -> Result<(), String> {
+        if self.link.end.is_none() {
+            self.link.connect(world);
+            let config = self.config.iter().map(|(name, value)| {
+                CreatableTopicConfig::default()
+                    .with_name(StrBytes::from_static_str(name))
+                    .with_value(Some(StrBytes::from_string(value.clone())))
+            });
+            let made = CreatableTopic::default()
+                .with_name(topic())
+                .with_num_partitions(self.partitions)
+                .with_replication_factor(1)
+                .with_configs(config.collect());
+            let request = CreateTopicsRequest::default().with_topics(vec![made]);
+            self.link.request(&request, CREATE);
+        }
+        match self.link.pump(world) {
+            Heard::Lost => self.link.lose(world.now().mono_ns),
+            Heard::Frames(frames) => {
+                for frame in frames {
+                    let (_, mut body) = open(frame);
+                    let response = CreateTopicsResponse::decode(&mut body, CREATE)
+                        .map_err(|error| error.to_string())?;
+                    match response.topics[0].error_code {
+                        // 36: an ordered fault took the answer to the first attempt.
+                        0 | 36 => self.done = true,
+                        _ => self.link.lose(world.now().mono_ns),
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+struct Sent {
+    sequence: i32,
+    values: Vec<String>,
+    number: i32,
+}
+
+/// A producer with idempotence of one partition.
+pub(super) struct Producer {
+    partition: i32,
+    link: Link,
+    left: u32,
+    in_flight: usize,
+    next_sequence: i32,
+    open: VecDeque<Sent>,
+    stored: BTreeMap<i64, String>,
+    acknowledged: u64,
+    again: u64,
+    storage_errors: u64,
+    answers: u64,
+    /// The last refusal, for a failure report.
+    refusal: String,
+}
+
+impl Producer {
+    pub(super) fn new(partition: i32, shards: usize, batches: u32, in_flight: usize) -> Self {
+        Self {
+            partition,
+            link: Link::new(shards),
+            left: batches,
+            in_flight,
+            next_sequence: 0,
+            open: VecDeque::new(),
+            stored: BTreeMap::new(),
+            acknowledged: 0,
+            again: 0,
+            storage_errors: 0,
+            answers: 0,
+            refusal: String::new(),
+        }
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.left == 0 && self.open.is_empty()
+    }
+
+    pub(super) fn wake_ns(&self) -> u64 {
+        if self.is_done() { u64::MAX } else { self.link.wake_ns }
+    }
+
+    pub(super) fn end(&self) -> i64 {
+        self.next_sequence.into()
+    }
+
+    pub(super) const fn acknowledged(&self) -> u64 {
+        self.acknowledged
+    }
+
+    pub(super) const fn sent_again(&self) -> u64 {
+        self.again
+    }
+
+    pub(super) const fn storage_errors(&self) -> u64 {
+        self.storage_errors
+    }
+
+    pub(super) const fn answers(&self) -> u64 {
+        self.answers
+    }
+
+    pub(super) fn describe(&self) -> String {
+        let open: Vec<i32> = self.open.iter().map(|sent| sent.sequence).collect();
+        let (left, shard, refusal) = (self.left, self.link.shard, &self.refusal);
+        let partition = self.partition;
+        format!("producer {partition}: {left} left, open {open:?}, at shard {shard}, {refusal}")
+    }
+
+    fn send(link: &mut Link, partition: i32, sequence: i32, values: &[String], now_ms: i64) -> i32 {
+        let meta = BatchMeta {
+            base_timestamp: now_ms,
+            max_timestamp: now_ms,
+            last_offset_delta: values.len() as i32 - 1,
+            producer_id: 100 + i64::from(partition),
+            producer_epoch: 0,
+            base_sequence: sequence,
+            ..BatchMeta::default()
+        };
+        let mut bytes = Vec::new();
+        let list = (0..).zip(values);
+        write_batch(
+            &mut bytes,
+            &meta,
+            list.map(|(delta, value)| Record::new(delta, 0, None, Some(value.as_bytes()))),
+        );
+        let data =
+            PartitionProduceData::default().with_index(partition).with_records(Some(bytes.into()));
+        let data = TopicProduceData::default().with_name(topic()).with_partition_data(vec![data]);
+        let request = ProduceRequest::default().with_acks(-1).with_topic_data(vec![data]);
+        link.request(&request, PRODUCE)
+    }
+
+    pub(super) fn act(&mut self, world: &World, rng: &mut Rng) -> Result<(), String> {
+        let now_ns = world.now().mono_ns;
+        let now_ms = world.now().unix_ms() as i64;
+        if self.link.end.is_none() {
+            self.link.connect(world);
+            self.again += self.open.len() as u64;
+            for sent in &mut self.open {
+                sent.number =
+                    Self::send(&mut self.link, self.partition, sent.sequence, &sent.values, now_ms);
+            }
+        }
+        if self.left > 0 && self.open.len() < self.in_flight {
+            self.left -= 1;
+            let sequence = self.next_sequence;
+            let records = rng.between(1, 4) as i32;
+            let pad = "x".repeat(rng.below(300) as usize);
+            let values: Vec<String> = (0..records)
+                .map(|n| format!("{}:{}:{pad}", self.partition, sequence + n))
+                .collect();
+            self.next_sequence += records;
+            let number = Self::send(&mut self.link, self.partition, sequence, &values, now_ms);
+            self.open.push_back(Sent { sequence, values, number });
+        }
+        match self.link.pump(world) {
+            Heard::Lost => self.link.lose(now_ns),
+            Heard::Frames(frames) => {
+                for frame in frames {
+                    if !self.answer(frame, now_ns)? {
+                        return Ok(());
+                    }
+                }
+                if !self.open.is_empty() && now_ns > self.link.heard_ns + ANSWER_NS {
+                    self.link.lose(now_ns);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes an answer; false when the rest of the connection is of no use.
+    fn answer(&mut self, frame: Vec<u8>, now_ns: u64) -> Result<bool, String> {
+        let (number, mut body) = open(frame);
+        self.answers += 1;
+        let response =
+            ProduceResponse::decode(&mut body, PRODUCE).map_err(|error| error.to_string())?;
+        let answer = &response.responses[0].partition_responses[0];
+        let Some(sent) = self.open.front() else { return Err("an answer to nothing".into()) };
+        if sent.number != number {
+            return Err(format!("answer {number} where {} is due", sent.number));
+        }
+        if answer.error_code != 0 {
+            self.refusal = format!("error {} {:?}", answer.error_code, answer.error_message);
+        }
+        match answer.error_code {
+            0 => {}
+            NOT_LEADER | UNKNOWN_TOPIC => {
+                self.link.next_shard(now_ns);
+                return Ok(false);
+            }
+            STORAGE | OUT_OF_ORDER => {
+                // Those behind a batch that was not stored are out of order.
+                self.storage_errors += 1;
+                self.link.lose(now_ns);
+                return Ok(false);
+            }
+            code => return Err(format!("error {code}: {:?}", answer.error_message)),
+        }
+        let sent = self.open.pop_front().ok_or("just looked at")?;
+        self.acknowledged += 1;
+        for (offset, value) in (answer.base_offset..).zip(sent.values) {
+            if let Some(before) = self.stored.insert(offset, value) {
+                return Err(format!("offset {offset} was given twice, first to {before}"));
+            }
+        }
+        Ok(true)
+    }
+
+    /// What was acknowledged is what the consumer has read, and each record is there once.
+    pub(super) fn audit(&self, consumer: &Consumer) -> Result<(), String> {
+        for (offset, value) in &self.stored {
+            match consumer.seen.get(offset) {
+                Some(found) if found == value => {}
+                found => {
+                    return Err(format!(
+                        "{value} was acknowledged at {offset}, where {found:?} is"
+                    ));
+                }
+            }
+        }
+        for (at, (offset, value)) in consumer.seen.iter().enumerate() {
+            let expected = format!("{}:{at}:", self.partition);
+            if *offset != at as i64 || !value.starts_with(&expected) {
+                return Err(format!("{value} at {offset}, expected {expected}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A consumer of one partition from its beginning.
+pub(super) struct Consumer {
+    partition: i32,
+    link: Link,
+    next: i64,
+    asked: bool,
+    seen: BTreeMap<i64, String>,
+}
+
+impl Consumer {
+    pub(super) fn new(partition: i32, shards: usize) -> Self {
+        Self { partition, link: Link::new(shards), next: 0, asked: false, seen: BTreeMap::new() }
+    }
+
+    pub(super) const fn next(&self) -> i64 {
+        self.next
+    }
+
+    pub(super) const fn wake_ns(&self) -> u64 {
+        self.link.wake_ns
+    }
+
+    pub(super) fn describe(&self) -> String {
+        format!("consumer {}: next {}, at shard {}", self.partition, self.next, self.link.shard)
+    }
+
+    pub(super) fn act(&mut self, world: &World) -> Result<(), String> {
+        let now_ns = world.now().mono_ns;
+        if self.link.end.is_none() {
+            self.link.connect(world);
+            self.asked = false;
+        }
+        if !self.asked {
+            self.asked = true;
+            let wanted = FetchPartition::default()
+                .with_partition(self.partition)
+                .with_fetch_offset(self.next)
+                .with_partition_max_bytes(3_000);
+            let wanted = FetchTopic::default().with_topic(topic()).with_partitions(vec![wanted]);
+            let request = FetchRequest::default()
+                .with_max_wait_ms(100)
+                .with_min_bytes(1)
+                .with_max_bytes(10_000)
+                .with_topics(vec![wanted]);
+            self.link.request(&request, FETCH);
+        }
+        match self.link.pump(world) {
+            Heard::Lost => self.link.lose(now_ns),
+            Heard::Frames(frames) => {
+                for frame in frames {
+                    self.asked = false;
+                    self.answer(frame, now_ns)?;
+                }
+                if self.asked && now_ns > self.link.heard_ns + ANSWER_NS {
+                    self.link.lose(now_ns);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, frame: Vec<u8>, now_ns: u64) -> Result<(), String> {
+        let (_, mut body) = open(frame);
+        let response =
+            FetchResponse::decode(&mut body, FETCH).map_err(|error| error.to_string())?;
+        if !body.is_empty() {
+            return Err(format!("{} bytes behind an answer", body.len()));
+        }
+        let partition = &response.responses[0].partitions[0];
+        match partition.error_code {
+            0 => {}
+            NOT_LEADER | UNKNOWN_TOPIC => {
+                self.link.next_shard(now_ns);
+                return Ok(());
+            }
+            STORAGE => {
+                self.link.lose(now_ns);
+                return Ok(());
+            }
+            OUT_OF_RANGE => {
+                return Err(format!("offset {} was read up to, and is gone", self.next));
+            }
+            code => return Err(format!("error {code} in a fetch")),
+        }
+        let bytes = partition.records.clone().unwrap_or_default();
+        let mut rest = &bytes[..];
+        while let Ok((batch, after)) = Batch::split(rest) {
+            rest = after;
+            batch.check_crc().map_err(|problem| format!("a fetched batch: {problem:?}"))?;
+            if batch.last_offset() >= partition.high_watermark {
+                return Err(format!("{} is above the high watermark", batch.last_offset()));
+            }
+            for record in records(batch.body()) {
+                let record = record.map_err(|malformed| malformed.to_string())?;
+                let offset = batch.base_offset() + i64::from(record.offset_delta);
+                let value = String::from_utf8_lossy(record.value.unwrap_or_default()).into_owned();
+                if let Some(before) = self.seen.insert(offset, value.clone())
+                    && before != value
+                {
+                    return Err(format!("{before} was read at {offset}, and now {value}"));
+                }
+            }
+            if batch.last_offset() >= self.next {
+                if batch.base_offset() > self.next {
+                    return Err(format!("a gap from {} to {}", self.next, batch.base_offset()));
+                }
+                self.next = batch.last_offset() + 1;
+            }
+        }
+        Ok(())
+    }
+}
