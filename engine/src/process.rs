@@ -5,12 +5,14 @@
 //! `signal` for the handlers, `admin` for the port that shows what goes on.
 
 use std::os::fd::AsFd;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
 
+use crate::admin::Admin;
 use crate::buf::PoolConfig;
-use crate::config::Engine;
+use crate::config::{ENGINE, Engine, Row, Table, Values, allowed_cpus};
 use crate::driver::Setup;
 use crate::error::Error;
 use crate::event::Log;
@@ -21,6 +23,71 @@ use crate::signal::Signals;
 
 /// Puts one service on a shard.
 pub type Installer = Box<dyn Fn(&ShardCx) -> Result<(), Error> + Send + Sync>;
+
+/// What a service alone in its process is.
+pub struct Standalone {
+    /// Its name.
+    pub name: &'static str,
+    /// Its version.
+    pub version: &'static str,
+    /// What it does, for `--help`.
+    pub about: &'static str,
+    /// Its options.
+    pub rows: &'static [Row],
+}
+
+impl Standalone {
+    /// Runs the service from the command line until a signal asks to stop: `make` gives what puts it on a
+    /// shard, and where it serves.
+    pub fn main(
+        &self,
+        make: impl FnOnce(&Values, &Engine, Seed) -> Result<(Installer, String), Error>,
+    ) -> ExitCode {
+        match self.run(make) {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => {
+                eprintln!("{}: connections were still busy when --drain-timeout ended", self.name);
+                ExitCode::FAILURE
+            }
+            Err(error) => {
+                eprintln!("{}: {error}", self.name);
+                ExitCode::FAILURE
+            }
+        }
+    }
+
+    fn run(
+        &self,
+        make: impl FnOnce(&Values, &Engine, Seed) -> Result<(Installer, String), Error>,
+    ) -> Result<bool, Error> {
+        let name = self.name;
+        let table = Table::new(name, self.about, &[], &[self.rows, ENGINE]);
+        let parsed = table.load(std::env::args_os().skip(1))?;
+        if parsed.help {
+            print!("{}", table.help());
+            return Ok(true);
+        }
+        if parsed.version {
+            println!("{name} {}", self.version);
+            return Ok(true);
+        }
+        let engine = Engine::new(&parsed.values, &allowed_cpus()?)?;
+        let seed = engine.seed.map_or_else(Seed::from_os, |seed| Ok(Seed(seed)))?;
+        let (installer, place) = make(&parsed.values, &engine, seed)?;
+        let (log, writer) = Log::start(engine.log_level)
+            .map_err(|source| Error::io("clone", source, "the log's thread"))?;
+        let mut installers = vec![installer];
+        if let Some(address) = engine.admin {
+            let admin = Admin::new(address, engine.shards);
+            installers.push(Box::new(move |cx: &ShardCx| admin.install(cx)));
+        }
+        let drained = run(&engine, seed, &log, installers, || {
+            eprintln!("{name}: serving on {place}, {} shards", engine.shards);
+        })?;
+        drop(writer);
+        Ok(drained)
+    }
+}
 
 /// The launch that the engine's options describe.
 #[must_use]

@@ -19,7 +19,8 @@ use view::{Output, Session};
 pub use super::conn::ConnId;
 use super::conn::{Closing, Conn, Conns};
 use super::stream::Stream;
-use crate::driver::{Completion, Fd, ListenOptions, Op, OpId, Payload, PeerName};
+use crate::config::Engine;
+use crate::driver::{Completion, Fd, ListenOptions, Op, OpId, Payload, PeerName, TcpInfo};
 use crate::error::Error;
 use crate::exec::sync::{Notify, within};
 use crate::shard::{Handler, HandlerId, ShardCx};
@@ -137,6 +138,31 @@ impl Default for ServerConfig {
             flush_ns: 5_000_000_000,
             zero_copy_min_bytes: None,
             listen: ListenOptions::default(),
+        }
+    }
+}
+
+impl ServerConfig {
+    /// As the engine's options say; connections are shared out among the shards.
+    #[must_use]
+    pub fn new(engine: &Engine) -> Self {
+        let seconds = |ns: u64| u32::try_from(ns / 1_000_000_000).unwrap_or(u32::MAX);
+        Self {
+            clients_max: engine.clients_max.div_ceil(engine.shards),
+            output_max_bytes: engine.output_max_bytes,
+            input_max_bytes: engine.input_max_bytes,
+            idle_timeout_s: seconds(engine.idle_timeout_ns),
+            zero_copy_min_bytes: engine.zero_copy_min_bytes,
+            listen: ListenOptions {
+                backlog: i32::try_from(engine.backlog).unwrap_or(i32::MAX),
+                shared: false,
+                tcp: TcpInfo {
+                    no_delay: true,
+                    keepalive_s: seconds(engine.keepalive_ns),
+                    congestion: engine.congestion.clone(),
+                },
+            },
+            ..Self::default()
         }
     }
 }

@@ -76,6 +76,7 @@ codes! {
     InvalidRecord = 87, "a record in the batch is not valid";
     ThrottlingQuotaExceeded = 89, "the quota is exceeded";
     UnknownTopicId = 100, "there is no topic of this id";
+    FetchSessionTopicId = 106, "the fetch session names topics in another way";
 }
 
 impl fmt::Display for Code {

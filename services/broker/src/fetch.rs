@@ -3,13 +3,15 @@
 //! A request is planned in one synchronous step: for each partition a range of a file. While there is less
 //! than the client wants it waits, known to each of its partitions, and is planned again when one of them has more
 //! or the time is over. Ranges whose headers are not in the page cache are read by a kernel worker first.
-//! Fetch sessions are declined with session 0, as the protocol allows. Next: `partition::read`.
+//! In a fetch session a client says once what it wants, and is told only of partitions that have something new.
+//! Next: `partition::read`, `logic::log::fetch_session`.
 
 use std::rc::Rc;
 
 use engine::buf::DirectBuf;
 use engine::fs::Caching;
 use engine::net::{ConnId, Part, Server};
+use logic::log::fetch_session::{Key, Mode, Place, Refused, Served, Wanted};
 use view::Output;
 use wire::kafka::api::{Api, FETCH};
 use wire::kafka::frame::{self, RequestHeader};
@@ -40,8 +42,10 @@ pub struct FetchJob {
     max_wait_ms: i32,
     min_bytes: i32,
     max_bytes: i32,
-    session_id: i32,
+    place: Place,
+    mode: Mode,
     topics: Vec<(OwnedRef, Vec<fetch::Partition>)>,
+    forgotten: Vec<Key<OwnedRef>>,
 }
 
 /// What is answered about a partition.
@@ -63,14 +67,94 @@ impl FetchJob {
             .topics()
             .map(|(topic, partitions)| (OwnedRef::new(topic), partitions.collect()))
             .collect();
+        let forgotten = request.forgotten().flat_map(|(topic, partitions)| {
+            partitions.map(move |index| (OwnedRef::new(topic), index))
+        });
         Self {
             version: header.version,
             correlation_id: header.correlation_id,
             max_wait_ms: request.max_wait_ms,
             min_bytes: request.min_bytes,
             max_bytes: request.max_bytes,
-            session_id: request.session_id,
+            place: Place { session_id: request.session_id, epoch: request.session_epoch },
+            mode: Mode::Sessionless,
             topics,
+            forgotten: forgotten.collect(),
+        }
+    }
+
+    /// Finds the request's session, and what is wanted by it.
+    fn begin(&mut self, shard: &mut Shard, now_ms: u64) -> Result<(), Code> {
+        let wanted: Vec<(Key<OwnedRef>, Wanted)> = self
+            .topics
+            .iter()
+            .flat_map(|(topic, partitions)| {
+                partitions.iter().map(|one| ((topic.clone(), one.index), wanted(one)))
+            })
+            .collect();
+        let named = wanted.iter().map(|(key, wanted)| (key, *wanted));
+        let sessions = &mut shard.fetch_sessions;
+        self.mode = sessions
+            .begin(self.place, self.has_topic_ids(), named, &self.forgotten, now_ms)
+            .map_err(code_of)?;
+        if self.mode == Mode::Incremental {
+            self.topics.clear();
+            for ((topic, index), wanted) in sessions.partitions(self.place.session_id) {
+                let partition = fetch::Partition {
+                    index: *index,
+                    current_leader_epoch: wanted.current_leader_epoch,
+                    fetch_offset: wanted.fetch_offset,
+                    max_bytes: wanted.max_bytes,
+                    last_fetched_epoch: wanted.last_fetched_epoch,
+                    log_start_offset: wanted.log_start_offset,
+                    high_watermark: fetch::NO_HIGH_WATERMARK,
+                };
+                match self.topics.last_mut() {
+                    Some((last, partitions)) if last == topic => partitions.push(partition),
+                    _ => self.topics.push((topic.clone(), vec![partition])),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    const fn has_topic_ids(&self) -> bool {
+        self.version >= fetch::TOPIC_IDS
+    }
+
+    /// Takes note of what is answered: opens a session where that is wanted, and leaves out what a session's
+    /// client knows already. The session's id.
+    fn note(&mut self, shard: &mut Shard, plan: &mut Plan, now_ms: u64) -> Result<i32, Code> {
+        let sessions = &mut shard.fetch_sessions;
+        match self.mode {
+            Mode::Sessionless => Ok(0),
+            Mode::Full => {
+                let topics = self.topics.iter().zip(&plan.topics);
+                let partitions = topics.flat_map(|((topic, partitions), planned)| {
+                    partitions.iter().zip(planned).map(|(one, planned)| {
+                        ((topic.clone(), one.index), wanted(one), served(planned))
+                    })
+                });
+                let ids = self.version >= fetch::TOPIC_IDS;
+                Ok(sessions.create(false, ids, partitions.collect(), now_ms))
+            }
+            Mode::Incremental => {
+                let id = self.place.session_id;
+                sessions.check(self.place).map_err(code_of)?;
+                for ((topic, partitions), planned) in self.topics.iter_mut().zip(&mut plan.topics) {
+                    let mut told = partitions.iter().zip(planned.iter()).map(|(one, planned)| {
+                        sessions.answer(id, &(topic.clone(), one.index), &served(planned))
+                    });
+                    let told: Vec<bool> = told.by_ref().collect();
+                    let mut keep = told.iter();
+                    partitions.retain(|_| keep.next() == Some(&true));
+                    let mut keep = told.iter();
+                    planned.retain(|_| keep.next() == Some(&true));
+                }
+                self.topics.retain(|(_, partitions)| !partitions.is_empty());
+                plan.topics.retain(|planned| !planned.is_empty());
+                Ok(id)
+            }
         }
     }
 
@@ -101,12 +185,12 @@ impl FetchJob {
     }
 
     /// The answer in parts.
-    fn parts(&self, plan: Plan) -> Vec<Part> {
+    fn parts(&self, plan: Plan, session_id: i32) -> Vec<Part> {
         let Some(api) = Api::find(FETCH) else { return Vec::new() };
         let version = self.version;
         let mut bytes = Vec::new();
         let start = frame::begin_response(&mut bytes, api, version, self.correlation_id);
-        fetch::write_head(&mut bytes, version, 0, 0, 0, self.topics.len());
+        fetch::write_head(&mut bytes, version, 0, 0, session_id, self.topics.len());
         let mut ranges = Vec::new();
         for ((topic, _), planned) in self.topics.iter().zip(plan.topics) {
             fetch::write_topic(&mut bytes, version, topic.borrow(), planned.len());
@@ -142,6 +226,34 @@ impl FetchJob {
             frame::end(&mut bytes, start, 0);
         }
         bytes
+    }
+}
+
+const fn wanted(one: &fetch::Partition) -> Wanted {
+    Wanted {
+        fetch_offset: one.fetch_offset,
+        max_bytes: one.max_bytes,
+        current_leader_epoch: one.current_leader_epoch,
+        last_fetched_epoch: one.last_fetched_epoch,
+        log_start_offset: one.log_start_offset,
+    }
+}
+
+const fn served(planned: &Planned) -> Served {
+    Served {
+        high_watermark: planned.answer.high_watermark,
+        log_start_offset: planned.answer.log_start_offset,
+        has_records: planned.range.is_some(),
+        has_error: planned.answer.error != 0,
+        has_notice: false,
+    }
+}
+
+const fn code_of(refused: Refused) -> Code {
+    match refused {
+        Refused::NoSession => Code::FetchSessionIdNotFound,
+        Refused::Epoch => Code::InvalidFetchSessionEpoch,
+        Refused::TopicIds => Code::FetchSessionTopicId,
     }
 }
 
@@ -227,15 +339,17 @@ async fn planned(server: &Server<Broker>, job: &FetchJob) -> Option<Plan> {
 
 /// Answers a fetch request.
 pub(crate) async fn perform(server: Rc<Server<Broker>>, conn: ConnId, job: FetchJob) -> Done {
-    if job.session_id != 0 {
-        return Done::Reply(job.refused(Code::FetchSessionIdNotFound));
+    let mut job = job;
+    let now_ms = server.cx().now().unix_ms();
+    if let Err(code) = job.begin(&mut server.shard().borrow_mut(), now_ms) {
+        return Done::Reply(job.refused(code));
     }
     let cx = server.cx().clone();
     let wait_ms = u64::try_from(job.max_wait_ms).unwrap_or(0).min(WAIT_MAX_MS);
     let deadline_ns = cx.now().mono_ns.saturating_add(wait_ms * 1_000_000);
     let min_bytes = u64::try_from(job.min_bytes).unwrap_or(0);
     let watch = Rc::new(Watch::default());
-    let plan = loop {
+    let mut plan = loop {
         let Some(plan) = planned(&server, &job).await else {
             return Done::Reply(job.refused(Code::StorageError));
         };
@@ -246,12 +360,16 @@ pub(crate) async fn perform(server: Rc<Server<Broker>>, conn: ConnId, job: Fetch
         job.watch(&mut server.shard().borrow_mut(), &watch);
         watch.wait(cx.sleep_until(deadline_ns)).await;
     };
-    {
+    let session_id = {
         let mut shard = server.shard().borrow_mut();
         shard.stats.fetches += 1;
         shard.stats.fetched_bytes += plan.bytes;
-    }
+        match job.note(&mut shard, &mut plan, cx.now().unix_ms()) {
+            Ok(session_id) => session_id,
+            Err(code) => return Done::Reply(job.refused(code)),
+        }
+    };
     // A peer that is gone is found out by its connection.
-    let _ = server.transfer(conn, job.parts(plan)).await;
+    let _ = server.transfer(conn, job.parts(plan, session_id)).await;
     Done::Sent
 }

@@ -36,7 +36,7 @@ struct PendingTopic {
 }
 
 /// How a request named a topic, to be said back.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum OwnedRef {
     Name(Box<str>),
     Id(Uuid),

@@ -11,7 +11,6 @@ use std::rc::Rc;
 use std::sync::Mutex;
 
 use engine::config::Engine;
-use engine::driver::{ListenOptions, TcpInfo};
 use engine::error::Error;
 use engine::exec::sync::Notify;
 use engine::net::{ConnId, ConnInfo, Server, ServerConfig, Service, Via};
@@ -64,8 +63,13 @@ impl Plan {
             let mut ports = self.ports.lock().expect("no shard panics while it takes its port");
             ports[cx.index()].take().expect("a broker is installed once per shard")
         };
-        let server =
-            start(cx, self.shard_config(), port, self.server_config(), self.broker.dir.clone());
+        let server = start(
+            cx,
+            self.shard_config(),
+            port,
+            ServerConfig::new(&self.engine),
+            self.broker.dir.clone(),
+        );
         server.listen(self.broker.shard_address(cx.index()), Via::Shard)?;
         server.listen(self.broker.address, Via::Shared)?;
         Ok(server)
@@ -88,27 +92,6 @@ impl Plan {
             auto_create: broker.auto_create,
             partitions_max: broker.partitions_max,
             rebalance_delay_ms: broker.rebalance_delay_ms,
-        }
-    }
-
-    fn server_config(&self) -> ServerConfig {
-        let engine = &self.engine;
-        let seconds = |ns: u64| u32::try_from(ns / 1_000_000_000).unwrap_or(u32::MAX);
-        ServerConfig {
-            clients_max: engine.clients_max.div_ceil(engine.shards),
-            output_max_bytes: engine.output_max_bytes,
-            input_max_bytes: engine.input_max_bytes,
-            idle_timeout_s: seconds(engine.idle_timeout_ns),
-            listen: ListenOptions {
-                backlog: i32::try_from(engine.backlog).unwrap_or(i32::MAX),
-                shared: false,
-                tcp: TcpInfo {
-                    no_delay: true,
-                    keepalive_s: seconds(engine.keepalive_ns),
-                    congestion: engine.congestion.clone(),
-                },
-            },
-            ..ServerConfig::default()
         }
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use engine::net::ConnId;
 use engine::shard::ShardCx;
+use logic::log::FetchSessions;
 use view::HashMap;
 use wire::kafka::TopicRef;
 
@@ -16,7 +17,7 @@ use crate::catalog::{Catalog, Topic, TopicId};
 use crate::code::Code;
 use crate::coordinator::Coordinator;
 use crate::partition::Partition;
-use crate::produce::Pending;
+use crate::produce::{OwnedRef, Pending};
 use crate::topic_config::TopicConfig;
 
 /// What a shard is told at start.
@@ -39,6 +40,11 @@ pub struct ShardConfig {
     /// How long an empty group waits for more members.
     pub rebalance_delay_ms: i64,
 }
+
+/// Fetch sessions at a time (Kafka's max.incremental.fetch.session.cache.slots).
+const FETCH_SESSIONS_MAX: usize = 1000;
+/// Partitions in all of them.
+const FETCH_SESSION_PARTITIONS_MAX: usize = 100_000;
 
 /// Brokers of one machine have numbers from this times its own on.
 pub(crate) const SHARDS_MAX: i32 = 64;
@@ -99,6 +105,7 @@ pub struct Shard {
     pub(crate) connections: usize,
     /// Producer ids to give out, and the end of the block.
     pub(crate) producer_ids: (i64, i64),
+    pub(crate) fetch_sessions: FetchSessions<OwnedRef>,
     pub(crate) coordinator: Coordinator,
     pub(crate) stats: Stats,
 }
@@ -125,6 +132,11 @@ impl Shard {
             loaded: false,
             connections: 0,
             producer_ids: (0, 0),
+            fetch_sessions: FetchSessions::new(
+                FETCH_SESSIONS_MAX,
+                FETCH_SESSION_PARTITIONS_MAX,
+                cx.rng().next_u64(),
+            ),
             coordinator: Coordinator::new(groups),
             stats: Stats::default(),
         }

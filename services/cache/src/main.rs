@@ -7,57 +7,25 @@ use std::sync::Arc;
 
 use cache::config::{CACHE, CacheConfig, DEFAULT_ADDRESS};
 use cache::serve::Plan;
-use engine::admin::Admin;
-use engine::config::{ENGINE, Engine, Table, allowed_cpus};
-use engine::error::Error;
-use engine::event::Log;
-use engine::process::{self, Installer};
-use engine::rng::Seed;
+use engine::process::{Installer, Standalone};
 use engine::shard::ShardCx;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    match run() {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => {
-            eprintln!("cache: connections were still busy when the drain timeout ended");
-            ExitCode::FAILURE
-        }
-        Err(error) => {
-            eprintln!("cache: {error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn run() -> Result<bool, Error> {
-    let about = "a Redis-protocol cache, one shard per core";
-    let table = Table::new("cache", about, &[], &[CACHE, ENGINE]);
-    let parsed = table.load(std::env::args_os().skip(1))?;
-    if parsed.help {
-        print!("{}", table.help());
-        return Ok(true);
-    }
-    if parsed.version {
-        println!("cache {}", env!("CARGO_PKG_VERSION"));
-        return Ok(true);
-    }
-    let engine = Engine::new(&parsed.values, &allowed_cpus()?)?;
-    let default = DEFAULT_ADDRESS.parse().expect("a valid default");
-    let address = parsed.values.address_if_set("cache").unwrap_or(default);
-    let config = CacheConfig::new(&parsed.values, address, engine.shards)?;
-    let seed = engine.seed.map_or_else(Seed::from_os, |seed| Ok(Seed(seed)))?;
-    let plan = Arc::new(Plan::new(config, &engine, seed.stream("cache", 0).next_u64()));
-    let log = Log::new(engine.log_level);
-    let mut installers: Vec<Installer> =
-        vec![Box::new(move |cx: &ShardCx| plan.install(cx).map(drop))];
-    if let Some(address) = engine.admin {
-        let admin = Admin::new(address, engine.shards);
-        installers.push(Box::new(move |cx: &ShardCx| admin.install(cx)));
-    }
-    process::run(&engine, seed, &log, installers, || {
-        eprintln!("cache: serving on {address}, {} shards", engine.shards);
+    let service = Standalone {
+        name: "cache",
+        version: env!("CARGO_PKG_VERSION"),
+        about: "a Redis-protocol cache, one shard per core",
+        rows: CACHE,
+    };
+    service.main(|values, engine, seed| {
+        let default = DEFAULT_ADDRESS.parse().expect("a valid default");
+        let address = values.address_if_set("cache").unwrap_or(default);
+        let config = CacheConfig::new(values, address, engine.shards)?;
+        let plan = Arc::new(Plan::new(config, engine, seed.stream("cache", 0).next_u64()));
+        let installer: Installer = Box::new(move |cx: &ShardCx| plan.install(cx).map(drop));
+        Ok((installer, address.to_string()))
     })
 }

@@ -11,7 +11,6 @@ use std::rc::Rc;
 use std::sync::Mutex;
 
 use engine::config::Engine;
-use engine::driver::{ListenOptions, TcpInfo};
 use engine::error::Error;
 use engine::exec::sync::{Notify, Receiver, Sender, once};
 use engine::net::{ConnId, ConnInfo, Server, ServerConfig, Service, Via};
@@ -60,7 +59,7 @@ impl Plan {
             ports[cx.index()].take().expect("a cache is installed once per shard")
         };
         let shard = Rc::new(RefCell::new(Shard::new(self.shard_config(cx.index()), cx.now())));
-        let server = start(cx, shard, port, self.server_config());
+        let server = start(cx, shard, port, ServerConfig::new(&self.engine));
         server.listen(self.cache.shard_address(cx.index()), Via::Shard)?;
         server.listen(self.cache.address, Via::Shared)?;
         if let Some(path) = self.cache.unix.clone().filter(|_| cx.index() == 0) {
@@ -91,28 +90,6 @@ impl Plan {
             requirepass: self.cache.requirepass.clone(),
             process_id: std::process::id(),
             max_clients: u32::try_from(self.engine.clients_max).unwrap_or(u32::MAX),
-        }
-    }
-
-    fn server_config(&self) -> ServerConfig {
-        let engine = &self.engine;
-        let seconds = |ns: u64| u32::try_from(ns / 1_000_000_000).unwrap_or(u32::MAX);
-        ServerConfig {
-            clients_max: engine.clients_max.div_ceil(engine.shards),
-            output_max_bytes: engine.output_max_bytes,
-            input_max_bytes: engine.input_max_bytes,
-            idle_timeout_s: seconds(engine.idle_timeout_ns),
-            zero_copy_min_bytes: engine.zero_copy_min_bytes,
-            listen: ListenOptions {
-                backlog: i32::try_from(engine.backlog).unwrap_or(i32::MAX),
-                shared: false,
-                tcp: TcpInfo {
-                    no_delay: true,
-                    keepalive_s: seconds(engine.keepalive_ns),
-                    congestion: engine.congestion.clone(),
-                },
-            },
-            ..ServerConfig::default()
         }
     }
 }

@@ -6,11 +6,13 @@
 use bytes::{Bytes, BytesMut};
 use indexmap::IndexMap;
 use kafka_protocol::indexmap;
-use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic, ForgottenTopic};
+use kafka_protocol::messages::fetch_request::{
+    FetchPartition, FetchTopic, ForgottenTopic, ReplicaState,
+};
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{
-    ApiKey, CreateTopicsRequest, FetchRequest, FetchResponse, ProduceRequest, ProduceResponse,
-    RequestHeader as TheirHeader, RequestKind, TopicName,
+    ApiKey, BrokerId, CreateTopicsRequest, FetchRequest, FetchResponse, ProduceRequest,
+    ProduceResponse, RequestHeader as TheirHeader, RequestKind, TopicName,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 use kafka_protocol::records::{
@@ -77,6 +79,11 @@ fn fetch_request(version: i16) -> Vec<u8> {
             .with_partition_max_bytes(77);
         let partition =
             if version >= 9 { partition.with_current_leader_epoch(5) } else { partition };
+        let partition = if version >= 5 { partition.with_log_start_offset(8) } else { partition };
+        let partition =
+            if version >= 12 { partition.with_last_fetched_epoch(6) } else { partition };
+        let partition =
+            if version >= 18 { partition.with_high_watermark(1 << 39) } else { partition };
         let topic = FetchTopic::default().with_partitions(vec![partition.clone(), partition]);
         match version {
             13.. => topic.with_topic_id(topic_id(number)),
@@ -106,6 +113,12 @@ fn fetch_request(version: i16) -> Vec<u8> {
     if version >= 12 {
         request = request.with_cluster_id(Some(text("cluster")));
     }
+    request = match version {
+        15.. => request.with_replica_state(
+            ReplicaState::default().with_replica_id(BrokerId(64)).with_replica_epoch(1 << 36),
+        ),
+        _ => request.with_replica_id(BrokerId(64)),
+    };
     encoded(&request, version)
 }
 
@@ -276,6 +289,9 @@ fn batches_that_must_not_be_stored_say_why() {
     assert_eq!(check(&|bytes| bytes[16] = 3), Err(Problem::UnknownFormat(3)));
     assert_eq!(check(&|bytes| bytes[22] = 5), Err(Problem::UnknownCodec(5)));
     assert_eq!(check(&|bytes| bytes[22] = 0x20), Err(Problem::Attributes(0x20)));
+    assert_eq!(check(&|bytes| bytes[22] = 0x40), Err(Problem::Attributes(0x40)));
+    assert_eq!(check(&|bytes| bytes[22] = 0x08), Err(Problem::Timestamp));
+    assert_eq!(check(&|bytes| bytes[35] = 0x80), Err(Problem::Timestamp));
     assert_eq!(check(&|bytes| bytes[21] = 1), Err(Problem::Attributes(0x100)));
     assert_eq!(check(&|bytes| bytes[60] = 0), Err(Problem::Count));
     assert_eq!(check(&|bytes| bytes[26] = 7), Err(Problem::Count));
@@ -284,7 +300,7 @@ fn batches_that_must_not_be_stored_say_why() {
 
 #[test]
 fn fetch_requests_are_read_in_every_version() {
-    for version in 4..=17 {
+    for version in 4..=18 {
         let bytes = fetch_request(version);
         let request = fetch::Request::read(Reader::new(&bytes), version).expect("valid");
         assert_eq!((request.max_wait_ms, request.min_bytes, request.max_bytes), (500, 1, 1 << 20));
@@ -302,8 +318,15 @@ fn fetch_requests_are_read_in_every_version() {
             index: 3,
             current_leader_epoch: epoch,
             fetch_offset: 1 << 40,
+            last_fetched_epoch: if version >= 12 { 6 } else { -1 },
+            log_start_offset: if version >= 5 { 8 } else { -1 },
             max_bytes: 77,
+            high_watermark: if version >= 18 { 1 << 39 } else { i64::MAX },
         };
+        let epoch = if version >= 15 { 1 << 36 } else { -1 };
+        assert_eq!(request.replica, Some(fetch::Replica { broker_id: 64, epoch }));
+        assert_eq!(request.rack, if version >= 11 { "rack" } else { "" });
+        assert_eq!(request.cluster_id, (version >= 12).then_some("cluster"));
         for (number, (topic, partitions)) in request.topics().enumerate() {
             assert!(is_topic(topic, "topic", number, version >= 13));
             assert_eq!(partitions.collect::<Vec<_>>(), [wanted, wanted]);
@@ -367,7 +390,7 @@ fn produce_responses_are_read_by_the_other_implementation() {
 
 #[test]
 fn fetch_responses_are_read_by_the_other_implementation() {
-    for version in 4..=17 {
+    for version in 4..=18 {
         let mut bytes = Vec::new();
         fetch::write_head(&mut bytes, version, 30, 0, 99, 1);
         let topic = match version {

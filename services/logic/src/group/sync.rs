@@ -173,10 +173,14 @@ impl Groups {
             member.assignment = assignments.get(id).cloned().unwrap_or_default();
             answered.extend(member.syncing.take().map(|token| (token, id.clone())));
         }
-        for (token, id) in answered {
-            if let Some(member) = known.members.get(&id) {
-                effects.push(Effect::Synced(token, Ok(assigned(known, member))));
+        for (token, id) in &answered {
+            if let Some(member) = known.members.get(id) {
+                effects.push(Effect::Synced(*token, Ok(assigned(known, member))));
             }
+        }
+        // It waited for us: its time begins anew.
+        for (_, id) in answered {
+            self.heard(group, &id, now_ms);
         }
     }
 

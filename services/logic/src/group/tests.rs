@@ -219,6 +219,20 @@ fn who_does_not_sync_is_out() {
 }
 
 #[test]
+fn a_member_that_waited_for_its_assignment_has_its_whole_session_then() {
+    let mut desk = Desk::new(0);
+    let first = desk.stable();
+    let token = desk.join(join(""));
+    desk.join(join(&first));
+    let second = desk.joined(token).expect("all are there").expect("welcome").member_id;
+    desk.sync(&second, 2, &[]);
+    desk.pass(9000);
+    desk.sync(&first, 2, &[(&second, "b")]);
+    desk.pass(9000);
+    assert_eq!(desk.heartbeat(&second, 2), Ok(()));
+}
+
+#[test]
 fn a_member_that_leaves_makes_the_others_join_again() {
     let mut desk = Desk::new(0);
     let first = desk.stable();

@@ -18,15 +18,24 @@ pub const PREFIX_BYTES: usize = 12;
 /// The part that a broker writes anew: offset, length, epoch.
 pub const PLACE_BYTES: usize = 16;
 /// Where the checksum begins to count.
-const CRC_FROM: usize = 21;
+pub(super) const CRC_FROM: usize = 21;
+
+// Where what is written anew lies.
+pub(super) const LEN_AT: usize = 8;
+pub(super) const CRC_AT: usize = 17;
+pub(super) const ATTRIBUTES_AT: usize = 21;
+pub(super) const BASE_TIMESTAMP_AT: usize = 27;
+pub(super) const MAX_TIMESTAMP_AT: usize = 35;
+pub(super) const COUNT_AT: usize = 57;
 
 const CODEC_MASK: i16 = 0x07;
 const LOG_APPEND_TIME: i16 = 0x08;
 const TRANSACTIONAL: i16 = 0x10;
 const CONTROL: i16 = 0x20;
-const DELETE_HORIZON: i16 = 0x40;
-const KNOWN_ATTRIBUTES: i16 =
-    CODEC_MASK | LOG_APPEND_TIME | TRANSACTIONAL | CONTROL | DELETE_HORIZON;
+pub(super) const DELETE_HORIZON: i16 = 0x40;
+/// What attributes say beside the codec.
+pub(super) const FLAGS: i16 = LOG_APPEND_TIME | TRANSACTIONAL | CONTROL | DELETE_HORIZON;
+const KNOWN_ATTRIBUTES: i16 = CODEC_MASK | FLAGS;
 
 /// How the records of a batch are compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,7 +81,7 @@ pub enum Problem {
     Attributes(i16),
     /// Producer id, epoch and sequence do not go together.
     Producer,
-    /// The largest timestamp is negative.
+    /// The largest timestamp is negative, or said to be the broker's, which only a broker may say.
     Timestamp,
 }
 
@@ -97,6 +106,13 @@ macro_rules! fields {
     };
 }
 
+/// Writes `new` over what lies at `at`.
+pub(super) fn put(bytes: &mut [u8], at: usize, new: &[u8]) {
+    for (to, from) in bytes.iter_mut().skip(at).zip(new) {
+        *to = *from;
+    }
+}
+
 /// Length of the batch at the front of `bytes`, whose first [`PREFIX_BYTES`] must be there; `None` when
 /// they are not, or when it would be no batch.
 #[must_use]
@@ -104,6 +120,19 @@ pub fn batch_len(bytes: &[u8]) -> Option<usize> {
     let len = bytes.get(8..)?.first_chunk::<4>()?;
     let len = usize::try_from(i32::from_be_bytes(*len)).ok()?.checked_add(PREFIX_BYTES)?;
     (len >= HEADER_BYTES).then_some(len)
+}
+
+/// The batches of a record set, one after the other; ends with the first that is not whole, which at the end of
+/// what a fetch brought is no mistake.
+pub fn batches(mut bytes: &[u8]) -> impl Iterator<Item = Result<Batch<'_>, Problem>> {
+    std::iter::from_fn(move || {
+        if bytes.is_empty() {
+            return None;
+        }
+        let found = Batch::split(bytes);
+        bytes = found.map_or(&[], |(_, rest)| rest);
+        Some(found.map(|(batch, _)| batch))
+    })
 }
 
 impl<'a> Batch<'a> {
@@ -258,9 +287,7 @@ impl<'a> Batch<'a> {
     pub fn check(&self) -> Result<(), Problem> {
         self.check_crc()?;
         let attributes = self.attributes();
-        if attributes & !KNOWN_ATTRIBUTES != 0
-            || attributes & (CONTROL | DELETE_HORIZON | LOG_APPEND_TIME) != 0
-        {
+        if attributes & !KNOWN_ATTRIBUTES != 0 || attributes & (CONTROL | DELETE_HORIZON) != 0 {
             return Err(Problem::Attributes(attributes));
         }
         self.codec()?;
@@ -268,7 +295,7 @@ impl<'a> Batch<'a> {
         if count < 1 || self.last_offset_delta() != count - 1 {
             return Err(Problem::Count);
         }
-        if self.max_timestamp() < -1 {
+        if self.max_timestamp() < -1 || self.is_log_append_time() {
             return Err(Problem::Timestamp);
         }
         let (id, epoch, sequence) =
@@ -302,20 +329,12 @@ impl<'a> Batch<'a> {
     ) -> [u8; HEADER_BYTES] {
         let mut header = *self.header;
         let attributes = (self.attributes() | LOG_APPEND_TIME).to_be_bytes();
-        for (at, bytes) in [
-            (0, &self.placed(base_offset, leader_epoch)[..]),
-            (21, &attributes),
-            (35, &now_ms.to_be_bytes()),
-        ] {
-            for (to, from) in header.iter_mut().skip(at).zip(bytes) {
-                *to = *from;
-            }
-        }
+        put(&mut header, 0, &self.placed(base_offset, leader_epoch));
+        put(&mut header, ATTRIBUTES_AT, &attributes);
+        put(&mut header, MAX_TIMESTAMP_AT, &now_ms.to_be_bytes());
         let head = header.get(CRC_FROM..).unwrap_or_default();
         let crc = crc32c::crc32c_append(crc32c::crc32c(head), self.body());
-        for (to, from) in header.iter_mut().skip(17).zip(crc.to_be_bytes()) {
-            *to = from;
-        }
+        put(&mut header, CRC_AT, &crc.to_be_bytes());
         header
     }
 }

@@ -5,11 +5,19 @@
 //! end, the topic's end, and the response's. Source: FetchRequest.json and FetchResponse.json of Kafka
 //! 4.3. Next: `frame::end` for the length that counts what lies elsewhere.
 
+use super::leader::{Endpoint, write_endpoints, write_leader};
 use super::{Malformed, Reader, TopicRef, Writer};
 
-const FLEXIBLE: i16 = 12;
-const TOPIC_IDS: i16 = 13;
-const SESSIONS: i16 = 7;
+pub(super) const FLEXIBLE: i16 = 12;
+/// The oldest version that names topics by id.
+pub const TOPIC_IDS: i16 = 13;
+pub(super) const SESSIONS: i16 = 7;
+/// The first version that says who asks in a tagged field, with an epoch (KIP-903).
+pub(super) const REPLICA_STATE: i16 = 15;
+/// The first version that says where leaders are (KIP-951).
+pub(super) const ENDPOINTS: i16 = 16;
+/// The high watermark of who does not say it (KIP-1166).
+pub const NO_HIGH_WATERMARK: i64 = i64::MAX;
 
 /// A request, checked to its end.
 #[derive(Clone, Copy, Debug)]
@@ -26,8 +34,23 @@ pub struct Request<'a> {
     pub session_id: i32,
     /// Which request of the session; 0 for the first, -1 for no session.
     pub session_epoch: i32,
+    /// Who asks, when a broker does.
+    pub replica: Option<Replica>,
+    /// The cluster that the client means; none is any.
+    pub cluster_id: Option<&'a str>,
+    /// The client's rack; empty for none.
+    pub rack: &'a str,
     topics: Topics<'a>,
     forgotten: Forgotten<'a>,
+}
+
+/// A broker that copies partitions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Replica {
+    /// Its number.
+    pub broker_id: i32,
+    /// Its epoch; -1 before version 15.
+    pub epoch: i64,
 }
 
 /// What is wanted of one partition.
@@ -39,8 +62,14 @@ pub struct Partition {
     pub current_leader_epoch: i32,
     /// The first offset wanted.
     pub fetch_offset: i64,
+    /// Epoch of the batch before it; -1 when not known.
+    pub last_fetched_epoch: i32,
+    /// The first offset that a replica has; -1 for clients.
+    pub log_start_offset: i64,
     /// At most so much of this partition.
     pub max_bytes: i32,
+    /// What a replica knows of the high watermark; `i64::MAX` when it does not say.
+    pub high_watermark: i64,
 }
 
 macro_rules! walk {
@@ -97,8 +126,10 @@ impl<'a> Request<'a> {
     /// It does not follow the protocol.
     pub fn read(mut reader: Reader<'a>, version: i16) -> Result<Self, Malformed> {
         let flexible = version >= FLEXIBLE;
-        if version <= 14 {
-            reader.i32()?;
+        let mut replica = None;
+        if version < REPLICA_STATE {
+            let broker_id = reader.i32()?;
+            replica = (broker_id >= 0).then_some(Replica { broker_id, epoch: -1 });
         }
         let (max_wait_ms, min_bytes, max_bytes) = (reader.i32()?, reader.i32()?, reader.i32()?);
         let read_committed = reader.i8()? == 1;
@@ -114,10 +145,18 @@ impl<'a> Request<'a> {
         for _ in 0..left {
             read_forgotten(&mut reader, version)?;
         }
-        if version >= 11 {
-            reader.string(flexible)?;
+        let rack = if version >= 11 { reader.string(flexible)? } else { "" };
+        let mut cluster_id = None;
+        if flexible {
+            reader.tagged_fields(|tag, mut field| {
+                match tag {
+                    0 => cluster_id = field.nullable_string(true)?,
+                    1 if version >= REPLICA_STATE => replica = read_replica(field)?,
+                    _ => {}
+                }
+                Ok(())
+            })?;
         }
-        reader.skip_tagged_fields(flexible)?;
         Ok(Self {
             max_wait_ms,
             min_bytes,
@@ -125,6 +164,9 @@ impl<'a> Request<'a> {
             read_committed,
             session_id,
             session_epoch,
+            replica,
+            cluster_id,
+            rack,
             topics,
             forgotten,
         })
@@ -141,6 +183,11 @@ impl<'a> Request<'a> {
     pub const fn forgotten(&self) -> Forgotten<'a> {
         self.forgotten
     }
+}
+
+fn read_replica(mut field: Reader<'_>) -> Result<Option<Replica>, Malformed> {
+    let (broker_id, epoch) = (field.i32()?, field.i64()?);
+    Ok((broker_id >= 0).then_some(Replica { broker_id, epoch }))
 }
 
 fn read_ref<'a>(reader: &mut Reader<'a>, version: i16) -> Result<TopicRef<'a>, Malformed> {
@@ -170,15 +217,27 @@ fn read_partition(reader: &mut Reader<'_>, version: i16) -> Result<Partition, Ma
     let index = reader.i32()?;
     let current_leader_epoch = if version >= 9 { reader.i32()? } else { -1 };
     let fetch_offset = reader.i64()?;
-    if version >= 12 {
-        reader.i32()?;
-    }
-    if version >= 5 {
-        reader.i64()?;
-    }
+    let last_fetched_epoch = if version >= 12 { reader.i32()? } else { -1 };
+    let log_start_offset = if version >= 5 { reader.i64()? } else { -1 };
     let max_bytes = reader.i32()?;
-    reader.skip_tagged_fields(version >= FLEXIBLE)?;
-    Ok(Partition { index, current_leader_epoch, fetch_offset, max_bytes })
+    let mut high_watermark = NO_HIGH_WATERMARK;
+    if version >= FLEXIBLE {
+        reader.tagged_fields(|tag, mut field| {
+            if tag == 1 && version >= 18 {
+                high_watermark = field.i64()?;
+            }
+            Ok(())
+        })?;
+    }
+    Ok(Partition {
+        index,
+        current_leader_epoch,
+        fetch_offset,
+        last_fetched_epoch,
+        log_start_offset,
+        max_bytes,
+        high_watermark,
+    })
 }
 
 fn read_forgotten<'a>(
@@ -214,6 +273,27 @@ pub struct Answer {
     pub current_leader: Option<(i32, i32)>,
 }
 
+/// What only some answers say of a partition.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Details {
+    /// Before it every transaction is decided; none is the high watermark.
+    pub last_stable_offset: Option<i64>,
+    /// The broker that the client had better ask.
+    pub preferred_replica: Option<i32>,
+    /// The latest epoch that both logs have, and where it ends in the leader's, for a replica whose log
+    /// went another way (KIP-595).
+    pub diverging_epoch: Option<(i32, i64)>,
+}
+
+/// A transaction whose records a reader of what is committed leaves out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Aborted {
+    /// Its producer.
+    pub producer_id: i64,
+    /// Offset of its first record in this partition.
+    pub first_offset: i64,
+}
+
 /// Appends a response's start, before its topics.
 pub fn write_head(
     out: &mut Vec<u8>,
@@ -243,38 +323,82 @@ pub fn write_topic(out: &mut Vec<u8>, version: i16, topic: TopicRef<'_>, partiti
 /// Appends a partition up to the length of its records, which follow; the last stable offset is the
 /// high watermark, since there are no transactions.
 pub fn write_partition(out: &mut Vec<u8>, version: i16, answer: &Answer, records_bytes: usize) {
+    write_detailed_partition(out, version, answer, &Details::default(), &[], records_bytes);
+}
+
+/// The same with what only some answers say; versions that cannot say it leave it out.
+pub fn write_detailed_partition(
+    out: &mut Vec<u8>,
+    version: i16,
+    answer: &Answer,
+    details: &Details,
+    aborted: &[Aborted],
+    records_bytes: usize,
+) {
     let flexible = version >= FLEXIBLE;
     out.i32(answer.index);
     out.i16(answer.error);
     out.i64(answer.high_watermark);
-    out.i64(answer.high_watermark);
+    out.i64(details.last_stable_offset.unwrap_or(answer.high_watermark));
     if version >= 5 {
         out.i64(answer.log_start_offset);
     }
-    out.null(flexible);
+    if aborted.is_empty() {
+        out.null(flexible);
+    } else {
+        out.array_len(aborted.len(), flexible);
+        for transaction in aborted {
+            out.i64(transaction.producer_id);
+            out.i64(transaction.first_offset);
+            out.no_tagged_fields(flexible);
+        }
+    }
     if version >= 11 {
-        out.i32(-1);
+        out.i32(details.preferred_replica.unwrap_or(-1));
     }
     out.array_len(records_bytes, flexible);
 }
 
 /// Ends a partition, after its records.
 pub fn write_partition_end(out: &mut Vec<u8>, version: i16, answer: &Answer) {
-    match answer.current_leader {
-        Some((leader, epoch)) if version >= FLEXIBLE => {
-            // One field: tag 1, nine bytes.
-            out.unsigned_varint(1);
-            out.unsigned_varint(1);
-            out.unsigned_varint(9);
-            out.i32(leader);
-            out.i32(epoch);
-            out.no_tagged_fields(true);
-        }
-        _ => out.no_tagged_fields(version >= FLEXIBLE),
+    write_detailed_partition_end(out, version, answer, &Details::default());
+}
+
+/// The same with what only some answers say.
+pub fn write_detailed_partition_end(
+    out: &mut Vec<u8>,
+    version: i16,
+    answer: &Answer,
+    details: &Details,
+) {
+    if version < FLEXIBLE {
+        return;
+    }
+    let fields = [details.diverging_epoch.is_some(), answer.current_leader.is_some()];
+    out.unsigned_varint(fields.into_iter().map(u32::from).sum());
+    if let Some((epoch, end_offset)) = details.diverging_epoch {
+        // Tag 0, thirteen bytes.
+        out.unsigned_varint(0);
+        out.unsigned_varint(13);
+        out.i32(epoch);
+        out.i64(end_offset);
+        out.no_tagged_fields(true);
+    }
+    if let Some(leader) = answer.current_leader {
+        write_leader(out, 1, leader);
     }
 }
 
 /// Ends a topic, or the response.
 pub fn write_end(out: &mut Vec<u8>, version: i16) {
     out.no_tagged_fields(version >= FLEXIBLE);
+}
+
+/// Ends the response and says where the leaders are that its partitions name, in versions that can.
+pub fn write_end_with(out: &mut Vec<u8>, version: i16, endpoints: &[Endpoint<'_>]) {
+    if version >= ENDPOINTS {
+        write_endpoints(out, endpoints);
+    } else {
+        write_end(out, version);
+    }
 }

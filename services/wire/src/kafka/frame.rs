@@ -66,6 +66,28 @@ impl<'a> RequestHeader<'a> {
     }
 }
 
+/// Begins a request: leaves room for its length, and appends its header. [`end`] follows.
+pub fn begin_request(out: &mut Vec<u8>, header: &RequestHeader<'_>) -> usize {
+    let start = out.len();
+    out.i32(0);
+    header.write(out);
+    start
+}
+
+/// Reads the header of the response to a request of `api` in `version`: the number that the request had.
+///
+/// # Errors
+/// It is cut.
+pub fn read_response_header(
+    reader: &mut Reader<'_>,
+    api: &Api,
+    version: i16,
+) -> Result<i32, Malformed> {
+    let correlation_id = reader.i32()?;
+    reader.skip_tagged_fields(api.has_flexible_response_header(version))?;
+    Ok(correlation_id)
+}
+
 /// Begins a response: leaves room for its length, and appends its header. [`end`] follows.
 pub fn begin_response(out: &mut Vec<u8>, api: &Api, version: i16, correlation_id: i32) -> usize {
     let start = out.len();

@@ -3,10 +3,15 @@
 //! Versions 3 to 13 are read; responses of all versions are written, since older requests are refused with
 //! one. Source: ProduceRequest.json and ProduceResponse.json of Kafka 4.3. Next: `batch` for the records.
 
+use super::leader::{Endpoint, write_endpoints, write_leader};
 use super::{Malformed, Reader, TopicRef, Writer};
 
-const FLEXIBLE: i16 = 9;
-const TOPIC_IDS: i16 = 13;
+pub(super) const FLEXIBLE: i16 = 9;
+pub(super) const TOPIC_IDS: i16 = 13;
+/// The first version that says which records were at fault.
+pub(super) const RECORD_ERRORS: i16 = 8;
+/// The first version that names leaders (KIP-951).
+pub(super) const LEADERS: i16 = 10;
 
 /// The oldest version with record batches.
 pub const OLDEST: i16 = 3;
@@ -149,6 +154,15 @@ pub struct Outcome<'a> {
     pub message: Option<&'a str>,
 }
 
+/// A record that was the reason of a refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordError<'a> {
+    /// Which record of the batch, counted from zero.
+    pub index: i32,
+    /// What is wrong with it.
+    pub message: Option<&'a str>,
+}
+
 /// Appends a response's start, before its topics.
 pub fn write_head(out: &mut Vec<u8>, version: i16, topics: usize) {
     out.array_len(topics, version >= FLEXIBLE);
@@ -166,6 +180,18 @@ pub fn write_topic(out: &mut Vec<u8>, version: i16, topic: TopicRef<'_>, partiti
 
 /// Appends one partition.
 pub fn write_partition(out: &mut Vec<u8>, version: i16, outcome: &Outcome<'_>) {
+    write_refused_partition(out, version, outcome, &[], None);
+}
+
+/// Appends one partition with what helps the client to do better: the records at fault, and number and epoch of
+/// the leader when the wrong broker was asked. Versions that cannot say it leave it out.
+pub fn write_refused_partition(
+    out: &mut Vec<u8>,
+    version: i16,
+    outcome: &Outcome<'_>,
+    record_errors: &[RecordError<'_>],
+    current_leader: Option<(i32, i32)>,
+) {
     let flexible = version >= FLEXIBLE;
     out.i32(outcome.index);
     out.i16(outcome.error);
@@ -176,11 +202,22 @@ pub fn write_partition(out: &mut Vec<u8>, version: i16, outcome: &Outcome<'_>) {
     if version >= 5 {
         out.i64(outcome.log_start_offset);
     }
-    if version >= 8 {
-        out.array_len(0, flexible);
+    if version >= RECORD_ERRORS {
+        out.array_len(record_errors.len(), flexible);
+        for error in record_errors {
+            out.i32(error.index);
+            out.nullable_string(error.message, flexible);
+            out.no_tagged_fields(flexible);
+        }
         out.nullable_string(outcome.message, flexible);
     }
-    out.no_tagged_fields(flexible);
+    match current_leader {
+        Some(leader) if version >= LEADERS => {
+            out.unsigned_varint(1);
+            write_leader(out, 0, leader);
+        }
+        _ => out.no_tagged_fields(flexible),
+    }
 }
 
 /// Ends a topic.
@@ -190,8 +227,22 @@ pub fn write_topic_end(out: &mut Vec<u8>, version: i16) {
 
 /// Ends the response.
 pub fn write_end(out: &mut Vec<u8>, version: i16, throttle_ms: i32) {
+    write_end_with(out, version, throttle_ms, &[]);
+}
+
+/// Ends the response and says where the leaders are that its partitions name, in versions that can.
+pub fn write_end_with(
+    out: &mut Vec<u8>,
+    version: i16,
+    throttle_ms: i32,
+    endpoints: &[Endpoint<'_>],
+) {
     if version >= 1 {
         out.i32(throttle_ms);
     }
-    out.no_tagged_fields(version >= FLEXIBLE);
+    if version >= LEADERS {
+        write_endpoints(out, endpoints);
+    } else {
+        out.no_tagged_fields(version >= FLEXIBLE);
+    }
 }
