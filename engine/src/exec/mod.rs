@@ -233,6 +233,39 @@ mod tests {
     }
 
     #[test]
+    fn turns_come_one_at_a_time_in_order_and_who_goes_away_holds_up_nobody() {
+        let executor = Executor::new(3);
+        executor.enter();
+        let turns = Rc::new(sync::Turns::default());
+        let said = Rc::new(RefCell::new(String::new()));
+        let task = |name: char| {
+            let (turns, said) = (Rc::clone(&turns), Rc::clone(&said));
+            async move {
+                let _turn = turns.turn().await;
+                said.borrow_mut().push(name);
+                sync::yield_now().await;
+                said.borrow_mut().push(name);
+            }
+        };
+        executor.spawn("first", task('a'));
+        let goes_away = task('b');
+        executor.spawn("goes away", async move {
+            let mut waiting = Box::pin(goes_away);
+            std::future::poll_fn(|cx| {
+                assert!(waiting.as_mut().poll(cx).is_pending());
+                Poll::Ready(())
+            })
+            .await;
+        });
+        executor.spawn("second", task('c'));
+        executor.spawn("third", task('d'));
+        for _ in 0..10 {
+            run(&executor);
+        }
+        assert_eq!((said.borrow().as_str(), executor.live()), ("aaccdd", 0));
+    }
+
+    #[test]
     fn the_poll_bound_leaves_the_rest_for_the_next_turn() {
         let executor = Executor::new(0);
         executor.enter();

@@ -1,7 +1,8 @@
 //! Waiting between tasks of one shard: a value sent once, a condition signalled to all, a limit in
 //! time.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::{Rc, Weak};
@@ -44,6 +45,46 @@ impl Notify {
             std::mem::take(&mut state.waiting)
         };
         waiting.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// A queue of tasks for something that one may do at a time, in the order in which they lined up. A task that goes
+/// away, before its turn or in it, holds up nobody.
+#[derive(Debug, Default)]
+pub struct Turns {
+    waiting: RefCell<BTreeSet<u64>>,
+    next: Cell<u64>,
+    left: Notify,
+}
+
+/// A place in [`Turns`], given up on drop.
+#[derive(Debug)]
+pub struct Turn<'a> {
+    turns: &'a Turns,
+    ticket: u64,
+}
+
+impl Turns {
+    /// Lines up; the turn lasts until what is returned is dropped.
+    pub async fn turn(&self) -> Turn<'_> {
+        let ticket = self.next.replace(self.next.get() + 1);
+        self.waiting.borrow_mut().insert(ticket);
+        let turn = Turn { turns: self, ticket };
+        loop {
+            let left = self.left.notified();
+            if self.waiting.borrow().first() == Some(&ticket) {
+                break;
+            }
+            left.await;
+        }
+        turn
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.turns.waiting.borrow_mut().remove(&self.ticket);
+        self.turns.left.notify_all();
     }
 }
 

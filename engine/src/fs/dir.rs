@@ -20,7 +20,7 @@ impl Dir {
     /// # Errors
     /// Something else has that name, or the file system refuses.
     pub async fn open(cx: &ShardCx, path: &Path) -> Result<Self, Error> {
-        let is_missing = |path: &&Path| cx.driver().list_dir(path).is_err();
+        let is_missing = |path: &&Path| Self::existing(cx, path).is_err();
         let names = path.ancestors().filter(|path| !path.as_os_str().is_empty());
         let missing: Vec<&Path> = names.take_while(is_missing).collect();
         if !missing.is_empty() {

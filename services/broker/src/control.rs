@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use engine::error::Error;
-use engine::exec::sync::Notify;
+use engine::exec::sync::{Notify, Receiver, once};
 use engine::fs::Dir;
 use engine::net::Server;
 use engine::shard::ShardCx;
@@ -30,6 +30,8 @@ pub(crate) const CONTROLLER: usize = 0;
 pub(crate) const PRODUCER_ID_BLOCK: i64 = 1000;
 /// Partitions of a topic, at most.
 const TOPIC_PARTITIONS_MAX: i32 = 100_000;
+/// Partitions that are opened at a time.
+const OPENING_MAX: usize = 32;
 /// Between lines that say how far a start has come.
 const PROGRESS_EVERY: usize = 1000;
 
@@ -326,12 +328,31 @@ pub(crate) async fn apply(server: &Rc<Server<Broker>>, catalog: Arc<Catalog>) {
         }
     }
     let (all, begun_ns) = (open.len(), cx.now().mono_ns);
-    for (done, (topic, index, config)) in open.into_iter().enumerate() {
-        if done > 0 && done % PROGRESS_EVERY == 0 {
-            let pairs: [(&str, &dyn std::fmt::Display); 2] = [("done", &done), ("of", &all)];
-            cx.log().info("broker", cx.now(), "opening partitions", &pairs);
+    let mut open = open.into_iter();
+    let mut done = 0;
+    while done < all {
+        // Tasks of their own, so that others get their turn and the disk has several syncs at a time.
+        let opening: Vec<Receiver<()>> = open
+            .by_ref()
+            .take(OPENING_MAX)
+            .map(|(topic, index, config)| {
+                let (sender, receiver) = once();
+                let server = Rc::clone(server);
+                cx.spawn("broker partition", async move {
+                    open_partition(&server, topic, index, config).await;
+                    sender.send(());
+                });
+                receiver
+            })
+            .collect();
+        for receiver in opening {
+            receiver.recv().await;
+            done += 1;
+            if done % PROGRESS_EVERY == 0 && done < all {
+                let pairs: [(&str, &dyn std::fmt::Display); 2] = [("done", &done), ("of", &all)];
+                cx.log().info("broker", cx.now(), "opening partitions", &pairs);
+            }
         }
-        open_partition(server, topic, index, config).await;
     }
     if all >= PROGRESS_EVERY {
         let ms = (cx.now().mono_ns - begun_ns) / 1_000_000;

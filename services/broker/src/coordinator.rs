@@ -209,13 +209,38 @@ async fn store_effect(server: Rc<Server<Broker>>, effect: Effect) {
                 let _ = store(&server, &group, vec![record]).await;
             }
         }
+        Effect::Replaced(group, replaced) => {
+            let record = {
+                let shard = server.shard().borrow();
+                shard.coordinator.groups.get(&group).map(|known| {
+                    let members = known.members.iter();
+                    let assignments =
+                        members.map(|(id, one)| (id.clone(), one.assignment.clone())).collect();
+                    offsets_topic::group(&group, known, &assignments, now_ms)
+                })
+            };
+            let stored = match record {
+                Some(record) => store(&server, &group, vec![record]).await.is_ok(),
+                None => false,
+            };
+            change(&server, |groups, now_ms, effects| {
+                groups.replaced(&group, replaced, stored, now_ms, effects);
+            });
+        }
         Effect::OffsetExpired(group, partition) => {
+            // A commit may have come since; from here to the append nothing can.
+            if !server.shard().borrow().coordinator.groups.expires(&group, &partition, now_ms) {
+                return;
+            }
             let record = offsets_topic::offset(&group, &partition, None);
             if store(&server, &group, vec![record]).await.is_ok() {
                 server.shard().borrow_mut().coordinator.groups.deleted(&group, &partition);
             }
         }
         Effect::GroupExpired(group) => {
+            if !server.shard().borrow().coordinator.groups.is_unused(&group) {
+                return;
+            }
             if store(&server, &group, vec![offsets_topic::group_gone(&group)]).await.is_ok() {
                 server.shard().borrow_mut().coordinator.groups.remove(&group);
             }
@@ -277,6 +302,8 @@ pub(crate) async fn store(
 /// Does what is due, as long as the shard lives.
 pub(crate) async fn tick(server: Rc<Server<Broker>>) {
     let cx = server.cx().clone();
+    // What is too old half-way through the log may not be at its end.
+    Broker::loaded(Rc::clone(&server)).await;
     let ticker = Rc::clone(&server.shard().borrow().coordinator.ticker);
     loop {
         let now_ms = unix_ms(cx.now());
@@ -352,7 +379,7 @@ fn load_batches(server: &Rc<Server<Broker>>, mut bytes: &[u8], offset: i64) -> i
             let Some(key) = record.key else { continue };
             match offsets_topic::read(key, record.value) {
                 Ok(Some(Entry::Offset(group, partition, Some(committed)))) => {
-                    groups.committed(&group, partition, committed);
+                    groups.committed(&group, partition, committed, now_ms);
                 }
                 Ok(Some(Entry::Offset(group, partition, None))) => {
                     groups.deleted(&group, &partition)

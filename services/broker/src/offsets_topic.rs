@@ -163,12 +163,13 @@ fn read_group(value: &[u8]) -> Result<Snapshot, Malformed> {
     Ok(Snapshot { generation, protocol_type, protocol, leader, members, stored_ms })
 }
 
-/// The partition that a group's records are in: Java's hash of its id, without the sign.
+/// The partition that a group's records are in: the amount of Java's hash of its id, where the one that has none
+/// counts as 0 (Kafka's `Utils.abs`, not `toPositive`).
 pub(crate) fn partition_of(group: &str, partitions: i32) -> i32 {
     let hash = group
         .encode_utf16()
         .fold(0_i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)));
-    (hash & i32::MAX) % partitions.max(1)
+    hash.checked_abs().unwrap_or(0) % partitions.max(1)
 }
 
 #[cfg(test)]
@@ -236,10 +237,12 @@ mod tests {
 
     #[test]
     fn groups_are_in_the_partition_that_kafka_would_choose() {
-        // "my-group".hashCode() = -1345668834, "g".hashCode() = 103.
+        // By String.hashCode: 103, 0, -1906497762, 33309882, and the least there is.
         assert_eq!(partition_of("g", 50), 3);
         assert_eq!(partition_of("", 50), 0);
-        assert!((0..50).contains(&partition_of("my-group", 50)));
-        assert!((0..50).contains(&partition_of("ключ", 50)));
+        assert_eq!(partition_of("my-group", 50), 12);
+        assert_eq!(partition_of("ключ", 50), 32);
+        assert_eq!(partition_of("polygenelubricants", 50), 0);
+        assert_eq!(partition_of("polygenelubricants", 47), 0);
     }
 }

@@ -198,7 +198,7 @@ impl Broker {
         self.loaded.notify_all();
     }
 
-    async fn loaded(server: Rc<Server<Self>>) {
+    pub(crate) async fn loaded(server: Rc<Server<Self>>) {
         loop {
             let loaded = server.service().loaded.notified();
             if server.shard().borrow().loaded {

@@ -61,7 +61,7 @@ pub const ROWS: &[Row] = &[
         Kind::Choices(&["compact", "delete"]),
         7,
         "delete",
-        "what happens to old segments",
+        "delete: old segments go; compact: they stay, and are not compacted",
     ),
     row(
         "compression.type",
@@ -70,14 +70,8 @@ pub const ROWS: &[Row] = &[
         "producer",
         "batches are kept as the producer sent them",
     ),
-    row(
-        "delete.retention.ms",
-        LONG,
-        5,
-        "86400000",
-        "how long tombstones stay in a compacted topic",
-    ),
-    row("file.delete.delay.ms", LONG, 5, "60000", "how long removed segments stay on the disk"),
+    row("delete.retention.ms", LONG, 5, "86400000", "kept; the log is not compacted"),
+    row("file.delete.delay.ms", LONG, 5, "60000", "kept; removed segments leave the disk at once"),
     row(
         "flush.messages",
         Kind::Integer { min: 1, max: i64::MAX },
@@ -111,7 +105,7 @@ pub const ROWS: &[Row] = &[
         Kind::Integer { min: 1, max: i64::MAX },
         5,
         "9223372036854775807",
-        "a record is compacted after so long at the latest",
+        "kept; the log is not compacted",
     ),
     row(
         "max.message.bytes",
@@ -141,14 +135,8 @@ pub const ROWS: &[Row] = &[
         "CreateTime",
         "whose clock timestamps are from",
     ),
-    row(
-        "min.cleanable.dirty.ratio",
-        Kind::Fraction,
-        6,
-        "0.5",
-        "compact when this share of the log is dirty",
-    ),
-    row("min.compaction.lag.ms", LONG, 5, "0", "a record is not compacted before so long"),
+    row("min.cleanable.dirty.ratio", Kind::Fraction, 6, "0.5", "kept; the log is not compacted"),
+    row("min.compaction.lag.ms", LONG, 5, "0", "kept; the log is not compacted"),
     row(
         "min.insync.replicas",
         Kind::Integer { min: 1, max: i32::MAX as i64 },
@@ -156,7 +144,7 @@ pub const ROWS: &[Row] = &[
         "1",
         "there is one replica",
     ),
-    row("preallocate", Kind::Bool, 1, "false", "reserve a segment's room when it is made"),
+    row("preallocate", Kind::Bool, 1, "false", "kept; room is never reserved"),
     row(
         "retention.bytes",
         OR_NEVER,
@@ -264,16 +252,6 @@ pub struct TopicConfig {
     pub retention_bytes: Option<u64>,
     /// Age above which segments go; `None` for no limit.
     pub retention_ms: Option<i64>,
-    /// How long tombstones stay.
-    pub delete_retention_ms: i64,
-    /// Share of the log that must be dirty.
-    pub min_cleanable_dirty_ratio: f64,
-    /// Records younger than this are not compacted.
-    pub min_compaction_lag_ms: i64,
-    /// Records older than this are.
-    pub max_compaction_lag_ms: i64,
-    /// Reserve a segment's room when it is made.
-    pub preallocate: bool,
 }
 
 impl TopicConfig {
@@ -308,11 +286,6 @@ impl TopicConfig {
             index_interval_bytes: u32::try_from(integer("index.interval.bytes")).unwrap_or(4096),
             retention_bytes: limit("retention.bytes").map(i64::cast_unsigned),
             retention_ms: limit("retention.ms"),
-            delete_retention_ms: integer("delete.retention.ms"),
-            min_cleanable_dirty_ratio: text("min.cleanable.dirty.ratio").parse().unwrap_or(0.5),
-            min_compaction_lag_ms: integer("min.compaction.lag.ms"),
-            max_compaction_lag_ms: integer("max.compaction.lag.ms"),
-            preallocate: text("preallocate") == "true",
         }
     }
 }

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use sim::run::{Options, run_twice};
+use sim::run::{Options, Service, run_twice};
 
 /// How many seeds, unless `SIM_SEEDS` says otherwise when this is compiled.
 const SEEDS: u64 = 2_000;
@@ -106,14 +106,19 @@ fn the_second_half_of_the_seeds_holds() {
 
 /// Seeds that found a bug once. A change of the workload gives a seed another course; the bug
 /// itself has its own test then.
-const REGRESSIONS: &[u64] = &[
+const REGRESSIONS: &[(Service, u64)] = &[
     // A client that left during a command over several shards left its locks behind.
-    2,
+    (Service::Cache, 2),
+    // Two checkpoints of a partition wrote through one temporary file.
+    (Service::Broker, 13_965),
 ];
 
 #[test]
 fn seeds_that_found_a_bug_hold() {
-    for &seed in REGRESSIONS {
-        all_hold(seed..seed + 1);
+    for &(service, seed) in REGRESSIONS {
+        let options = Options { service, ..Options::default() };
+        if let Err(failure) = run_twice(seed, options) {
+            panic!("{failure}");
+        }
     }
 }

@@ -70,14 +70,21 @@ pub(super) async fn commit(
         topics.push(answer.with_partitions(partitions));
     }
     if !records.is_empty() {
+        for (place, _) in &staged {
+            let mut shard = server.shard().borrow_mut();
+            shard.coordinator.groups.stage(&group, place.clone(), now_ms);
+        }
         match coordinator::store(server, &group, records).await {
             Ok(()) => {
                 let mut shard = server.shard().borrow_mut();
                 for (place, committed) in staged {
-                    shard.coordinator.groups.committed(&group, place, committed);
+                    shard.coordinator.groups.committed(&group, place, committed, now_ms);
                 }
             }
             Err(code) => {
+                for (place, _) in &staged {
+                    server.shard().borrow_mut().coordinator.groups.unstage(&group, place);
+                }
                 let partitions = topics.iter_mut().flat_map(|topic| &mut topic.partitions);
                 for partition in partitions.filter(|partition| partition.error_code == 0) {
                     partition.error_code = code.number();

@@ -116,6 +116,7 @@ pub(super) async fn join(
         protocol_type: request.protocol_type.to_string(),
         protocols: protocols.map(|one| (one.name.to_string(), one.metadata.to_vec())).collect(),
         requires_known_id: version >= 4,
+        can_skip_assignment: version >= 9,
         unique,
     };
     match coordinator::join(server, join).await {
@@ -132,7 +133,7 @@ pub(super) async fn join(
                 .with_protocol_name(Some(text(joined.protocol)))
                 .with_leader(text(joined.leader))
                 .with_member_id(text(joined.member_id))
-                .with_skip_assignment(joined.skip_assignment && version >= 9)
+                .with_skip_assignment(joined.skip_assignment)
                 .with_members(members.collect())
         }
         Err((code, member_id)) => refused(code.number(), text(member_id)),

@@ -2,12 +2,14 @@
 //! start moves.
 //!
 //! Each is decided in one synchronous step and then performed on the files, so that appends go on
-//! meanwhile. Invariants: sidecars are written only after the log is durable up to where they speak of; files
+//! meanwhile. Invariants: one job at a time writes, in the order of the decisions; sidecars are written only after the log is durable up to where they speak of; files
 //! go only after nothing refers to them any more, but for sends that hold them open.
 
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use engine::error::Error;
+use engine::exec::sync::Turns;
 use engine::fs::Dir;
 use engine::shard::ShardCx;
 use logic::log::retention::{self, Limits};
@@ -25,6 +27,8 @@ const TEMPORARY: &str = "writing";
 /// Files to write, then files to remove.
 #[derive(Debug, Default)]
 pub(crate) struct FileJob {
+    /// One at a time and in order: they use one temporary file, and what is older must not replace what is newer.
+    turns: Rc<Turns>,
     dir: PathBuf,
     write: Vec<(String, Vec<u8>)>,
     remove: Vec<String>,
@@ -36,6 +40,7 @@ impl FileJob {
     /// # Errors
     /// A file could not be written; what is there can still be read.
     pub(crate) async fn run(self, cx: &ShardCx) -> Result<(), Error> {
+        let _turn = self.turns.turn().await;
         let dir = Dir::existing(cx, &self.dir)?;
         for (name, bytes) in &self.write {
             replace_file(cx, &dir, name, TEMPORARY, bytes).await?;
@@ -50,7 +55,7 @@ impl FileJob {
 
 impl Partition {
     fn job(&self) -> FileJob {
-        FileJob { dir: self.dir.clone(), ..FileJob::default() }
+        FileJob { turns: Rc::clone(&self.tidying), dir: self.dir.clone(), ..FileJob::default() }
     }
 
     /// The log's start, where it was moved into a segment.
@@ -85,11 +90,10 @@ impl Partition {
             job.write.push((file_name(segment.base, TIME_INDEX), segment.times_to_write()));
         }
         let snapshot = file_name(self.end, SNAPSHOT);
-        if !self.producers.is_empty() {
-            job.write.push((snapshot.clone(), self.producers.encode()));
-            job.remove.extend(self.snapshots.drain(..).filter(|name| *name != snapshot));
-            self.snapshots.push(snapshot);
-        }
+        // Also when none is known: it tells a start what it need not read.
+        job.write.push((snapshot.clone(), self.producers.encode()));
+        job.remove.extend(self.snapshots.drain(..).filter(|name| *name != snapshot));
+        self.snapshots.push(snapshot);
         job
     }
 

@@ -21,6 +21,7 @@ use std::rc::Rc;
 
 use engine::driver::Errno;
 use engine::error::Error;
+use engine::exec::sync::Turns;
 use engine::fs::{Dir, File};
 use engine::shard::ShardCx;
 use logic::log::Producers;
@@ -163,6 +164,8 @@ pub(crate) struct Partition {
     /// Names of the snapshots that are there.
     snapshots: Vec<String>,
     /// Where the last reads ended: the next ones begin there.
+    /// Whose turn it is to write and remove files beside the log.
+    tidying: Rc<Turns>,
     hints: read::Hints,
 }
 

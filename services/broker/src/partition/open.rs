@@ -155,6 +155,7 @@ impl Partition {
             watches: Vec::new(),
             since_checkpoint: 0,
             snapshots: Vec::new(),
+            tidying: Rc::default(),
             hints: super::read::Hints::default(),
         };
         partition.load_start(cx).await?;
@@ -229,8 +230,9 @@ impl Partition {
         segment.begun_ms = unix_ms(cx.now());
         self.load_indexes(cx, &mut segment).await?;
         let trusted = segment.offsets.last();
-        // Producers have to be replayed from their snapshot on, whatever the index says.
-        let replays = next.is_none_or(|next| next > replayed_from) && replayed_from < base;
+        // Producers have to be replayed from their snapshot on, and the index may speak of more than the snapshot: it is
+        // written first.
+        let replays = next.is_none_or(|next| next > replayed_from);
         let whole = next.is_some() && trusted.is_some() && !replays;
         if whole {
             segment.has_sidecars = true;
@@ -239,10 +241,9 @@ impl Partition {
             self.segments.push_back(segment);
             return Ok(true);
         }
-        let from = match trusted {
-            Some(entry) if !replays => (u64::from(entry.position), base + i64::from(entry.offset)),
-            _ => (0, base),
-        };
+        let known = replayed_from.saturating_sub(base).max(0);
+        let entry = segment.offsets.find(u32::try_from(known).unwrap_or(u32::MAX));
+        let from = (u64::from(entry.position), base + i64::from(entry.offset));
         let checked = self.check_segment(cx, &mut segment, from, replayed_from).await?;
         let (good, end) = match checked {
             // The index led to a place where no batch begins: it is of another life of this file.

@@ -8,6 +8,8 @@ impl Groups {
     pub fn join(&mut self, join: Join, token: Token, now_ms: i64, effects: &mut Vec<Effect>) {
         let member_id = join.member_id.clone();
         if let Err(refused) = self.try_join(join, token, now_ms, effects) {
+            let full = refused == Refused::GroupMaxSizeReached;
+            let member_id = if full { String::new() } else { member_id };
             effects.push(Effect::Joined(token, Err((refused, member_id))));
         }
     }
@@ -25,30 +27,76 @@ impl Groups {
         if !(self.config.session_min_ms..=self.config.session_max_ms).contains(&join.session_ms) {
             return Err(Refused::InvalidSessionTimeout);
         }
-        if !self.groups.contains_key(&join.group) {
-            if !join.member_id.is_empty() {
-                return Err(Refused::UnknownMemberId);
-            }
-            self.add_group(&join.group, now_ms)?;
+        let Some(known) = self.groups.get(&join.group) else {
+            return self.join_first(join, token, now_ms, effects);
+        };
+        if !self.has_room(known, &join) {
+            // The last of those that join again may find no room.
+            self.drop_pending(&join.group, &join.member_id);
+            self.remove_member(&join.group, &join.member_id, now_ms, effects);
+            return Err(Refused::GroupMaxSizeReached);
         }
-        let known = self.groups.get_mut(&join.group).ok_or(Refused::CoordinatorNotAvailable)?;
         if !known.fits(&join.protocol_type, &join.protocols) {
             return Err(Refused::InconsistentGroupProtocol);
         }
         if join.member_id.is_empty() {
             return self.join_new(join, token, now_ms, effects);
         }
-        if join.instance_id.is_none() && known.pending.remove(&join.member_id).is_some() {
+        if join.instance_id.is_none() && self.drop_pending(&join.group, &join.member_id) {
             return self.add_member(join, token, now_ms, effects);
         }
         self.join_again(join, token, now_ms, effects)
     }
 
-    pub(super) fn add_group(&mut self, group: &str, now_ms: i64) -> Result<&mut Group, Refused> {
-        if !self.groups.contains_key(group) && self.groups.len() >= self.config.groups_max {
+    /// Joins a group that is not there; it stays away if it would be refused.
+    fn join_first(
+        &mut self,
+        join: Join,
+        token: Token,
+        now_ms: i64,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Refused> {
+        if !join.member_id.is_empty() {
+            return Err(Refused::UnknownMemberId);
+        }
+        let group = Group::new(now_ms);
+        if !group.fits(&join.protocol_type, &join.protocols) {
+            return Err(Refused::InconsistentGroupProtocol);
+        }
+        if !self.has_room(&group, &join) {
+            return Err(Refused::GroupMaxSizeReached);
+        }
+        self.check_groups()?;
+        self.groups.insert(join.group.clone(), group);
+        self.join_new(join, token, now_ms, effects)
+    }
+
+    /// Whether one more group may be there.
+    pub(super) fn check_groups(&self) -> Result<(), Refused> {
+        if self.groups.len() >= self.config.groups_max {
             return Err(Refused::CoordinatorNotAvailable);
         }
-        Ok(self.groups.entry(group.to_owned()).or_insert_with(|| Group::new(now_ms)))
+        Ok(())
+    }
+
+    /// Whether there is room for who joins. In a rebalance those that have joined again count, since the others may
+    /// be gone.
+    fn has_room(&self, known: &Group, join: &Join) -> bool {
+        let member = known.members.get(&join.member_id);
+        let comes_back =
+            join.instance_id.as_ref().is_some_and(|one| known.instances.contains_key(one));
+        let max = self.config.members_max;
+        let has_place = match known.state {
+            State::Empty => max > 0,
+            State::PreparingRebalance => {
+                known.awaiting < max || member.is_some_and(|member| member.joining.is_some())
+            }
+            State::CompletingRebalance | State::Stable => {
+                known.members.len() < max || member.is_some()
+            }
+        };
+        let needs_id = join.member_id.is_empty() && join.requires_known_id;
+        comes_back || (has_place && (!needs_id || known.pending.len() < max))
     }
 
     fn join_new(
@@ -59,14 +107,6 @@ impl Groups {
         effects: &mut Vec<Effect>,
     ) -> Result<(), Refused> {
         let known = self.groups.get_mut(&join.group).ok_or(Refused::CoordinatorNotAvailable)?;
-        if known.members.len() + known.pending.len() >= self.config.members_max
-            && join
-                .instance_id
-                .as_ref()
-                .is_none_or(|instance| !known.instances.contains_key(instance))
-        {
-            return Err(Refused::GroupMaxSizeReached);
-        }
         let stem = join.instance_id.as_ref().unwrap_or(&join.client_id);
         join.member_id = format!("{stem}-{}", join.unique);
         match &join.instance_id {
@@ -75,9 +115,10 @@ impl Groups {
                 None => self.add_member(join, token, now_ms, effects),
             },
             None if join.requires_known_id => {
-                known.pending.insert(join.member_id.clone(), ());
+                let void_ms = now_ms.saturating_add(i64::from(join.session_ms));
+                let at_ms = known.pending.entry(join.member_id.clone()).or_default();
                 let timer = Timer::Pending { group: join.group, member: join.member_id.clone() };
-                self.set_timer(now_ms + i64::from(join.session_ms), timer);
+                self.deadlines.set(at_ms, void_ms, timer);
                 let refused = (Refused::MemberIdRequired, join.member_id);
                 effects.push(Effect::Joined(token, Err(refused)));
                 Ok(())
@@ -97,14 +138,8 @@ impl Groups {
         if let Some(initial) = &mut known.initial {
             initial.grew = true;
         }
-        if let Some(instance) = &join.instance_id {
-            known.instances.insert(instance.clone(), join.member_id.clone());
-        }
         if known.members.is_empty() {
             known.protocol_type.clone_from(&join.protocol_type);
-        }
-        if known.leader.is_empty() {
-            known.leader.clone_from(&join.member_id);
         }
         let rank = known.next_rank;
         known.next_rank += 1;
@@ -118,59 +153,13 @@ impl Groups {
             assignment: Vec::new(),
             joining: Some(token),
             syncing: None,
+            synced: false,
+            is_new: true,
             deadline_ms: 0,
-            has_timer: false,
+            session_at_ms: None,
             rank,
         };
-        known.members.insert(join.member_id.clone(), member);
-        self.heard(&join.group, &join.member_id, now_ms);
-        self.rebalance(&join.group, now_ms, effects);
-        Ok(())
-    }
-
-    /// A static member is back under a new id.
-    fn replace(
-        &mut self,
-        join: Join,
-        old: &str,
-        token: Token,
-        now_ms: i64,
-        effects: &mut Vec<Effect>,
-    ) -> Result<(), Refused> {
-        let known = self.groups.get_mut(&join.group).ok_or(Refused::CoordinatorNotAvailable)?;
-        let mut member = known.members.remove(old).ok_or(Refused::UnknownMemberId)?;
-        if let Some(parked) = member.joining.take() {
-            let refused = (Refused::FencedInstanceId, old.to_owned());
-            effects.push(Effect::Joined(parked, Err(refused)));
-        }
-        if let Some(parked) = member.syncing.take() {
-            effects.push(Effect::Synced(parked, Err(Refused::FencedInstanceId)));
-        }
-        let leads = known.leader == old;
-        if leads {
-            known.leader.clone_from(&join.member_id);
-        }
-        member.client_id = join.client_id;
-        member.client_host = join.client_host;
-        member.session_ms = join.session_ms;
-        member.rebalance_ms = join.rebalance_ms;
-        member.protocols = join.protocols;
-        member.has_timer = false;
-        if let Some(instance) = &join.instance_id {
-            known.instances.insert(instance.clone(), join.member_id.clone());
-        }
-        known.members.insert(join.member_id.clone(), member);
-        let unchanged = known.state == State::Stable && known.vote() == known.protocol;
-        if unchanged {
-            let mut joined = known.joined(&join.member_id);
-            joined.skip_assignment = leads;
-            effects.push(Effect::Joined(token, Ok(joined)));
-            self.heard(&join.group, &join.member_id, now_ms);
-            return Ok(());
-        }
-        if let Some(member) = known.members.get_mut(&join.member_id) {
-            member.joining = Some(token);
-        }
+        known.add(join.member_id.clone(), member);
         self.heard(&join.group, &join.member_id, now_ms);
         self.rebalance(&join.group, now_ms, effects);
         Ok(())
@@ -184,8 +173,7 @@ impl Groups {
         effects: &mut Vec<Effect>,
     ) -> Result<(), Refused> {
         let known = self.groups.get_mut(&join.group).ok_or(Refused::UnknownMemberId)?;
-        let generation = known.generation;
-        Self::check_member(known, &join.member_id, join.instance_id.as_deref(), generation)?;
+        Self::check_member(known, &join.member_id, join.instance_id.as_deref())?;
         let leads = known.leader == join.member_id;
         let member = known.members.get_mut(&join.member_id).ok_or(Refused::UnknownMemberId)?;
         let unchanged = member.protocols == join.protocols;
@@ -203,10 +191,10 @@ impl Groups {
             self.heard(&join.group, &join.member_id, now_ms);
             return Ok(());
         }
-        member.protocols = join.protocols;
         member.session_ms = join.session_ms;
         member.rebalance_ms = join.rebalance_ms;
-        if let Some(parked) = member.joining.replace(token) {
+        known.set_protocols(&join.member_id, join.protocols);
+        if let Some(parked) = known.park_join(&join.member_id, token) {
             let refused = (Refused::UnknownMemberId, join.member_id.clone());
             effects.push(Effect::Joined(parked, Err(refused)));
         }
@@ -217,63 +205,52 @@ impl Groups {
 
     /// Begins a rebalance unless there is one, and ends it if everybody has joined.
     pub(super) fn rebalance(&mut self, group: &str, now_ms: i64, effects: &mut Vec<Effect>) {
-        let round = self.next_round;
         let Some(known) = self.groups.get_mut(group) else { return };
         if known.state == State::PreparingRebalance {
             return self.try_complete(group, now_ms, effects);
         }
-        self.next_round += 1;
-        known.round = round;
+        self.deadlines.clear(&mut known.sync_at_ms, Timer::Sync { group: group.into() });
         let was_empty = known.state == State::Empty;
+        let was_assigned = known.state == State::Stable;
         for member in known.members.values_mut() {
+            if !was_assigned {
+                member.assignment.clear();
+            }
             if let Some(parked) = member.syncing.take() {
                 effects.push(Effect::Synced(parked, Err(Refused::RebalanceInProgress)));
             }
         }
         known.state = State::PreparingRebalance;
         let whole_ms = known.rebalance_ms();
-        let wait_ms = if was_empty {
-            let first_ms = self.config.initial_delay_ms.min(whole_ms);
-            known.initial = Some(Initial { left_ms: whole_ms - first_ms, grew: false });
-            first_ms
-        } else {
-            whole_ms
-        };
-        let timer = Timer::Rebalance { group: group.into(), round };
-        self.set_timer(now_ms.saturating_add(wait_ms), timer);
-        if was_empty && wait_ms > 0 {
-            return;
-        }
-        if let Some(known) = self.groups.get_mut(group) {
-            known.initial = None;
+        let first_ms = self.config.initial_delay_ms;
+        let waits = was_empty && first_ms > 0;
+        known.initial = waits
+            .then(|| Initial { left_ms: whole_ms.saturating_sub(first_ms).max(0), grew: false });
+        let wait_ms = if waits { first_ms } else { whole_ms };
+        let timer = Timer::Rebalance { group: group.into() };
+        self.deadlines.set(&mut known.rebalance_at_ms, now_ms.saturating_add(wait_ms), timer);
+        if was_empty && !waits {
+            // Ids that were given out are not waited for either.
+            return self.complete(group, now_ms, effects);
         }
         self.try_complete(group, now_ms, effects);
     }
 
     /// Ends the rebalance if everybody has joined.
     pub(super) fn try_complete(&mut self, group: &str, now_ms: i64, effects: &mut Vec<Effect>) {
-        let Some(known) = self.groups.get(group) else { return };
-        let all = known.members.values().all(|member| member.joining.is_some());
-        if known.state == State::PreparingRebalance
-            && known.initial.is_none()
-            && all
-            && known.pending.is_empty()
-        {
+        let ready = self.groups.get(group).is_some_and(|known| {
+            known.state == State::PreparingRebalance
+                && known.initial.is_none()
+                && known.all_joined()
+        });
+        if ready {
             self.complete(group, now_ms, effects);
         }
     }
 
-    pub(super) fn rebalance_over(
-        &mut self,
-        group: &str,
-        round: u64,
-        now_ms: i64,
-        effects: &mut Vec<Effect>,
-    ) {
+    pub(super) fn rebalance_over(&mut self, group: &str, now_ms: i64, effects: &mut Vec<Effect>) {
         let Some(known) = self.groups.get_mut(group) else { return };
-        if known.state != State::PreparingRebalance || known.round != round {
-            return;
-        }
+        known.rebalance_at_ms = None;
         if let Some(initial) = &mut known.initial
             && initial.grew
             && initial.left_ms > 0
@@ -281,8 +258,9 @@ impl Groups {
             initial.grew = false;
             let wait_ms = self.config.initial_delay_ms.min(initial.left_ms);
             initial.left_ms -= wait_ms;
-            let timer = Timer::Rebalance { group: group.into(), round };
-            return self.set_timer(now_ms.saturating_add(wait_ms), timer);
+            let timer = Timer::Rebalance { group: group.into() };
+            let at_ms = now_ms.saturating_add(wait_ms);
+            return self.deadlines.set(&mut known.rebalance_at_ms, at_ms, timer);
         }
         known.initial = None;
         self.complete(group, now_ms, effects);
@@ -290,29 +268,23 @@ impl Groups {
 
     /// Ends the rebalance: a new generation of those who joined.
     fn complete(&mut self, group: &str, now_ms: i64, effects: &mut Vec<Effect>) {
-        let Some(known) = self.groups.get_mut(group) else { return };
-        let absent = |member: &Member| member.joining.is_none();
         // Static members keep their place until their session is over.
-        let gone: Vec<String> = known
-            .members
-            .iter()
-            .filter(|(_, member)| absent(member) && member.instance_id.is_none())
-            .map(|(id, _)| id.clone())
-            .collect();
-        for id in gone {
-            known.members.remove(&id);
-        }
-        let joined = known.members.iter().filter(|(_, member)| !absent(member));
-        let leader = joined.min_by_key(|(_, member)| member.rank).map(|(id, _)| id.clone());
-        let leads = known.members.get(&known.leader).is_some_and(|member| !absent(member));
-        match leader {
-            Some(leader) if !leads => known.leader = leader,
+        self.discard_where(group, effects, |member| {
+            member.joining.is_none() && member.instance_id.is_none()
+        });
+        let Some(known) = self.groups.get_mut(group) else { return };
+        let timer = || Timer::Rebalance { group: group.into() };
+        self.deadlines.clear(&mut known.rebalance_at_ms, timer());
+        let joined = known.members.iter().filter(|(_, member)| member.joining.is_some());
+        let first = joined.min_by_key(|(_, member)| member.rank).map(|(id, _)| id.clone());
+        let leader = known.members.get(&known.leader);
+        let leads = leader.is_some_and(|member| member.joining.is_some());
+        match first {
+            Some(first) if !leads => known.leader = first,
             None if !known.members.is_empty() => {
                 // Only static members that are away: wait for them once more.
-                let round = known.round;
-                let wait_ms = known.rebalance_ms().max(1);
-                let timer = Timer::Rebalance { group: group.into(), round };
-                return self.set_timer(now_ms.saturating_add(wait_ms), timer);
+                let at_ms = now_ms.saturating_add(known.rebalance_ms().max(1));
+                return self.deadlines.set(&mut known.rebalance_at_ms, at_ms, timer());
             }
             _ => {}
         }
@@ -320,26 +292,70 @@ impl Groups {
         if known.members.is_empty() {
             known.state = State::Empty;
             known.protocol.clear();
-            known.leader.clear();
             known.empty_since_ms = now_ms;
             effects.push(Effect::Changed(group.to_owned()));
             return self.watch_offsets(group, now_ms);
         }
         known.protocol = known.vote();
         known.state = State::CompletingRebalance;
-        let mut answers = Vec::new();
-        for (id, member) in &mut known.members {
-            answers.extend(member.joining.take().map(|token| (token, id.clone())));
+        let wait_ms = known.rebalance_ms();
+        let timer = Timer::Sync { group: group.into() };
+        self.deadlines.set(&mut known.sync_at_ms, now_ms.saturating_add(wait_ms), timer);
+        self.tell_joined(group, now_ms, effects);
+    }
+
+    /// Tells everybody who joined of the new generation.
+    fn tell_joined(&mut self, group: &str, now_ms: i64, effects: &mut Vec<Effect>) {
+        let Some(known) = self.groups.get_mut(group) else { return };
+        let ids: Vec<String> = known.members.keys().cloned().collect();
+        for id in &ids {
+            if let Some(token) = known.unpark_join(id) {
+                effects.push(Effect::Joined(token, Ok(known.joined(id))));
+            }
+            if let Some(member) = known.members.get_mut(id) {
+                (member.synced, member.is_new) = (false, false);
+            }
         }
-        for (token, id) in &answers {
-            effects.push(Effect::Joined(*token, Ok(known.joined(id))));
+        for id in &ids {
+            self.heard(group, id, now_ms);
         }
-        let (generation, wait_ms) = (known.generation, known.rebalance_ms());
-        for (_, id) in answers {
-            self.heard(group, &id, now_ms);
+    }
+
+    /// Takes members out without a rebalance, those that wait for an answer with one.
+    pub(super) fn discard_where(
+        &mut self,
+        group: &str,
+        effects: &mut Vec<Effect>,
+        gone: impl Fn(&Member) -> bool,
+    ) {
+        let Some(known) = self.groups.get(group) else { return };
+        let mut ids: Vec<(u64, String)> = known
+            .members
+            .iter()
+            .filter(|(_, member)| gone(member))
+            .map(|(id, member)| (member.rank, id.clone()))
+            .collect();
+        // Whoever follows as the leader goes last, so that few have to be looked for.
+        ids.sort_unstable_by(|one, other| other.cmp(one));
+        for (_, id) in ids {
+            self.discard(group, &id, effects);
         }
-        let timer = Timer::Sync { group: group.into(), generation };
-        self.set_timer(now_ms.saturating_add(wait_ms), timer);
+    }
+
+    /// Takes a member out without a rebalance; whether there was one.
+    fn discard(&mut self, group: &str, member_id: &str, effects: &mut Vec<Effect>) -> bool {
+        let Some(known) = self.groups.get_mut(group) else { return false };
+        let Some(mut member) = known.take(member_id) else { return false };
+        let timer = Timer::Session { group: group.into(), member: member_id.into() };
+        self.deadlines.clear(&mut member.session_at_ms, timer);
+        if let Some(parked) = member.joining {
+            let refused = (Refused::UnknownMemberId, String::new());
+            effects.push(Effect::Joined(parked, Err(refused)));
+        }
+        if let Some(parked) = member.syncing {
+            effects.push(Effect::Synced(parked, Err(Refused::UnknownMemberId)));
+        }
+        true
     }
 
     /// A member is gone.
@@ -350,26 +366,8 @@ impl Groups {
         now_ms: i64,
         effects: &mut Vec<Effect>,
     ) {
-        let Some(known) = self.groups.get_mut(group) else { return };
-        let Some(mut member) = known.members.remove(member_id) else { return };
-        if let Some(parked) = member.joining.take() {
-            let refused = (Refused::UnknownMemberId, member_id.to_owned());
-            effects.push(Effect::Joined(parked, Err(refused)));
-        }
-        if let Some(parked) = member.syncing.take() {
-            effects.push(Effect::Synced(parked, Err(Refused::UnknownMemberId)));
-        }
-        if let Some(instance) = &member.instance_id {
-            known.instances.remove(instance);
-        }
-        if known.leader == member_id {
-            let next = known.members.iter().min_by_key(|(_, member)| member.rank);
-            known.leader = next.map_or_else(String::new, |(id, _)| id.clone());
-        }
-        match known.state {
-            State::Empty => {}
-            State::PreparingRebalance => self.try_complete(group, now_ms, effects),
-            State::CompletingRebalance | State::Stable => self.rebalance(group, now_ms, effects),
+        if self.discard(group, member_id, effects) {
+            self.rebalance(group, now_ms, effects);
         }
     }
 }

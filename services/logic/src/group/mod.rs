@@ -8,9 +8,14 @@
 //! Members join and wait until all have; then the leader assigns and every member gets its part. Rules are those of
 //! Kafka's GroupCoordinator. A request that has to wait is *parked* under a token of the caller's and answered by
 //! an [`Effect`] later. Invariants: no clock; a parked token is answered once; a generation
-//! has one assignment; work per call does not depend on the number of groups. Next: `join` for membership,
-//! `sync` for assignments, `offsets` for what is committed, `state` for one group.
+//! has one assignment; work per call does not depend on the number of groups. Source: Kafka's GroupMetadataManager,
+//! ClassicGroup and OffsetMetadataManager (3.9, 4.0); KIP-62, 134, 211, 345, 394, 814. Next: `join` for membership,
+//! `instance` for static members that come back, `sync` for assignments, `offsets` and `expiry` for what is
+//! committed, `state` for one group, `deadlines` for what is due.
 
+mod deadlines;
+mod expiry;
+mod instance;
 mod join;
 mod offsets;
 mod state;
@@ -19,8 +24,10 @@ mod sync;
 #[expect(clippy::indexing_slicing, reason = "a test that panics has failed")]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
+use deadlines::{Deadlines, Timer};
+pub use instance::Replaced;
 pub use offsets::{Commit, Committed, TopicPartition};
 pub use state::{Group, Member, State};
 pub use sync::{Snapshot, StoredMember, Sync, SyncStep};
@@ -42,18 +49,25 @@ pub struct Config {
     pub metadata_max_bytes: usize,
     /// offsets.retention.minutes, in milliseconds.
     pub offsets_retention_ms: i64,
+    /// offsets.retention.check.interval.ms
+    pub offsets_check_ms: i64,
 }
+
+/// How long a member that does not know its id yet waits for a rebalance; it cannot be heard meanwhile, and may be
+/// gone.
+const NEW_MEMBER_JOIN_MS: i64 = 5 * 60 * 1000;
 
 impl Default for Config {
     fn default() -> Self {
         Self {
             session_min_ms: 6_000,
             session_max_ms: 1_800_000,
-            initial_delay_ms: 0,
+            initial_delay_ms: 3_000,
             members_max: 10_000,
             groups_max: 100_000,
             metadata_max_bytes: 4096,
             offsets_retention_ms: 7 * 24 * 60 * 60 * 1000,
+            offsets_check_ms: 600_000,
         }
     }
 }
@@ -125,6 +139,8 @@ pub struct Join {
     pub protocols: Vec<(String, Vec<u8>)>,
     /// A new member has to come again with the id it is given (KIP-394).
     pub requires_known_id: bool,
+    /// A leader understands that it need not assign (KIP-814).
+    pub can_skip_assignment: bool,
     /// Part of a new member's id; unique.
     pub unique: String,
 }
@@ -168,25 +184,14 @@ pub enum Effect {
     Synced(Token, Result<Assigned, Refused>),
     /// The group became empty in a new generation: worth a record.
     Changed(String),
-    /// A committed offset is too old: store that it is gone, then [`Groups::deleted`].
+    /// A static member is back under another id: store the group with its members' assignments, then
+    /// [`Groups::replaced`].
+    Replaced(String, Replaced),
+    /// A committed offset is too old: if [`Groups::expires`] still says so, store that it is gone, then
+    /// [`Groups::deleted`].
     OffsetExpired(String, TopicPartition),
-    /// So is the group: store that it is gone, then [`Groups::remove`].
+    /// So is the group: if [`Groups::is_unused`] still says so, store that it is gone, then [`Groups::remove`].
     GroupExpired(String),
-}
-
-/// What happens at a time.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Timer {
-    /// The member may have been silent for too long.
-    Session { group: String, member: String },
-    /// Whoever has not joined this rebalance is out.
-    Rebalance { group: String, round: u64 },
-    /// Whoever has not synced this generation is out.
-    Sync { group: String, generation: i32 },
-    /// An id that was given out was not used.
-    Pending { group: String, member: String },
-    /// Offsets of an empty group may be too old.
-    Offsets { group: String },
 }
 
 /// The groups of one shard.
@@ -194,15 +199,14 @@ enum Timer {
 pub struct Groups {
     config: Config,
     groups: BTreeMap<String, Group>,
-    timers: BTreeSet<(i64, Timer)>,
-    next_round: u64,
+    deadlines: Deadlines,
 }
 
 impl Groups {
     /// No groups yet.
     #[must_use]
     pub const fn new(config: Config) -> Self {
-        Self { config, groups: BTreeMap::new(), timers: BTreeSet::new(), next_round: 0 }
+        Self { config, groups: BTreeMap::new(), deadlines: Deadlines::new() }
     }
 
     /// A group.
@@ -219,85 +223,106 @@ impl Groups {
     /// When [`Groups::tick`] has something to do.
     #[must_use]
     pub fn next_deadline_ms(&self) -> Option<i64> {
-        self.timers.first().map(|(at, _)| *at)
+        self.deadlines.next_ms()
     }
 
-    /// Does what is due, at most `budget` things; whether that was all.
+    /// Does what is due: at most `budget` things, and no more once they led to as many effects. Whether that was
+    /// all.
     pub fn tick(&mut self, now_ms: i64, budget: usize, effects: &mut Vec<Effect>) -> bool {
+        let enough = effects.len().saturating_add(budget);
         for _ in 0..budget {
-            match self.timers.first() {
-                Some((at, _)) if *at <= now_ms => {}
-                _ => return true,
+            if effects.len() >= enough {
+                break;
             }
-            if let Some((_, timer)) = self.timers.pop_first() {
-                self.fire(timer, now_ms, effects);
-            }
+            let Some(timer) = self.deadlines.pop(now_ms) else { return true };
+            self.fire(timer, now_ms, effects);
         }
-        false
+        self.deadlines.next_ms().is_none_or(|at_ms| at_ms > now_ms)
     }
 
     fn fire(&mut self, timer: Timer, now_ms: i64, effects: &mut Vec<Effect>) {
         match timer {
             Timer::Session { group, member } => self.session_over(&group, &member, now_ms, effects),
-            Timer::Rebalance { group, round } => {
-                self.rebalance_over(&group, round, now_ms, effects)
-            }
-            Timer::Sync { group, generation } => {
-                self.sync_over(&group, generation, now_ms, effects)
-            }
+            Timer::Rebalance { group } => self.rebalance_over(&group, now_ms, effects),
+            Timer::Sync { group } => self.sync_over(&group, now_ms, effects),
             Timer::Pending { group, member } => {
-                if let Some(known) = self.groups.get_mut(&group)
-                    && known.pending.remove(&member).is_some()
-                {
+                if let Some(known) = self.groups.get_mut(&group) {
+                    known.pending.remove(&member);
                     self.try_complete(&group, now_ms, effects);
+                    self.drop_if_blank(&group);
                 }
             }
             Timer::Offsets { group } => self.expire_offsets(&group, now_ms, effects),
         }
     }
 
-    fn set_timer(&mut self, at_ms: i64, timer: Timer) {
-        self.timers.insert((at_ms, timer));
+    /// Forgets a group that there was no need to know.
+    fn drop_if_blank(&mut self, group: &str) {
+        if self.groups.get(group).is_some_and(Group::is_blank) {
+            self.drop_group(group);
+        }
+    }
+
+    /// Forgets a group without members.
+    fn drop_group(&mut self, group: &str) {
+        let Some(mut known) = self.groups.remove(group) else { return };
+        let name = || group.to_owned();
+        self.deadlines.clear(&mut known.offsets_at_ms, Timer::Offsets { group: name() });
+        for (member, mut at_ms) in known.pending {
+            self.deadlines.clear(&mut at_ms, Timer::Pending { group: name(), member });
+        }
+    }
+
+    /// Takes back an id that was given out; whether it was.
+    fn drop_pending(&mut self, group: &str, member: &str) -> bool {
+        let Some(known) = self.groups.get_mut(group) else { return false };
+        let Some(mut at_ms) = known.pending.remove(member) else { return false };
+        let timer = Timer::Pending { group: group.into(), member: member.into() };
+        self.deadlines.clear(&mut at_ms, timer);
+        true
     }
 
     /// The member was heard: it is gone when nothing comes for its session time-out.
     fn heard(&mut self, group: &str, member: &str, now_ms: i64) {
         let Some(known) = self.groups.get_mut(group) else { return };
         let Some(one) = known.members.get_mut(member) else { return };
-        one.deadline_ms = now_ms.saturating_add(i64::from(one.session_ms));
-        // One timer each; when it fires early it is set anew.
-        if !std::mem::replace(&mut one.has_timer, true) {
-            let at = one.deadline_ms;
+        let wait_ms = if one.is_new { NEW_MEMBER_JOIN_MS } else { i64::from(one.session_ms) };
+        one.deadline_ms = now_ms.saturating_add(wait_ms);
+        // A timer that fires early is set anew, so that most signs of life do not touch it.
+        if one.session_at_ms.is_none_or(|at_ms| at_ms > one.deadline_ms) {
             let timer = Timer::Session { group: group.into(), member: member.into() };
-            self.set_timer(at, timer);
+            self.deadlines.set(&mut one.session_at_ms, one.deadline_ms, timer);
         }
     }
 
     fn session_over(&mut self, group: &str, member: &str, now_ms: i64, effects: &mut Vec<Effect>) {
         let Some(known) = self.groups.get_mut(group) else { return };
         let Some(one) = known.members.get_mut(member) else { return };
-        one.has_timer = false;
-        if one.joining.is_some() || one.syncing.is_some() {
-            // It waits for us.
-            self.heard(group, member, now_ms);
-            return;
-        }
+        one.session_at_ms = None;
         if one.deadline_ms > now_ms {
-            let at = one.deadline_ms;
-            one.has_timer = true;
             let timer = Timer::Session { group: group.into(), member: member.into() };
-            return self.set_timer(at, timer);
+            return self.deadlines.set(&mut one.session_at_ms, one.deadline_ms, timer);
+        }
+        if !one.is_new && (one.joining.is_some() || one.syncing.is_some()) {
+            // It waits for us.
+            return self.heard(group, member, now_ms);
         }
         self.remove_member(group, member, now_ms, effects);
     }
 
-    /// Whether the request's member is one of the group and generation. A negative `generation` asks for
-    /// neither.
+    /// The group that a member's request is about.
+    fn known(&self, group: &str) -> Result<&Group, Refused> {
+        if group.is_empty() {
+            return Err(Refused::InvalidGroupId);
+        }
+        self.groups.get(group).ok_or(Refused::UnknownMemberId)
+    }
+
+    /// Whether the request's member is one of the group.
     fn check_member(
         known: &Group,
         member_id: &str,
         instance_id: Option<&str>,
-        generation: i32,
     ) -> Result<(), Refused> {
         if let Some(instance) = instance_id {
             match known.instances.get(instance) {
@@ -309,6 +334,10 @@ impl Groups {
         if !known.members.contains_key(member_id) {
             return Err(Refused::UnknownMemberId);
         }
+        Ok(())
+    }
+
+    const fn check_generation(known: &Group, generation: i32) -> Result<(), Refused> {
         if generation != known.generation {
             return Err(Refused::IllegalGeneration);
         }
@@ -327,8 +356,9 @@ impl Groups {
         generation: i32,
         now_ms: i64,
     ) -> Result<(), Refused> {
-        let known = self.groups.get(group).ok_or(Refused::UnknownMemberId)?;
-        Self::check_member(known, member_id, instance_id, generation)?;
+        let known = self.known(group)?;
+        Self::check_member(known, member_id, instance_id)?;
+        Self::check_generation(known, generation)?;
         let state = known.state;
         self.heard(group, member_id, now_ms);
         match state {
@@ -350,24 +380,23 @@ impl Groups {
         now_ms: i64,
         effects: &mut Vec<Effect>,
     ) -> Result<(), Refused> {
-        let known = self.groups.get_mut(group).ok_or(Refused::UnknownMemberId)?;
+        let known = self.known(group)?;
         let id = match instance_id {
-            Some(instance) => {
-                let id = known.instances.get(instance).ok_or(Refused::UnknownMemberId)?;
-                if !member_id.is_empty() && id != member_id {
-                    return Err(Refused::FencedInstanceId);
-                }
-                id.clone()
+            // An operator knows the instance only.
+            Some(instance) if member_id.is_empty() => {
+                known.instances.get(instance).ok_or(Refused::UnknownMemberId)?.clone()
             }
-            None => member_id.to_owned(),
+            _ if known.pending.contains_key(member_id) => {
+                self.drop_pending(group, member_id);
+                self.try_complete(group, now_ms, effects);
+                self.drop_if_blank(group);
+                return Ok(());
+            }
+            _ => {
+                Self::check_member(known, member_id, instance_id)?;
+                member_id.to_owned()
+            }
         };
-        if known.pending.remove(&id).is_some() {
-            self.try_complete(group, now_ms, effects);
-            return Ok(());
-        }
-        if !known.members.contains_key(&id) {
-            return Err(Refused::UnknownMemberId);
-        }
         self.remove_member(group, &id, now_ms, effects);
         Ok(())
     }

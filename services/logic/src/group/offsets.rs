@@ -1,9 +1,10 @@
 //! Offsets that groups have committed.
 //!
-//! A commit is checked here, stored by the caller, and then applied; likewise what is deleted. Next: `sync`
-//! for who may commit.
+//! A commit is checked here and staged, stored by the caller, and then applied; likewise what is deleted. Invariant:
+//! what is staged is neither too old nor left over when its group is deleted, since the record of it may come before
+//! the tombstones. Next: `expiry` for what is too old.
 
-use super::{Effect, Group, Groups, Refused, State, Timer};
+use super::{Group, Groups, Refused, State};
 
 /// A partition of a topic.
 pub type TopicPartition = (String, i32);
@@ -40,19 +41,18 @@ impl Groups {
     /// # Errors
     /// It is none of the generation, or has to join again.
     pub fn may_commit(&mut self, commit: &Commit<'_>, now_ms: i64) -> Result<(), Refused> {
-        if commit.group.is_empty() {
-            return Err(Refused::InvalidGroupId);
-        }
+        // The group's name may be empty here, as it always might.
         let Some(known) = self.groups.get(commit.group) else {
             if commit.generation >= 0 {
                 return Err(Refused::IllegalGeneration);
             }
-            return self.add_group(commit.group, now_ms).map(drop);
+            return self.check_groups();
         };
         if commit.generation < 0 && known.state == State::Empty {
             return Ok(());
         }
-        Self::check_member(known, commit.member_id, commit.instance_id, commit.generation)?;
+        Self::check_member(known, commit.member_id, commit.instance_id)?;
+        Self::check_generation(known, commit.generation)?;
         let state = known.state;
         self.heard(commit.group, commit.member_id, now_ms);
         match state {
@@ -73,19 +73,40 @@ impl Groups {
         Ok(())
     }
 
-    /// What was committed is stored.
-    pub fn committed(&mut self, group: &str, partition: TopicPartition, committed: Committed) {
-        let now_ms = committed.committed_ms;
-        if let Ok(known) = self.add_group(group, now_ms) {
-            known.offsets.insert(partition, committed);
-        }
+    /// A commit that [`Groups::may_commit`] allowed goes to be stored; [`Groups::committed`] or
+    /// [`Groups::unstage`] follows.
+    pub fn stage(&mut self, group: &str, partition: TopicPartition, now_ms: i64) {
+        let known = self.groups.entry(group.to_owned()).or_insert_with(|| Group::new(now_ms));
+        *known.staged.entry(partition).or_default() += 1;
+    }
+
+    /// What was committed is stored, or was found at a start.
+    pub fn committed(
+        &mut self,
+        group: &str,
+        partition: TopicPartition,
+        committed: Committed,
+        now_ms: i64,
+    ) {
+        let known = self.groups.entry(group.to_owned()).or_insert_with(|| Group::new(now_ms));
+        known.unstage(&partition);
+        known.offsets.insert(partition, committed);
         self.watch_offsets(group, now_ms);
+    }
+
+    /// A staged commit could not be stored.
+    pub fn unstage(&mut self, group: &str, partition: &TopicPartition) {
+        if let Some(known) = self.groups.get_mut(group) {
+            known.unstage(partition);
+            self.drop_if_blank(group);
+        }
     }
 
     /// What was committed for a partition is deleted.
     pub fn deleted(&mut self, group: &str, partition: &TopicPartition) {
         if let Some(known) = self.groups.get_mut(group) {
             known.offsets.remove(partition);
+            self.drop_if_blank(group);
         }
     }
 
@@ -95,16 +116,20 @@ impl Groups {
     /// There is no such group, or it has members.
     pub fn may_delete(&self, group: &str) -> Result<Vec<TopicPartition>, Refused> {
         let known = self.groups.get(group).ok_or(Refused::GroupIdNotFound)?;
-        if known.state != State::Empty || !known.pending.is_empty() {
+        if known.state != State::Empty {
             return Err(Refused::NonEmptyGroup);
         }
-        Ok(known.offsets.keys().cloned().collect())
+        let staged = known.staged.keys().filter(|one| !known.offsets.contains_key(*one));
+        Ok(known.offsets.keys().chain(staged).cloned().collect())
     }
 
-    /// A group's end is stored.
+    /// A group's end and that of its offsets are stored. Members that have come meanwhile stay: the record of their
+    /// generation follows.
     pub fn remove(&mut self, group: &str) {
-        if self.groups.get(group).is_some_and(|known| known.state == State::Empty) {
-            self.groups.remove(group);
+        let Some(known) = self.groups.get_mut(group) else { return };
+        known.offsets.clear();
+        if known.state == State::Empty {
+            self.drop_group(group);
         }
     }
 
@@ -121,47 +146,18 @@ impl Groups {
             _ => Ok(()),
         }
     }
-
-    /// Sees to it that offsets of an empty group are looked at when they may be too old.
-    pub(super) fn watch_offsets(&mut self, group: &str, now_ms: i64) {
-        let at = now_ms.saturating_add(self.config.offsets_retention_ms);
-        if let Some(known) = self.groups.get_mut(group)
-            && known.state == State::Empty
-            && !std::mem::replace(&mut known.watched, true)
-        {
-            self.set_timer(at, Timer::Offsets { group: group.to_owned() });
-        }
-    }
-
-    pub(super) fn expire_offsets(&mut self, group: &str, now_ms: i64, effects: &mut Vec<Effect>) {
-        let retention_ms = self.config.offsets_retention_ms;
-        let Some(known) = self.groups.get_mut(group) else { return };
-        known.watched = false;
-        if known.state != State::Empty {
-            return;
-        }
-        let had_members = !known.protocol_type.is_empty();
-        let since = known.empty_since_ms;
-        let old = |committed: &Committed| {
-            let from = if had_members {
-                since.max(committed.committed_ms)
-            } else {
-                committed.committed_ms
-            };
-            now_ms.saturating_sub(from) >= retention_ms
-        };
-        for (partition, _) in known.offsets.iter().filter(|(_, committed)| old(committed)) {
-            effects.push(Effect::OffsetExpired(group.to_owned(), partition.clone()));
-        }
-        if known.offsets.values().all(old) {
-            effects.push(Effect::GroupExpired(group.to_owned()));
-        } else {
-            self.watch_offsets(group, now_ms);
-        }
-    }
 }
 
 impl Group {
+    fn unstage(&mut self, partition: &TopicPartition) {
+        if let Some(count) = self.staged.get_mut(partition) {
+            *count -= 1;
+            if *count == 0 {
+                self.staged.remove(partition);
+            }
+        }
+    }
+
     /// Whether a member of a consumer group consumes a topic, by its metadata (ConsumerProtocolSubscription:
     /// version, then topics).
     fn is_subscribed(&self, topic: &str) -> bool {
@@ -172,7 +168,8 @@ impl Group {
     }
 }
 
-fn topics_of(metadata: &[u8]) -> Option<Vec<&str>> {
+/// The topics of a ConsumerProtocolSubscription; none if it is something else.
+pub(super) fn topics_of(metadata: &[u8]) -> Option<Vec<&str>> {
     let rest = metadata.get(2..)?;
     let (count, mut rest) = rest.split_first_chunk::<4>()?;
     let mut topics = Vec::new();

@@ -1,6 +1,10 @@
 //! One group and its members.
+//!
+//! Invariants: who waits to join and which protocols all members know is counted as members come, change and go, so
+//! members are added, taken and changed through the functions here only; joining costs nothing in proportion to
+//! their number.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::offsets::{Committed, TopicPartition};
 use super::{Joined, Token};
@@ -50,13 +54,22 @@ pub struct Member {
     pub assignment: Vec<u8>,
     pub(super) joining: Option<Token>,
     pub(super) syncing: Option<Token>,
+    /// It has asked for its assignment of this generation.
+    pub(super) synced: bool,
+    /// It does not know its id yet, so that it cannot be heard.
+    pub(super) is_new: bool,
     pub(super) deadline_ms: i64,
-    pub(super) has_timer: bool,
+    /// When that is looked at; perhaps earlier.
+    pub(super) session_at_ms: Option<i64>,
     /// Order of joining.
     pub(super) rank: u64,
 }
 
 impl Member {
+    fn protocol_names(&self) -> BTreeSet<&str> {
+        self.protocols.iter().map(|(name, _)| name.as_str()).collect()
+    }
+
     /// Its metadata for a way to assign.
     #[must_use]
     pub fn metadata(&self, protocol: &str) -> &[u8] {
@@ -82,19 +95,37 @@ pub struct Group {
     pub members: BTreeMap<String, Member>,
     /// Static members by instance.
     pub(super) instances: BTreeMap<String, String>,
-    /// Ids that were given out and not used yet.
-    pub(super) pending: BTreeMap<String, ()>,
+    /// Ids that were given out and not used yet, and when they are void.
+    pub(super) pending: BTreeMap<String, Option<i64>>,
     /// What was committed.
     pub offsets: BTreeMap<TopicPartition, Committed>,
+    /// Commits that are being stored.
+    pub(super) staged: BTreeMap<TopicPartition, u32>,
     /// Since when it has no members.
     pub(super) empty_since_ms: i64,
-    /// The rebalance that timers refer to.
-    pub(super) round: u64,
+    /// Members whose join is parked.
+    pub(super) awaiting: usize,
+    /// How many members know each protocol.
+    protocols_known: BTreeMap<String, usize>,
+    pub(super) rebalance_at_ms: Option<i64>,
+    pub(super) sync_at_ms: Option<i64>,
+    pub(super) offsets_at_ms: Option<i64>,
+    /// How far the offsets have been looked at, and when the first of those is too old.
+    pub(super) looked: Looked,
     /// While an empty group waits for more members: the time left, and whether one came.
     pub(super) initial: Option<Initial>,
     pub(super) next_rank: u64,
-    /// A timer looks after its offsets.
-    pub(super) watched: bool,
+}
+
+/// A pass over the offsets of a group.
+#[derive(Clone, Debug)]
+pub(super) struct Looked {
+    pub(super) upto: Option<TopicPartition>,
+    pub(super) next_ms: i64,
+}
+
+impl Looked {
+    pub(super) const NOTHING: Self = Self { upto: None, next_ms: i64::MAX };
 }
 
 /// An empty group that waits for more members.
@@ -116,11 +147,16 @@ impl Group {
             instances: BTreeMap::new(),
             pending: BTreeMap::new(),
             offsets: BTreeMap::new(),
+            staged: BTreeMap::new(),
             empty_since_ms: now_ms,
-            round: 0,
+            awaiting: 0,
+            protocols_known: BTreeMap::new(),
+            rebalance_at_ms: None,
+            sync_at_ms: None,
+            offsets_at_ms: None,
+            looked: Looked::NOTHING,
             initial: None,
             next_rank: 0,
-            watched: false,
         }
     }
 
@@ -137,8 +173,95 @@ impl Group {
     }
 
     fn is_known_to_all(&self, protocol: &str) -> bool {
-        let knows = |member: &Member| member.protocols.iter().any(|(name, _)| name == protocol);
-        self.members.values().all(knows)
+        self.protocols_known.get(protocol).copied().unwrap_or(0) == self.members.len()
+    }
+
+    fn count_protocols(&mut self, member: &Member) {
+        for name in member.protocol_names() {
+            *self.protocols_known.entry(name.to_owned()).or_default() += 1;
+        }
+    }
+
+    fn discount_protocols(&mut self, member: &Member) {
+        for name in member.protocol_names() {
+            if let Some(count) = self.protocols_known.get_mut(name) {
+                *count -= 1;
+                if *count == 0 {
+                    self.protocols_known.remove(name);
+                }
+            }
+        }
+    }
+
+    /// Adds a member under an id that nobody has.
+    pub(super) fn add(&mut self, id: String, member: Member) {
+        self.count_protocols(&member);
+        self.awaiting += usize::from(member.joining.is_some());
+        if let Some(instance) = &member.instance_id {
+            self.instances.insert(instance.clone(), id.clone());
+        }
+        if self.leader.is_empty() {
+            self.leader.clone_from(&id);
+        }
+        self.members.insert(id, member);
+    }
+
+    /// Takes a member out; the caller looks after its timer and its parked requests.
+    pub(super) fn take(&mut self, id: &str) -> Option<Member> {
+        let member = self.members.remove(id)?;
+        self.discount_protocols(&member);
+        self.awaiting -= usize::from(member.joining.is_some());
+        if let Some(instance) = &member.instance_id
+            && self.instances.get(instance).is_some_and(|known| known == id)
+        {
+            self.instances.remove(instance);
+        }
+        if self.leader == id {
+            let next = self.members.iter().min_by_key(|(_, member)| member.rank);
+            self.leader = next.map_or_else(String::new, |(id, _)| id.clone());
+        }
+        Some(member)
+    }
+
+    /// Parks a member's join; the token of one that was parked before.
+    pub(super) fn park_join(&mut self, id: &str, token: Token) -> Option<Token> {
+        let before = self.members.get_mut(id)?.joining.replace(token);
+        self.awaiting += usize::from(before.is_none());
+        before
+    }
+
+    /// Takes a member's parked join.
+    pub(super) fn unpark_join(&mut self, id: &str) -> Option<Token> {
+        let token = self.members.get_mut(id)?.joining.take();
+        self.awaiting -= usize::from(token.is_some());
+        token
+    }
+
+    /// Gives a member other protocols.
+    pub(super) fn set_protocols(&mut self, id: &str, protocols: Vec<(String, Vec<u8>)>) {
+        let Some(mut member) = self.members.remove(id) else { return };
+        self.discount_protocols(&member);
+        member.protocols = protocols;
+        self.count_protocols(&member);
+        self.members.insert(id.to_owned(), member);
+    }
+
+    /// Whether everybody who is expected has joined.
+    pub(super) fn all_joined(&self) -> bool {
+        self.awaiting == self.members.len() && self.pending.is_empty()
+    }
+
+    /// Whether nothing would be lost with it: it was never stored, and nobody is there.
+    pub(super) fn is_blank(&self) -> bool {
+        self.generation == 0 && self.state == State::Empty && self.is_unused()
+    }
+
+    /// Whether nobody is there or about to be, and nothing is committed.
+    pub(super) fn is_unused(&self) -> bool {
+        self.members.is_empty()
+            && self.pending.is_empty()
+            && self.offsets.is_empty()
+            && self.staged.is_empty()
     }
 
     /// The way to assign that most members like best among those that all know.
@@ -181,5 +304,24 @@ impl Group {
             members,
             skip_assignment: false,
         }
+    }
+
+    /// Recounts what is counted.
+    #[cfg(test)]
+    pub(super) fn check_counts(&self) {
+        let awaiting = self.members.values().filter(|member| member.joining.is_some()).count();
+        assert_eq!(self.awaiting, awaiting);
+        let mut known = BTreeMap::new();
+        for name in self.members.values().flat_map(Member::protocol_names) {
+            *known.entry(name.to_owned()).or_insert(0) += 1;
+        }
+        assert_eq!(self.protocols_known, known);
+        let fixed = self
+            .members
+            .iter()
+            .filter_map(|(id, one)| Some((one.instance_id.clone()?, id.clone())));
+        assert_eq!(self.instances, fixed.collect());
+        assert_eq!(self.leader.is_empty(), self.members.is_empty());
+        assert!(self.members.contains_key(&self.leader) || self.leader.is_empty());
     }
 }

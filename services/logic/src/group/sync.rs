@@ -109,9 +109,10 @@ impl Groups {
         now_ms: i64,
         effects: &mut Vec<Effect>,
     ) -> Result<SyncStep, Refused> {
-        let known = self.groups.get_mut(group).ok_or(Refused::UnknownMemberId)?;
         let (id, instance) = (sync.member_id.as_str(), sync.instance_id.as_deref());
-        Self::check_member(known, id, instance, sync.generation)?;
+        let known = self.known(group)?;
+        Self::check_member(known, id, instance)?;
+        Self::check_generation(known, sync.generation)?;
         let differs =
             |asked: &Option<String>, known: &str| asked.as_ref().is_some_and(|one| one != known);
         if differs(&sync.protocol_type, &known.protocol_type)
@@ -119,21 +120,23 @@ impl Groups {
         {
             return Err(Refused::InconsistentGroupProtocol);
         }
-        match known.state {
+        let (state, generation, leads) = (known.state, known.generation, known.leader == id);
+        match state {
             State::Empty => return Err(Refused::UnknownMemberId),
             State::PreparingRebalance => return Err(Refused::RebalanceInProgress),
             State::Stable => {
-                if let Some(member) = known.members.get(id) {
-                    effects.push(Effect::Synced(token, Ok(assigned(known, member))));
-                }
-                self.heard(group, id, now_ms);
-                return Ok(SyncStep::Parked);
+                let member = known.members.get(id).ok_or(Refused::UnknownMemberId)?;
+                effects.push(Effect::Synced(token, Ok(assigned(known, member))));
             }
             State::CompletingRebalance => {}
         }
-        let leads = known.leader == id;
-        let generation = known.generation;
+        let known = self.groups.get_mut(group).ok_or(Refused::UnknownMemberId)?;
         let member = known.members.get_mut(id).ok_or(Refused::UnknownMemberId)?;
+        member.synced = true;
+        if state == State::Stable {
+            self.heard(group, id, now_ms);
+            return Ok(SyncStep::Parked);
+        }
         if let Some(parked) = member.syncing.replace(token) {
             effects.push(Effect::Synced(parked, Err(Refused::UnknownMemberId)));
         }
@@ -178,62 +181,39 @@ impl Groups {
                 effects.push(Effect::Synced(*token, Ok(assigned(known, member))));
             }
         }
-        // It waited for us: its time begins anew.
         for (_, id) in answered {
+            // Sessions do not end while a request is parked; from here on they may.
             self.heard(group, &id, now_ms);
         }
+        self.watch_offsets(group, now_ms);
     }
 
-    /// Members that did not sync in time are out.
-    pub(super) fn sync_over(
-        &mut self,
-        group: &str,
-        generation: i32,
-        now_ms: i64,
-        effects: &mut Vec<Effect>,
-    ) {
-        let Some(known) = self.groups.get(group) else { return };
-        if known.state != State::CompletingRebalance || known.generation != generation {
+    /// Members that did not sync in time are out, whether the others have their assignments or not.
+    pub(super) fn sync_over(&mut self, group: &str, now_ms: i64, effects: &mut Vec<Effect>) {
+        let Some(known) = self.groups.get_mut(group) else { return };
+        known.sync_at_ms = None;
+        if known.members.values().all(|member| member.synced) {
             return;
         }
-        let late: Vec<String> = known
-            .members
-            .iter()
-            .filter(|(_, member)| member.syncing.is_none())
-            .map(|(id, _)| id.clone())
-            .collect();
-        for id in late {
-            self.remove_member(group, &id, now_ms, effects);
-        }
-        // All have synced, but the leader's assignment did not get stored: once more.
-        let waits = self.groups.get(group).is_some_and(|known| {
-            known.state == State::CompletingRebalance && known.generation == generation
-        });
-        if waits {
-            let wait_ms = self.groups.get(group).map_or(0, Group::rebalance_ms).max(1);
-            let timer = Timer::Sync { group: group.into(), generation };
-            self.set_timer(now_ms.saturating_add(wait_ms), timer);
-        }
+        self.discard_where(group, effects, |member| !member.synced);
+        self.rebalance(group, now_ms, effects);
     }
 
     /// A group as it was stored, at a start; its members are given their session to be heard.
+    ///
+    /// What was stored is taken in however many groups there may be.
     pub fn load(&mut self, group: &str, snapshot: Snapshot, now_ms: i64) {
-        let Ok(known) = self.add_group(group, now_ms) else { return };
+        self.unload_members(group);
+        let known = self.groups.entry(group.to_owned()).or_insert_with(|| Group::new(now_ms));
         known.generation = snapshot.generation;
         known.protocol_type = snapshot.protocol_type;
         known.protocol = snapshot.protocol;
-        known.leader = snapshot.leader;
         known.empty_since_ms = snapshot.stored_ms;
-        known.members.clear();
-        known.instances.clear();
         known.state = if snapshot.members.is_empty() { State::Empty } else { State::Stable };
         let mut ids = Vec::with_capacity(snapshot.members.len());
         for (id, stored) in snapshot.members {
             let rank = known.next_rank;
             known.next_rank += 1;
-            if let Some(instance) = &stored.instance_id {
-                known.instances.insert(instance.clone(), id.clone());
-            }
             let member = Member {
                 instance_id: stored.instance_id,
                 client_id: stored.client_id,
@@ -244,12 +224,19 @@ impl Groups {
                 assignment: stored.assignment,
                 joining: None,
                 syncing: None,
+                synced: true,
+                is_new: false,
                 deadline_ms: 0,
-                has_timer: false,
+                session_at_ms: None,
                 rank,
             };
-            known.members.insert(id.clone(), member);
+            // A log that others wrote may name one twice.
+            known.take(&id);
+            known.add(id.clone(), member);
             ids.push(id);
+        }
+        if known.members.contains_key(&snapshot.leader) {
+            known.leader = snapshot.leader;
         }
         for id in ids {
             self.heard(group, &id, now_ms);
@@ -257,14 +244,25 @@ impl Groups {
         self.watch_offsets(group, now_ms);
     }
 
-    /// A tombstone was found at a start.
+    /// A tombstone was found at a start: what is left are offsets, if any.
     pub fn unload(&mut self, group: &str) {
+        self.unload_members(group);
         if let Some(known) = self.groups.get_mut(group) {
-            known.members.clear();
-            known.instances.clear();
             known.state = State::Empty;
-            if known.offsets.is_empty() {
-                self.groups.remove(group);
+            known.generation = 0;
+            known.protocol_type.clear();
+            known.protocol.clear();
+            self.drop_if_blank(group);
+        }
+    }
+
+    fn unload_members(&mut self, group: &str) {
+        let Some(known) = self.groups.get_mut(group) else { return };
+        let ids: Vec<String> = known.members.keys().rev().cloned().collect();
+        for id in ids {
+            if let Some(mut member) = known.take(&id) {
+                let timer = Timer::Session { group: group.into(), member: id };
+                self.deadlines.clear(&mut member.session_at_ms, timer);
             }
         }
     }

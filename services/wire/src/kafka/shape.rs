@@ -136,7 +136,6 @@ const SHAPES: &[(i16, &[Field])] = &[
     ),
     (15, &[all(TEXTS), from(3, Bool)]),
     (16, &[from(4, TEXTS), from(5, TEXTS)]),
-    (17, &[all(Text)]),
     (18, &[from(3, Text), from(3, Text)]),
     (
         19,
@@ -162,7 +161,6 @@ const SHAPES: &[(i16, &[Field])] = &[
     (32, &[all(Array(&[all(I8), all(Text), all(TEXTS)])), from(1, Bool), from(3, Bool)]),
     (33, &[all(Array(&[all(I8), all(Text), all(Array(&[all(Text), all(Text)]))])), all(Bool)]),
     (35, &[all(TOPIC_PARTITIONS)]),
-    (36, &[all(Bytes)]),
     (37, &[all(Array(&[all(Text), all(I32), all(Array(&[all(NUMBERS)]))])), all(I32), all(Bool)]),
     (42, &[all(TEXTS)]),
     (
