@@ -24,7 +24,7 @@ use crate::partition::{FileJob, Synced, unix_ms};
 use crate::session::Flushed;
 use crate::shard::{ShardConfig, Slot};
 use crate::work::{Answer, Ask, Done, Work};
-use crate::{Session, Shard, api, fetch, metrics};
+use crate::{Session, Shard, api, compact, fetch, metrics};
 
 /// Syncs begun in a turn; the others wait for the next.
 const SYNCS_MAX: usize = 64;
@@ -92,6 +92,7 @@ impl Plan {
             auto_create: broker.auto_create,
             partitions_max: broker.partitions_max,
             rebalance_delay_ms: broker.rebalance_delay_ms,
+            compaction_memory_bytes: broker.compaction_memory_bytes,
         }
     }
 }
@@ -125,6 +126,7 @@ pub fn start(
     }
     cx.spawn("broker groups", coordinator::tick(Rc::clone(&server)));
     cx.spawn("broker housekeeping", housekeeping(Rc::clone(&server)));
+    cx.spawn("broker compaction", compact::run(Rc::clone(&server)));
     server
 }
 

@@ -99,6 +99,9 @@ impl Partition {
 
     /// Drops segments that the topic's limits no longer keep; `None` when there are none.
     pub(crate) fn expire(&mut self, now_ms: i64) -> Option<FileJob> {
+        if self.compaction.swapping {
+            return None;
+        }
         let known: Vec<retention::Segment> = self
             .segments
             .iter()
