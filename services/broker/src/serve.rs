@@ -159,6 +159,19 @@ async fn look_after(server: &Rc<Server<Broker>>, slot: Slot) {
     tidy(&cx, job).await;
 }
 
+/// The job with the snapshot of producers that it is to write.
+pub(crate) async fn with_snapshot(
+    shard: &Rc<RefCell<Shard>>,
+    slot: Slot,
+    mut job: FileJob,
+) -> FileJob {
+    let mut step = || shard.borrow_mut().partition(slot).is_some_and(|one| one.step_snapshot(&mut job));
+    while step() {
+        engine::exec::sync::yield_now().await;
+    }
+    job
+}
+
 /// Writes and removes files beside the log; if that fails, a start has more to read.
 async fn tidy(cx: &ShardCx, job: Option<FileJob>) {
     if let Some(job) = job
@@ -245,7 +258,10 @@ impl Broker {
                 let Synced { target, result, sidecars } = job.run(&cx).await;
                 Self::end_sync(&server, slot, |partition| partition.end_sync(&cx, target, result));
                 server.shard().borrow_mut().stats.sync_ns += cx.now().mono_ns - begun_ns;
-                tidy(&cx, sidecars).await;
+                if let Some(job) = sidecars {
+                    let job = with_snapshot(server.shard(), slot, job).await;
+                    tidy(&cx, Some(job)).await;
+                }
             });
         }
         let mut shard = server.shard().borrow_mut();

@@ -163,6 +163,7 @@ impl Log1 {
             let Synced { target, result, sidecars } = job.run(cx).await;
             self.with(|partition| partition.end_sync(cx, target, result));
             if let Some(job) = sidecars {
+                let job = crate::serve::with_snapshot(&self.shard, self.slot, job).await;
                 // As the broker: a start has more to read.
                 let _ = job.run(cx).await;
             }

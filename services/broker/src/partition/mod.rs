@@ -170,6 +170,8 @@ pub(crate) struct Partition {
     commits: VecDeque<(i64, CommitId)>,
     watches: Vec<Rc<Watch>>,
     since_checkpoint: u64,
+    /// A snapshot of producers is being made.
+    snapshotting: bool,
     /// Names of the snapshots that are there.
     snapshots: Vec<String>,
     /// Whose turn it is to write and remove files beside the log.

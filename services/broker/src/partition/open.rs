@@ -159,6 +159,7 @@ impl Partition {
             commits: VecDeque::new(),
             watches: Vec::new(),
             since_checkpoint: 0,
+            snapshotting: false,
             snapshots: Vec::new(),
             tidying: Rc::default(),
             hints: super::read::Hints::default(),
