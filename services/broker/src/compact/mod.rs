@@ -36,6 +36,8 @@ use crate::topic_config::TopicConfig;
 const SWEEP_NS: u64 = 1_000_000_000;
 /// Partitions asked before others get their turn.
 const SWEEP_PARTITIONS: usize = 100;
+/// Least memory for keys, where as much is allowed.
+const MAP_MIN_BYTES: usize = 256 << 10;
 /// Plain bytes of records looked at before others get their turn: 64 bytes a record are about a millisecond.
 const TURN_BYTES: usize = 256 << 10;
 /// What a record counts for beside its key: a hash and a look-up.
@@ -130,7 +132,8 @@ async fn compact(cx: &ShardCx, shard: &Rc<RefCell<Shard>>, slot: Slot) {
     let mut shard = shard.borrow_mut();
     let stats = &mut shard.stats;
     stats.compactions += u64::from(outcome.is_ok());
-    stats.compaction_failures += u64::from(matches!(outcome, Err(Trouble::Later(_) | Trouble::Never(_))));
+    stats.compaction_failures +=
+        u64::from(matches!(outcome, Err(Trouble::Later(_) | Trouble::Never(_))));
     stats.compaction_ns += now.mono_ns - begun_ns;
     stats.compaction_read_bytes += job.tally.read_bytes;
     stats.compaction_written_bytes += job.tally.written_bytes;
@@ -181,6 +184,7 @@ struct Job {
     segments: Vec<Segment>,
     first_dirty: i64,
     end: i64,
+    dirty_bytes: u64,
     now_ms: i64,
     memory_bytes: usize,
     pace: Pace,
@@ -205,6 +209,7 @@ impl Job {
             segments: due.segments,
             first_dirty: due.round.first_dirty_offset,
             end: due.round.end_offset,
+            dirty_bytes: due.round.dirty_bytes,
             now_ms,
             memory_bytes,
             pace: Pace::default(),
@@ -229,8 +234,15 @@ impl Job {
 
     async fn run(&mut self) -> Result<(), Trouble> {
         let seed = self.cx.rng().next_u64();
-        let mut map = OffsetMap::new(self.memory_bytes, seed);
+        // A key and its record take more than half of what is noted of it.
+        let enough = usize::try_from(self.dirty_bytes.saturating_mul(2)).unwrap_or(usize::MAX);
+        let mut map = OffsetMap::new(enough.max(MAP_MIN_BYTES).min(self.memory_bytes), seed);
         self.fill(&mut map).await?;
+        if map.end_offset() <= self.first_dirty && enough < self.memory_bytes {
+            // But not when they are small and compressed.
+            map = OffsetMap::new(self.memory_bytes, seed);
+            self.fill(&mut map).await?;
+        }
         let end = map.end_offset();
         if end <= self.first_dirty {
             return Err(Trouble::Never(format!(
@@ -259,7 +271,8 @@ impl Job {
 
     /// The records of a batch as they are without compression.
     async fn plain(&mut self, batch: &Batch<'_>) -> Result<Option<Vec<u8>>, Trouble> {
-        let codec = batch.codec().map_err(|problem| self.damaged(batch, &format!("{problem:?}")))?;
+        let codec =
+            batch.codec().map_err(|problem| self.damaged(batch, &format!("{problem:?}")))?;
         if codec == Codec::None {
             return Ok(None);
         }

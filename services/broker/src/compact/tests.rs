@@ -520,8 +520,7 @@ fn any_single_failure_leaves_the_log_right() {
             let model = Rc::new(RefCell::new(Model::default()));
             let known = Rc::clone(&model);
             assert!(in_world(&world, TURNS_MAX, |cx| story(cx, known)));
-            let counted =
-                if calls { world.calls_counted() } else { world.completions_counted() };
+            let counted = if calls { world.calls_counted() } else { world.completions_counted() };
             if counted < at {
                 break;
             }

@@ -42,7 +42,9 @@ pub(crate) use clean::FileJob;
 pub(crate) use compact::{first_timestamp, store_noted};
 pub(crate) use open::{Check as Batches, read_file, remove_dir};
 pub(crate) use read::{Cold, Located, Missing};
-pub(crate) use segment::{INDEX, LOG, SEGMENT_MAX_BYTES, Segment, TIME_INDEX, file_name, offset_of};
+pub(crate) use segment::{
+    INDEX, LOG, SEGMENT_MAX_BYTES, Segment, TIME_INDEX, file_name, offset_of,
+};
 
 /// Producers remembered per partition.
 const PRODUCERS_MAX: usize = 100_000;
@@ -294,7 +296,8 @@ impl Partition {
                 let plain = compress::decompress(codec, batch.body(), most);
                 Some(plain.map_err(|problem| match problem {
                     compress::Problem::TooLong(_) => {
-                        let why = format!("{problem}, as max.message.bytes of a compacted topic says");
+                        let why =
+                            format!("{problem}, as max.message.bytes of a compacted topic says");
                         Refusal::new(Code::MessageTooLarge, why)
                     }
                     compress::Problem::Damaged(_) => invalid(problem.to_string()),
@@ -317,7 +320,8 @@ impl Partition {
             return Err(invalid(format!("{count} records in a batch that says {stated}")));
         }
         if keyless > 0 {
-            let why = format!("{keyless} of {count} records have no key, which a compacted topic needs");
+            let why =
+                format!("{keyless} of {count} records have no key, which a compacted topic needs");
             return Err(Refusal { records: wrong, ..invalid(why) });
         }
         Ok(())

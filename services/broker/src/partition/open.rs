@@ -64,7 +64,7 @@ pub(crate) async fn remove_dir(cx: &ShardCx, path: &Path) -> Result<(), Error> {
 /// Batches of a segment from a position on, checked.
 pub(crate) struct Check {
     file: Rc<File>,
-    pub(crate) position: u64,
+    position: u64,
     end: u64,
     chunk: Vec<u8>,
     chunk_at: u64,
@@ -73,6 +73,11 @@ pub(crate) struct Check {
 impl Check {
     pub(crate) const fn new(file: Rc<File>, from: u64, end: u64) -> Self {
         Self { file, position: from, end, chunk: Vec::new(), chunk_at: from }
+    }
+
+    /// Where the batches end that were found whole, if that is not where they should.
+    pub(crate) fn damage(&self) -> Option<u64> {
+        (self.position < self.end).then_some(self.position)
     }
 
     /// Makes the batch at the position lie in the chunk; whether it is whole.
@@ -338,13 +343,7 @@ impl Partition {
                 segment.offsets.last().is_some_and(|last| u64::from(last.position) >= position);
             if !known || position == 0 {
                 let interval = self.config.index_interval_bytes;
-                segment.note(
-                    &batch,
-                    batch.base_offset(),
-                    max_timestamp_ms,
-                    position,
-                    interval,
-                );
+                segment.note(&batch, batch.base_offset(), max_timestamp_ms, position, interval);
             } else {
                 segment.max_timestamp_ms = segment.max_timestamp_ms.max(max_timestamp_ms);
             }
