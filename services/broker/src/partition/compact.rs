@@ -207,12 +207,13 @@ impl Partition {
     }
 
     /// Reads when the active segment began, so that it ends in time.
-    pub(super) async fn load_first_timestamp(&mut self, cx: &ShardCx) -> Result<(), Error> {
-        if let Some(active) = self.segments.back_mut().filter(|active| is_unread(active)) {
-            let file = active.file(cx, true)?;
-            active.first_timestamp_ms = first_timestamp(&file).await?;
+    pub(super) async fn load_first_timestamp(&mut self, cx: &ShardCx) {
+        if let Some(active) = self.segments.back_mut().filter(|active| is_unread(active))
+            && let Ok(file) = active.file(cx, true)
+        {
+            // One that cannot be read counts from now on.
+            active.first_timestamp_ms = first_timestamp(&file).await.unwrap_or(-1);
         }
-        Ok(())
     }
 }
 

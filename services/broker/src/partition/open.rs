@@ -191,7 +191,7 @@ impl Partition {
             partition.end = partition.start;
             handle.sync().await?;
         }
-        partition.load_first_timestamp(cx).await?;
+        partition.load_first_timestamp(cx).await;
         partition.start = partition.start.min(partition.end);
         partition.high = partition.end_place();
         partition.durable = partition.end;
