@@ -69,7 +69,7 @@ fn kafka_python() {
 
 #[test]
 fn compaction() {
-    run("kafka-python", || CLIENTS.python("kafka-python", "compaction.py"));
+    run("compaction", || CLIENTS.python("kafka-python", "compaction.py"));
 }
 
 #[test]
