@@ -3,7 +3,7 @@
 //! One task a shard looks for the partition with the largest share of dirty bytes and does one round on it: a first pass
 //! over the dirty records notes each key's last offset ([`map`]), a second copies segments without what those supersede
 //! ([`copy`]), and each group of old segments is replaced by its copy ([`swap`]). Rules are those of Kafka's
-//! LogCleaner. Invariants: the active segment is never touched; a few hundred kilobytes of records are looked at
+//! LogCleaner. Invariants: the active segment is never touched; some tens of kilobytes of records are looked at
 //! before others get their turn; a shard's keys are in memory that is bounded (`--broker-compaction-memory`),
 //! and only while a round lasts; whatever fails, the log is as it was or compacted. Next: `logic::log::compact` for
 //! the decisions.
@@ -38,8 +38,8 @@ const SWEEP_NS: u64 = 1_000_000_000;
 const SWEEP_PARTITIONS: usize = 100;
 /// Least memory for keys, where as much is allowed.
 const MAP_MIN_BYTES: usize = 256 << 10;
-/// Plain bytes of records looked at before others get their turn: 64 bytes a record are about a millisecond.
-const TURN_BYTES: usize = 256 << 10;
+/// Plain bytes of records looked at before others get their turn: a thousand records.
+const TURN_BYTES: usize = 64 << 10;
 /// What a record counts for beside its key: a hash and a look-up.
 const RECORD_COST_BYTES: usize = 64;
 /// Made plain or compressed at a time: the slowest codec takes 2 ms for it.
