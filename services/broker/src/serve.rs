@@ -1,7 +1,7 @@
 //! The broker on the engine: syncs, what shards ask of each other, and what is done beside requests.
 //!
-//! Once a turn every partition that was written gets one sync, and its completion answers all requests that waited
-//! for it. Invariants: the shard is borrowed only within a synchronous step; a partition has one sync in
+//! Every partition that was written in a turn gets one sync, at once or a moment later when that lets more requests
+//! share it, and its completion answers all requests that waited for it. Invariants: the shard is borrowed only within a synchronous step; a partition has one sync in
 //! flight; an answer goes out once. Next: `session` for what runs inline, `control` for topics.
 
 use std::cell::RefCell;
@@ -28,6 +28,9 @@ use crate::{Session, Shard, api, compact, fetch, metrics};
 
 /// Syncs begun in a turn; the others wait for the next.
 const SYNCS_MAX: usize = 64;
+/// How long a sync waits for company where those before had some: answers to one sync bring requests one after the
+/// other, and the first would otherwise have a sync alone while the others wait for the next.
+const GATHER_NS: u64 = 50_000;
 /// How often partitions are looked after.
 const TICK_NS: u64 = 1_000_000_000;
 /// Partitions looked after before others get their turn.
@@ -243,32 +246,43 @@ impl Broker {
     fn begin_syncs(server: &Rc<Server<Self>>) {
         let mut dirty = std::mem::take(&mut server.shard().borrow_mut().dirty);
         for slot in dirty.drain(..dirty.len().min(SYNCS_MAX)) {
-            let job = {
+            let shared = {
                 let mut shard = server.shard().borrow_mut();
-                shard.stats.syncs += 1;
-                let cx = server.cx().clone();
-                let Some(partition) = shard.partition(slot) else { continue };
-                partition.listed = false;
-                partition.begin_sync(&cx)
+                shard.partition(slot).is_some_and(|partition| partition.has_company())
             };
-            let Some(job) = job else { continue };
             let server = Rc::clone(server);
             server.cx().clone().spawn("broker sync", async move {
-                let cx = server.cx().clone();
-                let begun_ns = cx.now().mono_ns;
-                let Synced { target, result, sidecars } = job.run(&cx).await;
-                Self::end_sync(&server, slot, |partition| partition.end_sync(&cx, target, result));
-                server.shard().borrow_mut().stats.sync_ns += cx.now().mono_ns - begun_ns;
-                if let Some(job) = sidecars {
-                    let job = with_snapshot(server.shard(), slot, job).await;
-                    tidy(&cx, Some(job)).await;
+                if shared {
+                    server.cx().sleep(GATHER_NS).await;
                 }
+                Self::sync(&server, slot).await;
             });
         }
         let mut shard = server.shard().borrow_mut();
         // Those left over come before those that were written meanwhile.
         dirty.append(&mut shard.dirty);
         shard.dirty = dirty;
+    }
+
+    /// Syncs a partition, and answers whom that concerns.
+    async fn sync(server: &Rc<Server<Self>>, slot: Slot) {
+        let cx = server.cx().clone();
+        let job = {
+            let mut shard = server.shard().borrow_mut();
+            let Some(partition) = shard.partition(slot) else { return };
+            partition.listed = false;
+            let Some(job) = partition.begin_sync(&cx) else { return };
+            shard.stats.syncs += 1;
+            job
+        };
+        let begun_ns = cx.now().mono_ns;
+        let Synced { target, result, sidecars } = job.run(&cx).await;
+        Self::end_sync(server, slot, |partition| partition.end_sync(&cx, target, result));
+        server.shard().borrow_mut().stats.sync_ns += cx.now().mono_ns - begun_ns;
+        if let Some(job) = sidecars {
+            let job = with_snapshot(server.shard(), slot, job).await;
+            tidy(&cx, Some(job)).await;
+        }
     }
 
     fn end_sync(

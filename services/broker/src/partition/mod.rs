@@ -105,6 +105,9 @@ impl From<Problem> for Refusal {
     }
 }
 
+/// Syncs that are taken to be shared after one that was.
+const COMPANY: u8 = 8;
+
 /// What has to be synced, and what is durable then.
 #[derive(Debug)]
 pub(crate) struct SyncJob {
@@ -167,6 +170,8 @@ pub(crate) struct Partition {
     unsynced: Vec<Rc<File>>,
     dir_changed: bool,
     syncing: bool,
+    /// For so many syncs more it is taken that several requests wait for one.
+    company: u8,
     /// On the shard's list of partitions to sync.
     pub(crate) listed: bool,
     commits: VecDeque<(i64, CommitId)>,
@@ -490,6 +495,11 @@ impl Partition {
         wanted && behind && !self.syncing && self.failed.is_none()
     }
 
+    /// Whether several requests shared a sync a short while ago.
+    pub(crate) const fn has_company(&self) -> bool {
+        self.company > 0
+    }
+
     /// What is to be synced now; [`Partition::end_sync`] follows.
     pub(crate) fn begin_sync(&mut self, cx: &ShardCx) -> Option<SyncJob> {
         if self.syncing || self.failed.is_some() {
@@ -535,6 +545,7 @@ impl Partition {
             }
             done.extend(self.commits.pop_front().map(|(_, commit)| commit));
         }
+        self.company = if done.len() > 1 { COMPANY } else { self.company.saturating_sub(1) };
         for segment in self.segments.iter_mut().rev().skip(1) {
             if segment.base < self.high.base {
                 segment.let_go();

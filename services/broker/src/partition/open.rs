@@ -160,6 +160,7 @@ impl Partition {
             unsynced: Vec::new(),
             dir_changed: false,
             syncing: false,
+            company: 0,
             listed: false,
             commits: VecDeque::new(),
             watches: Vec::new(),
