@@ -99,7 +99,8 @@ pub(crate) async fn shard_of(server: &Rc<Server<Broker>>, group: &str) -> Result
     };
     match control::request(server, change).await {
         Ok(_) | Err((Code::TopicAlreadyExists, _)) => {}
-        Err((code, _)) => return Err(code),
+        // The one error that clients ask again after; the log says why.
+        Err(_) => return Err(Code::CoordinatorNotAvailable),
     }
     known(&server.shard().borrow()).ok_or(Code::CoordinatorNotAvailable)
 }
@@ -275,7 +276,10 @@ pub(crate) async fn store(
         let slot = slot_of(&shard, group)?;
         let (batch, _) = Batch::split(&bytes).map_err(|_| Code::UnknownServerError)?;
         let partition = shard.partition(slot).ok_or(Code::CoordinatorNotAvailable)?;
-        let appended = partition.append(&cx, &batch, now).map_err(|refusal| refusal.code)?;
+        // A full disk may have room later: clients look for the coordinator again, and do not give up as they would when
+        // told of storage.
+        let appended =
+            partition.append(&cx, &batch, now).map_err(|_| Code::CoordinatorNotAvailable)?;
         shard.mark_dirty(slot, false);
         (slot, appended.end)
     };

@@ -1,25 +1,25 @@
 //! Clients of the log broker in the simulated world: one that makes the topic, producers, consumers.
 //!
 //! They behave as stock clients do: connect, find the shard that leads their partition by asking, send again what was not
-//! answered. Requests and answers are those of another implementation of the protocol.
+//! answered. Next: `link` for their connections, `member` for consumer groups.
 
 use std::collections::{BTreeMap, VecDeque};
 
-use bytes::{Bytes, BytesMut};
-use engine::driver::sim::{ClientEnd, RecvState, World};
+use engine::driver::sim::World;
 use engine::rng::Rng;
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{
     CreateTopicsRequest, CreateTopicsResponse, FetchRequest, FetchResponse, ProduceRequest,
-    ProduceResponse, RequestHeader, TopicName,
+    ProduceResponse, TopicName,
 };
-use kafka_protocol::protocol::{Decodable, Encodable, Request, StrBytes};
+use kafka_protocol::protocol::{Decodable, StrBytes};
 use wire::kafka::batch::Batch;
 use wire::kafka::records::{BatchMeta, Record, records, write_batch};
 
-use super::{Setup, TOPIC};
+use super::TOPIC;
+use super::link::{ANSWER_NS, Heard, Link, open};
 
 const CREATE: i16 = 7;
 const PRODUCE: i16 = 9;
@@ -32,109 +32,8 @@ const OUT_OF_RANGE: i16 = 1;
 const OUT_OF_ORDER: i16 = 45;
 const STORAGE: i16 = 56;
 
-/// How soon a client looks again.
-const POLL_NS: u64 = 100_000;
-/// How long it waits before it connects again.
-const RECONNECT_NS: u64 = 5_000_000;
-/// How long it waits for an answer.
-const ANSWER_NS: u64 = 40_000_000_000;
-
-fn topic() -> TopicName {
+pub(super) fn topic() -> TopicName {
     TopicName(StrBytes::from_static_str(TOPIC))
-}
-
-/// A connection and what is under way on it.
-struct Link {
-    end: Option<ClientEnd>,
-    shard: usize,
-    shards: usize,
-    outbox: Vec<u8>,
-    inbox: Vec<u8>,
-    next: i32,
-    wake_ns: u64,
-    heard_ns: u64,
-}
-
-enum Heard {
-    /// Frames, without their lengths.
-    Frames(Vec<Vec<u8>>),
-    /// It was lost.
-    Lost,
-}
-
-impl Link {
-    fn new(shards: usize) -> Self {
-        Self {
-            end: None,
-            shard: 0,
-            shards,
-            outbox: Vec::new(),
-            inbox: Vec::new(),
-            next: 0,
-            wake_ns: 0,
-            heard_ns: 0,
-        }
-    }
-
-    fn connect(&mut self, world: &World) {
-        self.outbox.clear();
-        self.inbox.clear();
-        self.heard_ns = world.now().mono_ns;
-        self.end = Some(world.connect_client(Setup::address(self.shard)));
-    }
-
-    fn lose(&mut self, now_ns: u64) {
-        self.end = None;
-        self.wake_ns = now_ns + RECONNECT_NS;
-    }
-
-    fn next_shard(&mut self, now_ns: u64) {
-        self.shard = (self.shard + 1) % self.shards;
-        self.lose(now_ns);
-    }
-
-    fn request<R: Request>(&mut self, request: &R, version: i16) -> i32 {
-        self.next += 1;
-        let header = RequestHeader::default()
-            .with_request_api_key(R::KEY)
-            .with_request_api_version(version)
-            .with_correlation_id(self.next)
-            .with_client_id(Some(StrBytes::from_static_str("sim")));
-        let mut bytes = BytesMut::new();
-        header.encode(&mut bytes, 2).expect("a valid header");
-        request.encode(&mut bytes, version).expect("a valid request");
-        self.outbox.extend_from_slice(&(bytes.len() as i32).to_be_bytes());
-        self.outbox.extend_from_slice(&bytes);
-        self.next
-    }
-
-    /// Sends and receives what there is.
-    fn pump(&mut self, world: &World) -> Heard {
-        let now_ns = world.now().mono_ns;
-        self.wake_ns = now_ns + POLL_NS;
-        let Some(end) = &mut self.end else { return Heard::Lost };
-        let sent = end.send(&self.outbox);
-        self.outbox.drain(..sent);
-        match end.recv(&mut self.inbox) {
-            RecvState::Data(_) => self.heard_ns = now_ns,
-            RecvState::Empty => {}
-            RecvState::Eof | RecvState::Reset | RecvState::Refused => return Heard::Lost,
-        }
-        let mut frames = Vec::new();
-        while let Some((len, rest)) = self.inbox.split_first_chunk::<4>() {
-            let len = i32::from_be_bytes(*len) as usize;
-            let Some(frame) = rest.get(..len) else { break };
-            frames.push(frame.to_vec());
-            self.inbox.drain(..4 + len);
-        }
-        Heard::Frames(frames)
-    }
-}
-
-/// A frame's number and body.
-fn open(frame: Vec<u8>) -> (i32, Bytes) {
-    let number = i32::from_be_bytes([frame[0], frame[1], frame[2], frame[3]]);
-    (number, Bytes::from(frame).slice(5..))
 }
 
 /// Makes the topic, in a world without faults.
