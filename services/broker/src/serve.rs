@@ -165,7 +165,8 @@ pub(crate) async fn with_snapshot(
     slot: Slot,
     mut job: FileJob,
 ) -> FileJob {
-    let mut step = || shard.borrow_mut().partition(slot).is_some_and(|one| one.step_snapshot(&mut job));
+    let mut step =
+        || shard.borrow_mut().partition(slot).is_some_and(|one| one.step_snapshot(&mut job));
     while step() {
         engine::exec::sync::yield_now().await;
     }

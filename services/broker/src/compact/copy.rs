@@ -107,7 +107,8 @@ impl Job {
                 Kept::Anew(bytes) => {
                     copy.changed = true;
                     let made = Batch::split(&bytes);
-                    let (made, _) = made.map_err(|why| self.damaged(&batch, &format!("{why:?}")))?;
+                    let (made, _) =
+                        made.map_err(|why| self.damaged(&batch, &format!("{why:?}")))?;
                     copy.push(&made)?;
                 }
             }

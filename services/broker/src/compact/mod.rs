@@ -130,7 +130,8 @@ async fn compact(cx: &ShardCx, shard: &Rc<RefCell<Shard>>, slot: Slot) {
     let mut shard = shard.borrow_mut();
     let stats = &mut shard.stats;
     stats.compactions += u64::from(outcome.is_ok());
-    stats.compaction_failures += u64::from(matches!(outcome, Err(Trouble::Later(_) | Trouble::Never(_))));
+    stats.compaction_failures +=
+        u64::from(matches!(outcome, Err(Trouble::Later(_) | Trouble::Never(_))));
     stats.compaction_ns += now.mono_ns - begun_ns;
     stats.compaction_read_bytes += job.tally.read_bytes;
     stats.compaction_written_bytes += job.tally.written_bytes;
@@ -259,7 +260,8 @@ impl Job {
 
     /// The records of a batch as they are without compression.
     async fn plain(&mut self, batch: &Batch<'_>) -> Result<Option<Vec<u8>>, Trouble> {
-        let codec = batch.codec().map_err(|problem| self.damaged(batch, &format!("{problem:?}")))?;
+        let codec =
+            batch.codec().map_err(|problem| self.damaged(batch, &format!("{problem:?}")))?;
         if codec == Codec::None {
             return Ok(None);
         }

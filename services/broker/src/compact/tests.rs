@@ -187,6 +187,11 @@ impl Log1 {
                     crate::fetch::warm(cold).await;
                     continue;
                 }
+                Err(Missing::Unverified(base)) => {
+                    let checked = crate::fetch::verify(&self.shard, self.slot, base).await;
+                    checked.expect("readable");
+                    continue;
+                }
                 Err(Missing::Refused(code)) => panic!("offset {offset}: {code}"),
             };
             let len = range.len as usize;
@@ -520,8 +525,7 @@ fn any_single_failure_leaves_the_log_right() {
             let model = Rc::new(RefCell::new(Model::default()));
             let known = Rc::clone(&model);
             assert!(in_world(&world, TURNS_MAX, |cx| story(cx, known)));
-            let counted =
-                if calls { world.calls_counted() } else { world.completions_counted() };
+            let counted = if calls { world.calls_counted() } else { world.completions_counted() };
             if counted < at {
                 break;
             }

@@ -61,7 +61,7 @@ impl Partition {
         let segments: Vec<compact::Segment> = self.segments.iter().map(known).collect();
         // What lies behind damage, or is not durable, has to wait.
         let sealed = self.segments.iter().take(self.segments.len().saturating_sub(1));
-        let wall = sealed.clone().find(|one| !one.has_sidecars || one.damaged_at.is_some());
+        let wall = sealed.clone().find(|one| !one.has_sidecars || !one.damage.is_empty());
         let stable = self.high.offset.min(self.durable);
         let log = Log {
             segments: &segments,

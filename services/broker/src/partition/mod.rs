@@ -15,6 +15,7 @@ mod compact;
 mod open;
 mod read;
 mod segment;
+mod verify;
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -42,7 +43,9 @@ pub(crate) use clean::FileJob;
 pub(crate) use compact::{first_timestamp, store_noted};
 pub(crate) use open::{Check as Batches, read_file, remove_dir};
 pub(crate) use read::{Cold, Located, Missing};
-pub(crate) use segment::{INDEX, LOG, SEGMENT_MAX_BYTES, Segment, TIME_INDEX, file_name, offset_of};
+pub(crate) use segment::{
+    INDEX, LOG, SEGMENT_MAX_BYTES, Segment, TIME_INDEX, file_name, offset_of,
+};
 
 /// Producers remembered per partition.
 const PRODUCERS_MAX: usize = 100_000;
@@ -178,6 +181,12 @@ pub(crate) struct Partition {
     tidying: Rc<Turns>,
     /// Where the last reads ended: the next ones begin there.
     hints: Hints,
+    /// Everything before was synced when the partition was opened.
+    synced_to: i64,
+    /// Damaged ranges that were found.
+    damaged: u64,
+    /// Whose turn it is to check a segment.
+    verifying: Rc<Turns>,
     compaction: compact::Compaction,
 }
 
@@ -206,7 +215,8 @@ impl Partition {
         self.failed.as_deref()
     }
 
-    fn fail(&mut self, cx: &ShardCx, why: String) {
+    /// Takes and gives nothing from here on.
+    pub(crate) fn fail(&mut self, cx: &ShardCx, why: String) {
         cx.log().error(
             "broker",
             cx.now(),
@@ -294,7 +304,8 @@ impl Partition {
                 let plain = compress::decompress(codec, batch.body(), most);
                 Some(plain.map_err(|problem| match problem {
                     compress::Problem::TooLong(_) => {
-                        let why = format!("{problem}, as max.message.bytes of a compacted topic says");
+                        let why =
+                            format!("{problem}, as max.message.bytes of a compacted topic says");
                         Refusal::new(Code::MessageTooLarge, why)
                     }
                     compress::Problem::Damaged(_) => invalid(problem.to_string()),
@@ -317,7 +328,8 @@ impl Partition {
             return Err(invalid(format!("{count} records in a batch that says {stated}")));
         }
         if keyless > 0 {
-            let why = format!("{keyless} of {count} records have no key, which a compacted topic needs");
+            let why =
+                format!("{keyless} of {count} records have no key, which a compacted topic needs");
             return Err(Refusal { records: wrong, ..invalid(why) });
         }
         Ok(())

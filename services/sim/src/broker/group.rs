@@ -166,7 +166,9 @@ impl Group {
         asking: Asking,
     ) -> Result<(), String> {
         let refuse = |what: &str| {
-            Err(format!("{id} joined generation {generation} led by {leader} of {members:?}: {what}"))
+            Err(format!(
+                "{id} joined generation {generation} led by {leader} of {members:?}: {what}"
+            ))
         };
         if generation < asking.floor {
             return refuse(&format!("{} was assigned before", asking.floor));
@@ -241,9 +243,12 @@ impl Group {
             return Err(format!("no leader of generation {generation} sent {text} for {id}"));
         }
         for partition in partitions {
-            let owner = self.owners.entry((generation, *partition)).or_insert_with(|| id.to_owned());
+            let owner =
+                self.owners.entry((generation, *partition)).or_insert_with(|| id.to_owned());
             if owner != id {
-                return Err(format!("{owner} and {id} have {partition} of generation {generation}"));
+                return Err(format!(
+                    "{owner} and {id} have {partition} of generation {generation}"
+                ));
             }
         }
         self.stored = self.stored.max(generation);
@@ -341,7 +346,8 @@ mod tests {
         let mut group = Group::default();
         group.joined("b", 1, "a", &[], Asking::default()).expect("as it is");
         group.joined("a", 1, "a", &names(&["a", "b"]), Asking::default()).expect("as it is");
-        group.planned(1, BTreeMap::from([("a".into(), b"0".to_vec()), ("b".into(), b"1".to_vec())]));
+        group
+            .planned(1, BTreeMap::from([("a".into(), b"0".to_vec()), ("b".into(), b"1".to_vec())]));
         group
     }
 
@@ -404,9 +410,18 @@ mod tests {
     fn generations_have_one_leader_who_is_a_member() {
         let group = formed;
         assert!(group().joined("c", 1, "a", &[], Asking::default()).is_err(), "no member");
-        assert!(group().joined("b", 1, "b", &names(&["a", "b"]), Asking::default()).is_err(), "two leaders");
-        assert!(group().joined("a", 1, "a", &names(&["a"]), Asking::default()).is_err(), "other members");
-        assert!(group().joined("a", 2, "a", &names(&["b"]), Asking::default()).is_err(), "the leader is none");
+        assert!(
+            group().joined("b", 1, "b", &names(&["a", "b"]), Asking::default()).is_err(),
+            "two leaders"
+        );
+        assert!(
+            group().joined("a", 1, "a", &names(&["a"]), Asking::default()).is_err(),
+            "other members"
+        );
+        assert!(
+            group().joined("a", 2, "a", &names(&["b"]), Asking::default()).is_err(),
+            "the leader is none"
+        );
         assert!(group().joined("a", 1, "a", &names(&["a", "b"]), after(2)).is_err(), "back");
         assert!(group().joined("a", 2, "", &[], Asking::default()).is_err(), "nobody leads");
         assert!(group().joined("a", 2, "a", &names(&["a"]), after(1)).is_ok());
@@ -430,10 +445,14 @@ mod tests {
     #[test]
     fn a_static_member_that_is_back_fences_its_former_id() {
         let mut group = Group::default();
-        group.joined("static1-x", 1, "static1-x", &names(&["static1-x"]), Asking::default()).expect("as it is");
+        group
+            .joined("static1-x", 1, "static1-x", &names(&["static1-x"]), Asking::default())
+            .expect("as it is");
         let before = group.claim("static1-x", 1);
         assert!(group.answered(&before, 0).is_ok());
-        group.joined("static1-y", 1, "static1-x", &[], Asking::default()).expect("told who led before");
+        group
+            .joined("static1-y", 1, "static1-x", &[], Asking::default())
+            .expect("told who led before");
         let before = group.claim("static1-x", 1);
         assert!(group.answered(&before, 0).is_err() && group.answered(&before, FENCED).is_ok());
     }

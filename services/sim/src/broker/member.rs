@@ -98,7 +98,12 @@ pub(super) struct Member {
 }
 
 impl Member {
-    pub(super) fn new(group: usize, instance: Option<String>, setup: &Setup, rng: &mut Rng) -> Self {
+    pub(super) fn new(
+        group: usize,
+        instance: Option<String>,
+        setup: &Setup,
+        rng: &mut Rng,
+    ) -> Self {
         Self {
             group,
             instance,
@@ -141,7 +146,9 @@ impl Member {
         let Self { group, id, generation, phase, assigned, .. } = self;
         let name = self.instance.as_deref().unwrap_or("dynamic");
         let waits = self.asked.is_some();
-        format!("{name} member {id} of {group}: {phase:?} {generation} {assigned:?}, waits: {waits}")
+        format!(
+            "{name} member {id} of {group}: {phase:?} {generation} {assigned:?}, waits: {waits}"
+        )
     }
 
     fn group_id(&self) -> GroupId {
@@ -297,10 +304,12 @@ impl Member {
     }
 
     fn fetch(&mut self, partition: i32, group: &mut Group) -> Asked {
-        let topics =
-            OffsetFetchRequestTopic::default().with_name(topic()).with_partition_indexes(vec![partition]);
-        let request =
-            OffsetFetchRequest::default().with_group_id(self.group_id()).with_topics(Some(vec![topics]));
+        let topics = OffsetFetchRequestTopic::default()
+            .with_name(topic())
+            .with_partition_indexes(vec![partition]);
+        let request = OffsetFetchRequest::default()
+            .with_group_id(self.group_id())
+            .with_topics(Some(vec![topics]));
         self.link.request(&request, FETCH);
         Asked::Fetch { partition, sent: group.fetch() }
     }
@@ -422,8 +431,8 @@ impl Member {
                 Ok(())
             }
             Asked::Leave { id, asking } => {
-                let answer = LeaveGroupResponse::decode(&mut body, LEAVE)
-                    .map_err(|error| failed(&error))?;
+                let answer =
+                    LeaveGroupResponse::decode(&mut body, LEAVE).map_err(|error| failed(&error))?;
                 let code = match answer.error_code {
                     0 => answer.members[0].error_code,
                     code => code,

@@ -1,5 +1,5 @@
 //! Runs of the log broker: producers, consumers and consumer groups over crashes of the machine, a disk that tears and
-//! loses what was not synced, runs full and fails.
+//! loses what was not synced, runs full, fails, and changes what was synced.
 //!
 //! What must hold: a record that was acknowledged is at its offset for ever; what a consumer has read is there for ever;
 //! offsets have no gaps; an idempotent producer's records are there once and in its order; what `group` says of
@@ -9,6 +9,7 @@ mod group;
 mod link;
 mod member;
 mod peer;
+mod rot;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -26,7 +27,8 @@ use crate::machine::Machine;
 use crate::run::{Bug, Failure, Options, Report};
 use group::Group;
 use member::Member;
-use peer::{Consumer, Maker, Producer};
+use peer::{Consumer, Maker, Producer, Wish};
+use rot::Rot;
 
 /// The shared port; shard k alone has the port after it plus k.
 const PORT: u16 = 9092;
@@ -39,6 +41,8 @@ const SETTLE_MAX_NS: u64 = 60_000_000_000;
 /// How long things may go wrong.
 const CHAOS_NS: u64 = 3_000_000_000;
 
+/// Where brokers keep their files.
+const DIR: &str = "/data/broker";
 /// The topic of a run.
 pub(crate) const TOPIC: &str = "log";
 
@@ -50,7 +54,10 @@ struct Setup {
     batches: u32,
     in_flight: usize,
     crashes: u32,
+    /// Bits flip on the disk while the machine is off.
+    rots: bool,
     segment_bytes: u64,
+    index_interval_bytes: u64,
     /// Members of each group: dynamic and static ones.
     groups: Vec<(usize, usize)>,
     faults: Faults,
@@ -83,6 +90,8 @@ impl Setup {
             batches: if calm { 5 } else { rng.between(10, 60) as u32 },
             in_flight: rng.between(1, 5) as usize,
             crashes: if calm { 1 } else { rng.below(4) as u32 },
+            rots: !calm && rng.chance(1, 2),
+            index_interval_bytes: *rng.pick(&[0, 1_000, 4_096]).unwrap_or(&4_096),
             segment_bytes: *rng.pick(&[500, 2_000, 20_000, 1 << 20]).unwrap_or(&2_000),
             groups: (0..rng.below(3))
                 .map(|_| (rng.below(3) as usize, rng.below(3) as usize))
@@ -112,7 +121,7 @@ impl Setup {
         let (machine, listening) = Machine::start(world, self.shards, &self.driver, |cx| {
             let port = ports.next().expect("a port for each shard");
             let server_config = ServerConfig::default();
-            let dir = PathBuf::from("/data/broker");
+            let dir = PathBuf::from(DIR);
             let server = serve::start(cx, config.clone(), port, server_config, dir);
             let listening = server.listen(Self::address(cx.index()), Via::Shard);
             (server, listening)
@@ -130,6 +139,7 @@ struct Run {
     consumers: Vec<Consumer>,
     groups: Vec<Group>,
     members: Vec<Member>,
+    rot: Rot,
     rng: Rng,
     steps: u64,
     steps_at_time: u32,
@@ -137,13 +147,25 @@ struct Run {
     crashes: u64,
 }
 
-/// What is set of the topic.
-fn topic_config(setup: &Setup, options: Options) -> Vec<(&'static str, String)> {
-    let mut config = vec![("segment.bytes", setup.segment_bytes.to_string())];
-    if options.bug == Some(Bug::EarlyAck) {
-        config.push(("flush.mode", "os".into()));
+/// What is made before the work begins.
+fn wishes(setup: &Setup, bug: Option<Bug>) -> Vec<Wish> {
+    let mut config = vec![
+        ("segment.bytes", setup.segment_bytes.to_string()),
+        ("index.interval.bytes", setup.index_interval_bytes.to_string()),
+    ];
+    let mut more = Vec::new();
+    match bug {
+        Some(Bug::EarlyAck) => config.push(("flush.mode", "os".into())),
+        Some(Bug::KeepBadSealed) => config.push(("verify.on.read", "false".into())),
+        Some(Bug::StaleCommit) => {
+            let (topic, config) = (broker::catalog::OFFSETS_TOPIC, Vec::new());
+            more.push(Wish::Topic { name: topic, partitions: -1, config });
+            more.push(Wish::Option { topic, name: "flush.mode", value: "os" });
+        }
+        _ => {}
     }
-    config
+    let topic = Wish::Topic { name: TOPIC, partitions: setup.partitions, config };
+    [topic].into_iter().chain(more).collect()
 }
 
 /// The members of all groups.
@@ -181,7 +203,8 @@ pub fn run(seed: u64, options: Options) -> Result<Report, Failure> {
         members: members(&setup, &mut rng),
         producers: producers.collect(),
         consumers: (0..setup.partitions).map(|index| Consumer::new(index, setup.shards)).collect(),
-        maker: Some(Maker::new(setup.partitions, topic_config(&setup, options))),
+        maker: Some(Maker::new(wishes(&setup, options.bug))),
+        rot: Rot::default(),
         rng,
         machine,
         world,
@@ -230,6 +253,7 @@ impl Run {
         self.world.heal();
         // What a failed sync took offline comes back with a start.
         self.crash()?;
+        self.consumers.iter_mut().for_each(Consumer::begin_again);
         self.until("the producers' end", |run| run.is_produced())?;
         let ends: Vec<i64> = self.producers.iter().map(Producer::end).collect();
         self.until("the consumers' end", |run| {
@@ -287,13 +311,23 @@ impl Run {
         }
         self.world.crash_disk();
         self.groups.iter_mut().for_each(Group::life_ended);
+        if self.setup.rots {
+            for partition in 0..self.setup.partitions {
+                self.rot.strike(&self.world, partition, &mut self.rng);
+            }
+        }
+        for consumer in &mut self.consumers {
+            if self.rng.chance(1, 2) {
+                consumer.begin_again();
+            }
+        }
         self.machine = self.setup.start(&self.world)?;
         Ok(())
     }
 
     fn audit(&self) -> Result<(), String> {
         for (producer, consumer) in self.producers.iter().zip(&self.consumers) {
-            producer.audit(consumer)?;
+            producer.audit(consumer, &self.rot)?;
         }
         Ok(())
     }
@@ -358,7 +392,7 @@ impl Run {
             return producer.act(&self.world, &mut self.rng);
         }
         if let Some(consumer) = self.consumers.get_mut(index - producers) {
-            return consumer.act(&self.world);
+            return consumer.act(&self.world, &self.rot);
         }
         let member = &mut self.members[index - producers - consumers];
         let group = &mut self.groups[member.group];
@@ -393,7 +427,8 @@ impl Run {
 
     fn report(&self) -> Report {
         let answers: u64 = self.producers.iter().map(Producer::answers).sum();
-        let read: u64 = self.consumers.iter().map(|consumer| consumer.next().unsigned_abs()).sum();
+        let read: u64 = self.consumers.iter().map(|consumer| consumer.counts().0).sum();
+        let refused = self.consumers.iter().map(|consumer| consumer.counts().1).sum();
         let counts = |at: usize| self.members.iter().map(|one| one.counts()[at]).sum::<u64>();
         let sum = |of: fn(&Producer) -> u64| self.producers.iter().map(of).sum::<u64>();
         Report {
@@ -408,6 +443,8 @@ impl Run {
                 ("batches sent again", sum(Producer::sent_again)),
                 ("storage errors", sum(Producer::storage_errors)),
                 ("records read", read),
+                ("bits flipped", self.rot.flips()),
+                ("damaged offsets refused", refused),
                 ("joins of groups", counts(1)),
                 ("refusals to members", counts(2)),
                 ("commits acknowledged", counts(3)),

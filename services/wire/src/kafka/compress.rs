@@ -31,7 +31,9 @@ pub enum Problem {
 impl std::fmt::Display for Problem {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::TooLong(most) => write!(f, "the records take more than {most} bytes decompressed"),
+            Self::TooLong(most) => {
+                write!(f, "the records take more than {most} bytes decompressed")
+            }
             Self::Damaged(why) => write!(f, "the records cannot be decompressed: {why}"),
         }
     }
