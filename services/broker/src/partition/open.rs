@@ -53,6 +53,8 @@ pub(crate) async fn remove_dir(cx: &ShardCx, path: &Path) -> Result<(), Error> {
     let Ok(names) = cx.driver().list_dir(path) else { return Ok(()) };
     for name in names {
         cx.driver().unlink(&path.join(name))?;
+        // A file system takes its time to free a file, and there may be many.
+        engine::exec::sync::yield_now().await;
     }
     cx.driver().remove_dir(path)?;
     if let Some(parent) = path.parent() {
@@ -216,6 +218,8 @@ impl Partition {
             partition.replay_producers(cx).await?;
         }
         if partition.segments.is_empty() {
+            // Each file that is made may wait for the file system's journal: one in a poll.
+            engine::exec::sync::yield_now().await;
             partition.segments.push_back(Segment::create(cx, &partition.dir, partition.start)?);
             partition.end = partition.start;
             handle.sync().await?;
