@@ -70,20 +70,18 @@ pub(crate) struct Check {
     pub(super) end: u64,
     /// Offsets may be left out, as compaction does.
     pub(super) has_gaps: bool,
-    caching: Caching,
     chunk: Vec<u8>,
     chunk_at: u64,
 }
 
 impl Check {
     pub(crate) const fn new(file: Rc<File>, from: u64, end: u64) -> Self {
-        let (has_gaps, caching) = (true, Caching::Drop);
-        Self { file, position: from, end, has_gaps, caching, chunk: Vec::new(), chunk_at: from }
+        Self { file, position: from, end, has_gaps: true, chunk: Vec::new(), chunk_at: from }
     }
 
-    /// Of a whole segment that is read again soon.
-    pub(super) fn kept(file: Rc<File>, end: u64, has_gaps: bool) -> Self {
-        Self { has_gaps, caching: Caching::Keep, ..Self::new(file, 0, end) }
+    /// The same of a whole segment, which may have gaps or not.
+    pub(super) fn whole(file: Rc<File>, end: u64, has_gaps: bool) -> Self {
+        Self { has_gaps, ..Self::new(file, 0, end) }
     }
 
     /// How long the batch at the position says it is, if it can be so long.
@@ -132,7 +130,7 @@ impl Check {
         self.chunk.clear();
         if len > 0 {
             let buf = DirectBuf::zeroed(len);
-            let (buf, read) = self.file.read_at(buf, len, self.position, self.caching).await?;
+            let (buf, read) = self.file.read_at(buf, len, self.position, Caching::Drop).await?;
             self.chunk.extend_from_slice(buf.get(..read).unwrap_or_default());
         }
         Ok(())

@@ -83,6 +83,7 @@ impl Segment {
         let file = File::open(cx, &path, &options)?;
         // Left over from a roll that was not finished.
         file.truncate(0)?;
+        file.no_read_ahead();
         let created_ms = super::unix_ms(cx.now());
         Ok(Self { file: Some((Rc::new(file), true)), created_ms, ..Self::known(path, base, 0) })
     }
@@ -118,6 +119,8 @@ impl Segment {
         }
         let options = OpenOptions { write, ..OpenOptions::default() };
         let file = Rc::new(File::open(cx, &self.path, &options)?);
+        // A look at one header would bring in megabytes behind it, all at once.
+        file.no_read_ahead();
         self.file = Some((Rc::clone(&file), write));
         Ok(file)
     }

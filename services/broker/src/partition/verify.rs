@@ -56,7 +56,7 @@ impl Verification {
     /// # Errors
     /// It cannot be read.
     pub(crate) async fn run(self) -> Result<Vec<Damage>, Error> {
-        let mut check = Check::kept(self.file, self.len, self.has_gaps);
+        let mut check = Check::whole(self.file, self.len, self.has_gaps);
         let (mut expected, mut damage) = (self.base, Vec::new());
         while check.position < self.len {
             match check.next(expected).await? {
