@@ -68,6 +68,11 @@ fn kafka_python() {
 }
 
 #[test]
+fn compaction() {
+    run("kafka-python", || CLIENTS.python("kafka-python", "compaction.py"));
+}
+
+#[test]
 fn aiokafka() {
     run("aiokafka", || CLIENTS.python("aiokafka", "aio.py"));
 }

@@ -15,7 +15,7 @@ use wire::kafka::compress::Compress;
 use wire::kafka::records::{BatchMeta, records, write_batch_of, write_compacted};
 
 use super::{Job, PIECE_BYTES, RECORD_COST_BYTES, Trouble};
-use crate::partition::{Batches, SEGMENT_MAX_BYTES, Segment};
+use crate::partition::{SEGMENT_MAX_BYTES, Segment};
 
 /// Written at a time.
 const WRITE_BYTES: usize = 1 << 20;
@@ -96,8 +96,7 @@ impl Job {
         copy: &mut Copy,
     ) -> Result<(), Trouble> {
         let source = self.with(|partition| partition.source(&self.cx, base, base))?;
-        let (file, _, len) = source.ok_or(Trouble::Gone)??;
-        let mut batches = Batches::new(file, 0, len);
+        let mut batches = source.ok_or(Trouble::Gone)??;
         while let Some(batch) = batches.next(base).await? {
             self.tally.read_bytes += batch.len() as u64;
             self.pace.spend(batch.len()).await;
@@ -114,7 +113,7 @@ impl Job {
             }
             self.tally.written_bytes += copy.write(WRITE_BYTES).await?;
         }
-        self.check_end(base, batches.position, len)
+        self.check_end(base, &batches)
     }
 
     async fn keep(&mut self, cleaner: &Cleaner<'_>, batch: &Batch<'_>) -> Result<Kept, Trouble> {

@@ -28,8 +28,7 @@ impl Job {
     async fn fill_from(&mut self, map: &mut OffsetMap, base: i64) -> Result<bool, Trouble> {
         let from = self.first_dirty.max(base);
         let source = self.with(|partition| partition.source(&self.cx, base, from))?;
-        let (file, position, len) = source.ok_or(Trouble::Gone)??;
-        let mut batches = Batches::new(file, position, len);
+        let mut batches = source.ok_or(Trouble::Gone)??;
         while let Some(batch) = batches.next(base).await? {
             self.tally.read_bytes += batch.len() as u64;
             self.pace.spend(batch.len()).await;
@@ -41,7 +40,7 @@ impl Job {
             }
             map.cover(batch.last_offset() + 1);
         }
-        self.check_end(base, batches.position, len)?;
+        self.check_end(base, &batches)?;
         Ok(true)
     }
 
@@ -69,12 +68,10 @@ impl Job {
     }
 
     /// Whether a segment could be read to its end.
-    pub(super) fn check_end(&self, base: i64, position: u64, len: u64) -> Result<(), Trouble> {
-        if position == len {
-            return Ok(());
-        }
+    pub(super) fn check_end(&self, base: i64, batches: &Batches) -> Result<(), Trouble> {
+        let Some(position) = batches.damage() else { return Ok(()) };
         Err(Trouble::Never(format!(
-            "{}: damage at {position} of {len} bytes of the segment from offset {base}",
+            "{}: damage at position {position} of the segment from offset {base}",
             self.name
         )))
     }

@@ -36,6 +36,8 @@ use crate::topic_config::TopicConfig;
 const SWEEP_NS: u64 = 1_000_000_000;
 /// Partitions asked before others get their turn.
 const SWEEP_PARTITIONS: usize = 100;
+/// Least memory for keys, where as much is allowed.
+const MAP_MIN_BYTES: usize = 256 << 10;
 /// Plain bytes of records looked at before others get their turn: 64 bytes a record are about a millisecond.
 const TURN_BYTES: usize = 256 << 10;
 /// What a record counts for beside its key: a hash and a look-up.
@@ -182,6 +184,7 @@ struct Job {
     segments: Vec<Segment>,
     first_dirty: i64,
     end: i64,
+    dirty_bytes: u64,
     now_ms: i64,
     memory_bytes: usize,
     pace: Pace,
@@ -206,6 +209,7 @@ impl Job {
             segments: due.segments,
             first_dirty: due.round.first_dirty_offset,
             end: due.round.end_offset,
+            dirty_bytes: due.round.dirty_bytes,
             now_ms,
             memory_bytes,
             pace: Pace::default(),
@@ -230,8 +234,15 @@ impl Job {
 
     async fn run(&mut self) -> Result<(), Trouble> {
         let seed = self.cx.rng().next_u64();
-        let mut map = OffsetMap::new(self.memory_bytes, seed);
+        // A key and its record take more than half of what is noted of it.
+        let enough = usize::try_from(self.dirty_bytes.saturating_mul(2)).unwrap_or(usize::MAX);
+        let mut map = OffsetMap::new(enough.max(MAP_MIN_BYTES).min(self.memory_bytes), seed);
         self.fill(&mut map).await?;
+        if map.end_offset() <= self.first_dirty && enough < self.memory_bytes {
+            // But not when they are small and compressed.
+            map = OffsetMap::new(self.memory_bytes, seed);
+            self.fill(&mut map).await?;
+        }
         let end = map.end_offset();
         if end <= self.first_dirty {
             return Err(Trouble::Never(format!(

@@ -17,6 +17,7 @@ use std::rc::Rc;
 
 use engine::driver::OpenOptions;
 use engine::error::{Error, Kind};
+use engine::exec::sync::yield_now;
 use engine::fs::{Dir, File};
 use engine::shard::ShardCx;
 use logic::log::compact::Cleaner;
@@ -34,6 +35,8 @@ const CLEANED: &str = "cleaned";
 const SWAP: &str = "swap";
 /// In the order in which they are renamed.
 const PARTS: [&str; 3] = [INDEX, TIME_INDEX, LOG];
+/// Segments whose files are removed before others get their turn.
+const REMOVED_MAX: usize = 8;
 /// How long jobs that change files are waited for, and how often.
 const QUIET_WAITS: usize = 1000;
 const QUIET_NS: u64 = 10_000_000;
@@ -168,7 +171,7 @@ impl Job {
 
     /// Step 4 and 5.
     async fn take_over(&self, dir: &Dir, base: i64, gone: &[i64]) -> Result<(), Error> {
-        remove_old(dir, base, gone)?;
+        remove_old(dir, base, gone).await?;
         dir.sync().await?;
         for part in PARTS {
             dir.rename(&with_suffix(base, part, SWAP), &file_name(base, part))?;
@@ -199,8 +202,11 @@ impl Job {
 }
 
 /// Removes the files of the segments that a copy stands for, but for the one log that it is renamed over.
-fn remove_old(dir: &Dir, base: i64, gone: &[i64]) -> Result<(), Error> {
-    for old in gone {
+async fn remove_old(dir: &Dir, base: i64, gone: &[i64]) -> Result<(), Error> {
+    for (done, old) in gone.iter().enumerate() {
+        if done % REMOVED_MAX == REMOVED_MAX - 1 {
+            yield_now().await;
+        }
         for part in PARTS.into_iter().filter(|part| *old != base || *part != LOG) {
             match dir.remove(&file_name(*old, part)) {
                 // Sidecars need not be there.
@@ -238,7 +244,7 @@ pub(crate) async fn recover(cx: &ShardCx, dir: &Dir) -> Result<(), Error> {
         let logs = names.iter().filter_map(|name| offset_of(name, LOG));
         let old: Vec<i64> = logs.filter(|old| (base..end).contains(old)).collect();
         // Indexes that have their names already may be the copy's or not: they are made again.
-        remove_old(dir, base, &old)?;
+        remove_old(dir, base, &old).await?;
         dir.sync().await?;
         for part in PARTS {
             let from = with_suffix(base, part, SWAP);

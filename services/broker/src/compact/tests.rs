@@ -176,7 +176,11 @@ impl Log1 {
 
     /// Everything a consumer reads from the log's start on.
     async fn read(&self) -> Vec<(i64, String, Option<String>)> {
-        let mut offset = self.with(|partition| partition.start());
+        let start = self.with(|partition| partition.start());
+        self.read_from(start).await
+    }
+
+    async fn read_from(&self, mut offset: i64) -> Vec<(i64, String, Option<String>)> {
         let mut found = Vec::new();
         loop {
             let cx = &self.cx;
@@ -368,8 +372,59 @@ fn a_reader_of_an_old_segment_goes_on() {
         log.compact().await;
         assert!(log.with(|partition| partition.noted()).cleaned_to.is_some());
         assert_eq!(read().await, before, "the file is there for as long as it is open");
-        // And who asks again for an offset that is gone gets what follows it.
-        model.check(&log.read().await, "after");
+        let all = log.read().await;
+        // And who asks for an offset that is gone gets what follows it.
+        model.check(&all, "after");
+        for offset in 0..60 {
+            let wanted: Vec<_> = all.iter().filter(|one| one.0 >= offset).cloned().collect();
+            assert_eq!(log.read_from(offset).await, wanted, "from {offset}");
+        }
+    }));
+}
+
+#[test]
+fn a_reader_goes_on_where_positions_are_others() {
+    let world = World::new(8, Faults::none());
+    assert!(in_world(&world, TURNS_MAX, |cx| async move {
+        let config = config(&[("index.interval.bytes", "0")]);
+        let log = Log1::open(&cx, config).await.expect("made");
+        let value = "a hundred bytes or so ".repeat(5);
+        // The first goes when the fourth comes, and those behind it move up.
+        for key in ["a", "b", "c", "a", "d", "e", "f", "g"] {
+            let bytes = batch(Codec::None, None, log.now_ms(), &[(key, Some(&value))]);
+            assert!(log.produce(&bytes).await.is_ok());
+        }
+        let range = log.with(|partition| partition.locate(&cx, 0, 250, true));
+        let before = range.expect("warm").expect("there").len;
+        log.compact().await;
+        let range = log.with(|partition| partition.locate(&cx, 0, 250, true));
+        let after = range.expect("warm").expect("there");
+        assert_eq!((after.position, after.len), (0, before), "one batch, then and now");
+        let offsets: Vec<i64> = log.read_from(1).await.iter().map(|one| one.0).collect();
+        assert_eq!(offsets, [1, 2, 3, 4, 5, 6, 7]);
+    }));
+}
+
+#[test]
+fn a_producer_is_known_again_from_the_log_alone() {
+    let world = World::new(6, Faults::none());
+    assert!(in_world(&world, TURNS_MAX, |cx| async move {
+        let log = Log1::open(&cx, config(&[])).await.expect("made");
+        let only = batch(Codec::Gzip, Some((7, 0)), log.now_ms(), &[("k0", None), ("k1", None)]);
+        assert_eq!(log.produce(&only).await, Ok(0));
+        let mut model = Model::default();
+        fill(&log, Codec::None, &mut model).await;
+        log.compact().await;
+        assert!(log.read().await.iter().all(|one| one.0 > 1), "both of its records are superseded");
+        let names = cx.driver().list_dir(&PathBuf::from(DIR)).expect("a directory");
+        for name in names {
+            if name.ends_with(".snapshot") {
+                cx.driver().unlink(&PathBuf::from(DIR).join(name)).expect("there");
+            }
+        }
+        let log = Log1::open(&cx, config(&[])).await.expect("found again");
+        assert_eq!(log.produce(&only).await, Ok(0), "it is known from new ones");
+        assert_eq!(log.with(|partition| partition.high_watermark()), 62);
     }));
 }
 

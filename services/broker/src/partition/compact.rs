@@ -16,7 +16,7 @@ use logic::log::compact::{self, Log, Round};
 use logic::log::{offset_index, time_index};
 use wire::kafka::batch::{Batch, HEADER_BYTES};
 
-use super::{Hints, Partition, Segment};
+use super::{Batches, Hints, Partition, Segment};
 use crate::catalog::replace_file;
 use crate::compact::noted::{FILE, Noted};
 
@@ -59,9 +59,11 @@ impl Partition {
             return None;
         }
         let segments: Vec<compact::Segment> = self.segments.iter().map(known).collect();
-        // What lies behind damage, or is not durable, has to wait.
-        let sealed = self.segments.iter().take(self.segments.len().saturating_sub(1));
-        let wall = sealed.clone().find(|one| !one.has_sidecars || !one.damage.is_empty());
+        // What lies behind damage, is not durable, or is where the high watermark counts positions, has to wait.
+        let mut sealed = self.segments.iter().take(self.segments.len().saturating_sub(1));
+        let fit =
+            |one: &Segment| one.has_sidecars && one.damage.is_empty() && one.base < self.high.base;
+        let wall = sealed.find(|one| !fit(one));
         let stable = self.high.offset.min(self.durable);
         let log = Log {
             segments: &segments,
@@ -100,20 +102,20 @@ impl Partition {
         }
     }
 
-    /// A sealed segment to read: its file and how much there is, from a place at or before `offset`.
+    /// The batches of a sealed segment, from a place at or before `offset` on; `None` when it is gone.
     pub(crate) fn source(
         &mut self,
         cx: &ShardCx,
         base: i64,
         offset: i64,
-    ) -> Option<Result<(Rc<File>, u64, u64), Error>> {
+    ) -> Option<Result<Batches, Error>> {
         let segment = self.segments.iter_mut().find(|segment| segment.base == base)?;
         let relative = u32::try_from(offset.saturating_sub(base)).unwrap_or(0);
         let from = u64::from(segment.offsets.find(relative).position);
         let len = segment.len;
         let file = segment.file(cx, false);
         segment.let_go();
-        Some(file.map(|file| (file, from, len)))
+        Some(file.map(|file| Batches::new(file, from, len)))
     }
 
     /// The last offset of a producer that is known.
@@ -204,12 +206,13 @@ impl Partition {
     }
 
     /// Reads when the active segment began, so that it ends in time.
-    pub(super) async fn load_first_timestamp(&mut self, cx: &ShardCx) -> Result<(), Error> {
-        if let Some(active) = self.segments.back_mut().filter(|active| is_unread(active)) {
-            let file = active.file(cx, true)?;
-            active.first_timestamp_ms = first_timestamp(&file).await?;
+    pub(super) async fn load_first_timestamp(&mut self, cx: &ShardCx) {
+        if let Some(active) = self.segments.back_mut().filter(|active| is_unread(active))
+            && let Ok(file) = active.file(cx, true)
+        {
+            // One that cannot be read counts from now on.
+            active.first_timestamp_ms = first_timestamp(&file).await.unwrap_or(-1);
         }
-        Ok(())
     }
 }
 

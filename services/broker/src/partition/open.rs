@@ -66,7 +66,7 @@ pub(crate) async fn remove_dir(cx: &ShardCx, path: &Path) -> Result<(), Error> {
 /// Batches of a segment from a position on, checked.
 pub(crate) struct Check {
     file: Rc<File>,
-    pub(crate) position: u64,
+    pub(super) position: u64,
     pub(super) end: u64,
     /// Offsets may be left out, as compaction does.
     pub(super) has_gaps: bool,
@@ -99,6 +99,11 @@ impl Check {
         }
         let at = usize::try_from(self.position - self.chunk_at).unwrap_or(usize::MAX);
         Ok(self.chunk.get(at..).unwrap_or_default())
+    }
+
+    /// Where the batches end that were found whole, if that is not where they should.
+    pub(crate) fn damage(&self) -> Option<u64> {
+        (self.position < self.end).then_some(self.position)
     }
 
     /// Makes the batch at the position lie in the chunk; whether it is whole.
@@ -222,7 +227,7 @@ impl Partition {
             partition.end = partition.start;
             handle.sync().await?;
         }
-        partition.load_first_timestamp(cx).await?;
+        partition.load_first_timestamp(cx).await;
         partition.start = partition.start.min(partition.end);
         partition.high = partition.end_place();
         partition.durable = partition.end;

@@ -374,12 +374,9 @@ impl Member {
 
     fn answer(&mut self, body: Bytes, now_ns: u64, group: &mut Group) -> Result<(), String> {
         let Some(asked) = self.asked.take() else { return Err("an answer to nothing".into()) };
-        let failed = |error: &dyn std::fmt::Display| format!("an answer to a member: {error}");
-        let mut body = body;
         match asked {
             Asked::Find => {
-                let found = FindCoordinatorResponse::decode(&mut body, FIND)
-                    .map_err(|error| failed(&error))?;
+                let found: FindCoordinatorResponse = decode(body, FIND)?;
                 if found.error_code != 0 {
                     return self.refused(found.error_code, now_ns);
                 }
@@ -389,13 +386,11 @@ impl Member {
                 Ok(())
             }
             Asked::Join(asking) => {
-                let joined = JoinGroupResponse::decode(&mut body, self.join_version)
-                    .map_err(|error| failed(&error))?;
+                let joined: JoinGroupResponse = decode(body, self.join_version)?;
                 self.on_joined(&joined, asking, now_ns, group)
             }
             Asked::Sync(claim) => {
-                let synced =
-                    SyncGroupResponse::decode(&mut body, SYNC).map_err(|error| failed(&error))?;
+                let synced: SyncGroupResponse = decode(body, SYNC)?;
                 if synced.error_code != 0 {
                     return self.refused(synced.error_code, now_ns);
                 }
@@ -407,21 +402,18 @@ impl Member {
                 Ok(())
             }
             Asked::Heartbeat(claim) => {
-                let answer = HeartbeatResponse::decode(&mut body, HEARTBEAT)
-                    .map_err(|error| failed(&error))?;
+                let answer: HeartbeatResponse = decode(body, HEARTBEAT)?;
                 self.on_checked(&claim, answer.error_code, now_ns, group)
             }
             Asked::Commit { claim, partition, value } => {
-                let answer = OffsetCommitResponse::decode(&mut body, COMMIT)
-                    .map_err(|error| failed(&error))?;
+                let answer: OffsetCommitResponse = decode(body, COMMIT)?;
                 let code = answer.topics[0].partitions[0].error_code;
                 group.committed(partition, value, code);
                 self.commits += u64::from(code == 0);
                 self.on_checked(&claim, code, now_ns, group)
             }
             Asked::Fetch { partition, sent } => {
-                let answer = OffsetFetchResponse::decode(&mut body, FETCH)
-                    .map_err(|error| failed(&error))?;
+                let answer: OffsetFetchResponse = decode(body, FETCH)?;
                 if answer.error_code != 0 {
                     return self.refused(answer.error_code, now_ns);
                 }
@@ -431,22 +423,32 @@ impl Member {
                 Ok(())
             }
             Asked::Leave { id, asking } => {
-                let answer =
-                    LeaveGroupResponse::decode(&mut body, LEAVE).map_err(|error| failed(&error))?;
-                let code = match answer.error_code {
-                    0 => answer.members[0].error_code,
-                    code => code,
-                };
-                if code != 0 {
-                    return self.refused(code, now_ns);
-                }
-                group.left(&id, asking);
-                self.former = vec![(id, self.generation)];
-                self.id.clear();
-                self.enter(Phase::Join);
-                Ok(())
+                let answer: LeaveGroupResponse = decode(body, LEAVE)?;
+                self.on_left(&answer, id, asking, now_ns, group)
             }
         }
+    }
+
+    fn on_left(
+        &mut self,
+        answer: &LeaveGroupResponse,
+        id: String,
+        asking: Asking,
+        now_ns: u64,
+        group: &mut Group,
+    ) -> Result<(), String> {
+        let code = match answer.error_code {
+            0 => answer.members[0].error_code,
+            code => code,
+        };
+        if code != 0 {
+            return self.refused(code, now_ns);
+        }
+        group.left(&id, asking);
+        self.former = vec![(id, self.generation)];
+        self.id.clear();
+        self.enter(Phase::Join);
+        Ok(())
     }
 
     /// The answer to what a member may say, or somebody may not.
@@ -493,6 +495,10 @@ impl Member {
         }
         Ok(())
     }
+}
+
+fn decode<R: Decodable>(mut body: Bytes, version: i16) -> Result<R, String> {
+    R::decode(&mut body, version).map_err(|error| format!("an answer to a member: {error}"))
 }
 
 /// Who gets what.

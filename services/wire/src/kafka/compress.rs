@@ -274,7 +274,9 @@ mod tests {
     use super::*;
 
     fn body(len: usize) -> Vec<u8> {
-        (0..len).map(|at| if at % 7 < 3 { b'a' } else { (at / 11 % 251) as u8 }).collect()
+        (0..len)
+            .map(|at| if at % 7 < 3 { b'a' } else { u8::try_from(at / 11 % 251).unwrap_or(0) })
+            .collect()
     }
 
     fn compress(codec: Codec, plain: &[u8], piece: usize) -> Vec<u8> {

@@ -3,21 +3,26 @@
 //! A key is known by a hash of 16 bytes; two keys with the same one would be taken for one, and the earlier
 //! record lost. The hash is two of 64 bits under different secrets drawn from the seed, and no cryptographic one:
 //! for `n` keys that do not depend on the seed the probability of a collision is about `n² / 2^129`, 1.5e-21
-//! for a thousand million keys, so the seed is to be random and stay here. Invariants: an entry is 24 bytes, all
-//! of them allocated at once and touched as they are used; at most three quarters are used, and
-//! then `put` refuses new keys. Both operations are O(1).
+//! for a thousand million keys, so the seed is to be random and stay here. Invariants: an entry is 24 bytes, and
+//! they are allocated a page at a time as they are used, so that no call takes long; at most three quarters are
+//! used, and then `put` refuses new keys. Both operations are O(1).
 
 use rapidhash::v3::{RapidSecrets, rapidhash_v3_micro_inline};
 
 /// Bytes of an entry.
 pub const ENTRY_BYTES: usize = 24;
 
+/// Entries allocated together: 48 KiB.
+const PAGE_ENTRIES: usize = 2048;
+
 /// The hash's halves, and the offset plus one; 0 for an entry that is free.
 type Entry = [u64; 3];
 
 /// Last offsets by key.
 pub struct OffsetMap {
-    entries: Vec<Entry>,
+    /// None where all entries are free.
+    pages: Vec<Option<Box<[Entry]>>>,
+    entries: usize,
     len: usize,
     end_offset: i64,
     secrets: [RapidSecrets; 2],
@@ -27,15 +32,16 @@ impl OffsetMap {
     /// An empty map in `memory_bytes`, of which at least two entries are used.
     #[must_use]
     pub fn new(memory_bytes: usize, seed: u64) -> Self {
-        let entries = vec![[0; 3]; (memory_bytes / ENTRY_BYTES).max(2)];
+        let entries = (memory_bytes / ENTRY_BYTES).max(2);
+        let pages = (0..entries.div_ceil(PAGE_ENTRIES)).map(|_| None).collect();
         let secrets = [seed, seed ^ 0x9E37_79B9_7F4A_7C15].map(RapidSecrets::seed);
-        Self { entries, len: 0, end_offset: 0, secrets }
+        Self { pages, entries, len: 0, end_offset: 0, secrets }
     }
 
     /// Most keys.
     #[must_use]
     pub const fn capacity(&self) -> usize {
-        self.entries.len() - self.entries.len().div_ceil(4)
+        self.entries - self.entries.div_ceil(4)
     }
 
     /// Keys in it.
@@ -56,7 +62,9 @@ impl OffsetMap {
     pub fn put(&mut self, key: &[u8], offset: i64) -> bool {
         let (hash, at) = self.find(key);
         let full = self.len >= self.capacity();
-        let Some(entry) = self.entries.get_mut(at) else { return false };
+        let Some(page) = self.pages.get_mut(at / PAGE_ENTRIES) else { return false };
+        let page = page.get_or_insert_with(|| vec![[0; 3]; PAGE_ENTRIES].into_boxed_slice());
+        let Some(entry) = page.get_mut(at % PAGE_ENTRIES) else { return false };
         let [.., noted] = entry;
         if *noted == 0 {
             if full {
@@ -73,7 +81,7 @@ impl OffsetMap {
     #[must_use]
     pub fn get(&self, key: &[u8]) -> Option<i64> {
         let (_, at) = self.find(key);
-        let [.., noted] = self.entries.get(at)?;
+        let [.., noted] = self.entry(at);
         noted.checked_sub(1).map(u64::cast_signed)
     }
 
@@ -88,21 +96,24 @@ impl OffsetMap {
         self.end_offset
     }
 
+    fn entry(&self, at: usize) -> Entry {
+        let page = self.pages.get(at / PAGE_ENTRIES).and_then(Option::as_ref);
+        page.and_then(|page| page.get(at % PAGE_ENTRIES)).copied().unwrap_or_default()
+    }
+
     /// A key's hash, and where its entry is or would be.
     fn find(&self, key: &[u8]) -> ([u64; 2], usize) {
         let hash = |secrets| rapidhash_v3_micro_inline::<true, true>(key, secrets);
         let [first, second] = &self.secrets;
         let (first, second) = (hash(first), hash(second));
-        let scaled = (u128::from(first) * self.entries.len() as u128) >> 64;
+        let scaled = (u128::from(first) * self.entries as u128) >> 64;
         let home = usize::try_from(scaled).unwrap_or(0);
-        let (before, behind) = self.entries.split_at_checked(home).unwrap_or_default();
-        let mine = |entry: &Entry| {
-            let [a, b, noted] = entry;
-            *noted == 0 || (*a == first && *b == second)
+        let mine = |at: &usize| {
+            let [a, b, noted] = self.entry(*at);
+            noted == 0 || (a == first && b == second)
         };
         // A quarter is free, so one is found.
-        let at = behind.iter().position(mine).map(|at| home + at);
-        let at = at.or_else(|| before.iter().position(mine)).unwrap_or(0);
+        let at = (home..self.entries).find(mine).or_else(|| (0..home).find(mine)).unwrap_or(0);
         ([first, second], at)
     }
 }
@@ -138,6 +149,24 @@ mod tests {
             assert!(map.put(&0_usize.to_be_bytes(), 7));
             assert_eq!(map.get(&0_usize.to_be_bytes()), Some(7));
             assert_eq!(map.len(), capacity);
+        }
+    }
+
+    #[test]
+    fn pages_are_allocated_as_they_are_used() {
+        let mut map = OffsetMap::new(3 * PAGE_ENTRIES * ENTRY_BYTES, 9);
+        let allocated = |map: &OffsetMap| map.pages.iter().flatten().count();
+        assert_eq!((allocated(&map), map.get(b"none")), (0, None));
+        assert!(map.put(b"one", 1));
+        assert_eq!(allocated(&map), 1);
+        let capacity = i64::try_from(map.capacity()).expect("small");
+        for key in 1..capacity {
+            assert!(map.put(&key.to_be_bytes(), key));
+        }
+        assert!(!map.put(b"another", 1), "full");
+        assert_eq!(allocated(&map), 3);
+        for key in 1..capacity {
+            assert_eq!(map.get(&key.to_be_bytes()), Some(key));
         }
     }
 
