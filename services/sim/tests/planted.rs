@@ -64,6 +64,7 @@ fn a_bad_batch_that_is_served_is_found() {
     let said = fails_with(&["--service", "broker", "--plant", "keep-bad-sealed"]);
     let bad = [
         "a fetched batch: Checksum",
+        "is above the high watermark",
         "a gap from",
         "was read at",
         "error 2 in a fetch",
