@@ -24,6 +24,8 @@ SIM_SERVICES := cache broker
 # Seeds of the simulation of each, run twice: in `make sim` and `make test`, and under AddressSanitizer.
 SIM_SEEDS ?= 2000
 SIM_ASAN_SEEDS ?= 100
+# Partitions and producers in `make scale`.
+SCALE ?= 10000
 # Options for `make bench`, for instance BENCH='--row 3,3c'.
 BENCH ?=
 
@@ -91,6 +93,11 @@ sim: tools ## the seeded simulation, SIM_SEEDS seeds, each twice
 	    "$(TARGET)/release/sim" --service $$service --seeds $(SIM_SEEDS) 2>&1 | tee "$(TARGET)/sim.log"; \
 	    $(call RAN,$(SIM_SEEDS),sim.log); \
 	done
+
+.PHONY: scale
+scale: tools ## the broker with SCALE partitions and producers on one shard; `make unit` runs a tenth
+	$(call STEP,partitions and producers)
+	BROKER_SCALE=$(SCALE) $(CARGO) test $(LOCKED) --release -p broker --test scale -- --nocapture
 
 # Tests on a real ring are left out: memory that the kernel may still read when a ring is dropped is kept
 # on purpose, and would be reported as a leak.

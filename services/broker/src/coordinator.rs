@@ -23,7 +23,7 @@ use wire::kafka::records::{BatchMeta, Record, records, write_batch};
 use crate::catalog::OFFSETS_TOPIC;
 use crate::code::Code;
 use crate::control::{self, Change};
-use crate::fetch::warm;
+use crate::fetch::{self, warm};
 use crate::offsets_topic::{self, Entry, Stored, partition_of};
 use crate::partition::{Missing, unix_ms};
 use crate::serve::Broker;
@@ -99,7 +99,8 @@ pub(crate) async fn shard_of(server: &Rc<Server<Broker>>, group: &str) -> Result
     };
     match control::request(server, change).await {
         Ok(_) | Err((Code::TopicAlreadyExists, _)) => {}
-        Err((code, _)) => return Err(code),
+        // The one error that clients ask again after; the log says why.
+        Err(_) => return Err(Code::CoordinatorNotAvailable),
     }
     known(&server.shard().borrow()).ok_or(Code::CoordinatorNotAvailable)
 }
@@ -275,7 +276,10 @@ pub(crate) async fn store(
         let slot = slot_of(&shard, group)?;
         let (batch, _) = Batch::split(&bytes).map_err(|_| Code::UnknownServerError)?;
         let partition = shard.partition(slot).ok_or(Code::CoordinatorNotAvailable)?;
-        let appended = partition.append(&cx, &batch, now).map_err(|refusal| refusal.code)?;
+        // A full disk may have room later: clients look for the coordinator again, and do not give up as they would when
+        // told of storage.
+        let appended =
+            partition.append(&cx, &batch, now).map_err(|_| Code::CoordinatorNotAvailable)?;
         shard.mark_dirty(slot, false);
         (slot, appended.end)
     };
@@ -345,21 +349,45 @@ pub(crate) async fn load(server: &Rc<Server<Broker>>, slot: Slot) {
                 warm(cold).await;
                 continue;
             }
+            Err(Missing::Unverified(base)) => {
+                if let Err(code) = fetch::verify(server.shard(), slot, base).await {
+                    return not_loaded(server, slot, offset, &code);
+                }
+                continue;
+            }
             Err(Missing::Refused(code)) => {
-                let pairs: [(&str, &dyn std::fmt::Display); 2] =
-                    [("offset", &offset), ("why", &code)];
-                return cx.log().error("broker", cx.now(), "groups not loaded", &pairs);
+                let after = {
+                    let mut shard = server.shard().borrow_mut();
+                    shard.partition(slot).and_then(|partition| partition.after_damage(offset))
+                };
+                // What is damaged was told of; the groups behind it are not.
+                match after {
+                    Some(after) => offset = after,
+                    None => return not_loaded(server, slot, offset, &code),
+                }
+                continue;
             }
         };
         let len = usize::try_from(range.len).unwrap_or(usize::MAX);
         let read =
             range.file.read_at(DirectBuf::zeroed(len), len, range.position, Caching::Keep).await;
-        let Ok((buf, read)) = read else { return };
+        let (buf, read) = match read {
+            Ok(read) => read,
+            Err(error) => return not_loaded(server, slot, offset, &error),
+        };
         let next = load_batches(server, buf.get(..read).unwrap_or_default(), offset);
         if next <= offset {
             return;
         }
         offset = next;
+    }
+}
+
+/// Groups that are known in part are not served: a commit that is there must not be told to be none.
+fn not_loaded(server: &Rc<Server<Broker>>, slot: Slot, offset: i64, why: &dyn std::fmt::Display) {
+    let why = format!("groups not loaded from offset {offset} on: {why}");
+    if let Some(partition) = server.shard().borrow_mut().partition(slot) {
+        partition.fail(server.cx(), why);
     }
 }
 

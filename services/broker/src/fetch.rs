@@ -6,6 +6,7 @@
 //! In a fetch session a client says once what it wants, and is told only of partitions that have something new.
 //! Next: `partition::read`, `logic::log::fetch_session`.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 
 use engine::buf::DirectBuf;
@@ -21,7 +22,7 @@ use crate::code::Code;
 use crate::partition::{self, LEADER_EPOCH, Located, Missing};
 use crate::produce::OwnedRef;
 use crate::serve::Broker;
-use crate::shard::Shard;
+use crate::shard::{Shard, Slot};
 use crate::watch::Watch;
 use crate::work::Done;
 
@@ -61,6 +62,13 @@ struct Plan {
     bytes: u64,
     /// Something is to be told at once.
     urgent: bool,
+}
+
+/// What has to be done before an answer can be planned.
+enum Wait {
+    Cold(partition::Cold),
+    /// A partition, and the first offset of a segment of it.
+    Unverified(Slot, i64),
 }
 
 impl FetchJob {
@@ -166,7 +174,7 @@ impl FetchJob {
         }
     }
 
-    fn plan(&self, shard: &mut Shard) -> Result<Plan, partition::Cold> {
+    fn plan(&self, shard: &mut Shard) -> Result<Plan, Wait> {
         let limit = u64::try_from(self.max_bytes).unwrap_or(0).min(ANSWER_MAX_BYTES);
         let mut plan =
             Plan { topics: Vec::with_capacity(self.topics.len()), bytes: 0, urgent: false };
@@ -271,7 +279,7 @@ fn plan_partition(
     wanted: &fetch::Partition,
     limit: u64,
     plan: &mut Plan,
-) -> Result<Planned, partition::Cold> {
+) -> Result<Planned, Wait> {
     let mut answer = fetch::Answer {
         index: wanted.index,
         error: 0,
@@ -309,7 +317,11 @@ fn plan_partition(
     };
     let range = match located {
         Ok(range) => range,
-        Err(Missing::Cold(cold)) => return Err(cold),
+        Err(Missing::Cold(cold)) => return Err(Wait::Cold(cold)),
+        Err(Missing::Unverified(base)) => {
+            let slot = shard.slot(topic, wanted.index).unwrap_or(Slot::MAX);
+            return Err(Wait::Unverified(slot, base));
+        }
         Err(Missing::Refused(code)) => {
             answer.error = code.number();
             plan.urgent = true;
@@ -334,15 +346,40 @@ pub(crate) async fn warm(cold: partition::Cold) {
     let _ = cold.file.read_at(buf, COLD_BYTES, cold.position, Caching::Keep).await;
 }
 
-async fn planned(server: &Server<Broker>, job: &FetchJob) -> Option<Plan> {
-    for _ in 0..COLD_MAX {
+/// Checks a segment before it is served.
+pub(crate) async fn verify(shard: &RefCell<Shard>, slot: Slot, base: i64) -> Result<(), Code> {
+    let cx = shard.borrow().cx.clone();
+    let wanted = || {
+        let mut shard = shard.borrow_mut();
+        let partition = shard.partition(slot).ok_or(Code::UnknownTopicOrPartition)?;
+        partition.verification(&cx, base).map_err(|_| Code::StorageError)
+    };
+    let Some(verification) = wanted()? else { return Ok(()) };
+    let turns = verification.turns();
+    let _turn = turns.turn().await;
+    let Some(verification) = wanted()? else { return Ok(()) };
+    let damage = verification.run().await.map_err(|error| {
+        cx.log().error("broker", cx.now(), "segment not checked", &[("why", &error)]);
+        Code::StorageError
+    })?;
+    if let Some(partition) = shard.borrow_mut().partition(slot) {
+        partition.verified(&cx, base, &damage);
+    }
+    Ok(())
+}
+
+async fn planned(server: &Server<Broker>, job: &FetchJob) -> Result<Plan, Code> {
+    // Each partition may have its headers read, and a segment checked.
+    let partitions: usize = job.topics.iter().map(|(_, partitions)| partitions.len()).sum();
+    for _ in 0..COLD_MAX + 2 * partitions {
         let plan = job.plan(&mut server.shard().borrow_mut());
         match plan {
-            Ok(plan) => return Some(plan),
-            Err(cold) => warm(cold).await,
+            Ok(plan) => return Ok(plan),
+            Err(Wait::Cold(cold)) => warm(cold).await,
+            Err(Wait::Unverified(slot, base)) => verify(server.shard(), slot, base).await?,
         }
     }
-    None
+    Err(Code::StorageError)
 }
 
 /// Answers a fetch request.
@@ -360,8 +397,9 @@ pub(crate) async fn perform(server: Rc<Server<Broker>>, conn: ConnId, job: Fetch
     let min_bytes = u64::try_from(job.min_bytes).unwrap_or(0);
     let watch = Rc::new(Watch::default());
     let mut plan = loop {
-        let Some(plan) = planned(&server, &job).await else {
-            return Done::Reply(job.refused(Code::StorageError));
+        let plan = match planned(&server, &job).await {
+            Ok(plan) => plan,
+            Err(code) => return Done::Reply(job.refused(code)),
         };
         let late = cx.now().mono_ns >= deadline_ns;
         if plan.bytes >= min_bytes || plan.urgent || late || cx.is_stopping() {

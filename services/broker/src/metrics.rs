@@ -56,6 +56,10 @@ static UNCLEANABLE: Metric = Metric::gauge(
     "broker_compaction_uncleanable_partitions",
     "Partitions that are to be compacted and cannot be until the next start.",
 );
+static DAMAGED: Metric = Metric::gauge(
+    "broker_damaged_ranges",
+    "Ranges of segments that were found damaged, and are not served.",
+);
 
 const COUNTERS: [&Metric; 22] = [
     &REQUESTS,
@@ -84,7 +88,7 @@ const COUNTERS: [&Metric; 22] = [
 
 struct Handles {
     counters: [Counter; COUNTERS.len()],
-    gauges: [Gauge; 4],
+    gauges: [Gauge; 5],
 }
 
 /// Registers the metrics of a server with its shard.
@@ -92,7 +96,7 @@ pub(crate) fn install(server: &Rc<Server<Broker>>) {
     let registry = server.cx().metrics();
     let handles = Handles {
         counters: COUNTERS.map(|metric| registry.counter(metric, &[])),
-        gauges: [&CLIENTS, &PARTITIONS, &OFFLINE, &UNCLEANABLE]
+        gauges: [&CLIENTS, &PARTITIONS, &OFFLINE, &UNCLEANABLE, &DAMAGED]
             .map(|metric| registry.gauge(metric, &[])),
     };
     let weak: Weak<Server<Broker>> = Rc::downgrade(server);
@@ -137,7 +141,8 @@ fn sample(server: &Server<Broker>, handles: &Handles, numbers: &mut Vec<(&'stati
     let partitions = shard.partitions().count() as u64;
     let offline = shard.partitions().filter(|one| one.failed().is_some()).count() as u64;
     let uncleanable = shard.partitions().filter(|one| one.is_uncleanable()).count() as u64;
-    let gauges = [net.live, partitions, offline, uncleanable];
+    let damaged = shard.partitions().map(crate::partition::Partition::damaged).sum();
+    let gauges = [net.live, partitions, offline, uncleanable, damaged];
     for (handle, value) in handles.gauges.iter().zip(gauges) {
         handle.set(i64::try_from(value).unwrap_or(i64::MAX));
     }

@@ -190,6 +190,13 @@ pub const ROWS: &[Row] = &[
         "begin a new segment when a record is newer by this than the first one",
     ),
     row("unclean.leader.election.enable", Kind::Bool, 1, "false", "there is one replica"),
+    row(
+        "verify.on.read",
+        Kind::Bool,
+        1,
+        "true",
+        "check the records of a segment that was found at a start before they are first sent",
+    ),
 ];
 
 /// The row of an option.
@@ -274,6 +281,8 @@ pub struct TopicConfig {
     pub timestamp_before_max_ms: i64,
     /// How far ahead.
     pub timestamp_after_max_ms: i64,
+    /// Segments found at a start are checked before they are served.
+    pub verify_on_read: bool,
     /// Size of a segment.
     pub segment_bytes: u64,
     /// From a segment's first record to its last, at most.
@@ -322,6 +331,7 @@ impl TopicConfig {
             log_append_time: text("message.timestamp.type") == "LogAppendTime",
             timestamp_before_max_ms: integer("message.timestamp.before.max.ms"),
             timestamp_after_max_ms: integer("message.timestamp.after.max.ms"),
+            verify_on_read: text("verify.on.read") != "false",
             segment_bytes: unsigned("segment.bytes"),
             segment_ms: integer("segment.ms"),
             segment_jitter_ms: integer("segment.jitter.ms"),

@@ -99,6 +99,8 @@ impl<S: Service> Machine<S> {
         mut install: impl FnMut(&ShardCx) -> (Rc<Server<S>>, Result<(), Error>),
     ) -> (Self, Result<(), Error>) {
         let seed = Seed(world.seed());
+        // Another start draws other numbers, as it would with a real source of them.
+        let life = world.now().mono_ns << 8;
         let mut machine = Self { world: world.clone(), nodes: Vec::new(), blind: false };
         for index in 0..shards {
             let driver = SimDriver::new(world, index, driver);
@@ -107,7 +109,7 @@ impl<S: Service> Machine<S> {
                 shards,
                 Driver::Sim(Box::new(driver)),
                 LoopConfig::default(),
-                seed.stream("sim.shard", index as u64).next_u64(),
+                seed.stream("sim.shard", life | index as u64).next_u64(),
                 Log::memory(Level::Error),
             );
             cx.enter();

@@ -23,7 +23,8 @@ sim [--service cache|broker] [--seed N] [--seeds COUNT] [options]
   --fail N        with completion N failed
   --fail-call N   with plain call N failed
   --sweep         fail every completion of the calm run, one at a time
-  --plant BUG     plant a bug: early-free, drop-bells, blind-park, early-ack (of the broker)
+  --plant BUG     plant a bug: early-free, drop-bells, blind-park; of the broker: early-ack, stale-commit,
+                  keep-bad-sealed
   --jobs N        threads (default: one per CPU)
 ";
 

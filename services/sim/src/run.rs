@@ -36,15 +36,21 @@ pub enum Bug {
     BlindPark,
     /// The broker acknowledges before the sync.
     EarlyAck,
+    /// It does so for the commits of groups.
+    StaleCommit,
+    /// It serves sealed segments as they are on the disk.
+    KeepBadSealed,
 }
 
 impl Bug {
     /// The bugs and their names.
-    pub const ALL: [(&'static str, Self); 4] = [
+    pub const ALL: [(&'static str, Self); 6] = [
         ("early-free", Self::EarlyFree),
         ("drop-bells", Self::DropBells),
         ("blind-park", Self::BlindPark),
         ("early-ack", Self::EarlyAck),
+        ("stale-commit", Self::StaleCommit),
+        ("keep-bad-sealed", Self::KeepBadSealed),
     ];
 }
 
@@ -191,7 +197,8 @@ fn run_cache(seed: u64, options: Options) -> Result<Report, Failure> {
     match options.bug {
         Some(Bug::EarlyFree) => world.plant(Plant::EarlyFree),
         Some(Bug::DropBells) => world.plant(Plant::DropBells),
-        Some(Bug::BlindPark | Bug::EarlyAck) | None => {}
+        // The others are the broker's, or planted elsewhere.
+        Some(_) | None => {}
     }
     let (mut machine, started) = start_cache(&world, &setup);
     machine.blind = options.bug == Some(Bug::BlindPark);

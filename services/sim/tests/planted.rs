@@ -53,6 +53,27 @@ fn an_acknowledgement_before_the_sync_is_found() {
 }
 
 #[test]
+fn a_commit_that_is_acknowledged_before_the_sync_is_found() {
+    let said = fails_with(&["--service", "broker", "--plant", "stale-commit"]);
+    let lost = ["was committed for", "is committed for", "was assigned before", "no leader of"];
+    assert!(lost.iter().any(|what| said.contains(what)) && replays(&said), "{said}");
+}
+
+#[test]
+fn a_bad_batch_that_is_served_is_found() {
+    let said = fails_with(&["--service", "broker", "--plant", "keep-bad-sealed"]);
+    let bad = [
+        "a fetched batch: Checksum",
+        "is above the high watermark",
+        "a gap from",
+        "was read at",
+        "error 2 in a fetch",
+        "stuck in",
+    ];
+    assert!(bad.iter().any(|what| said.contains(what)) && replays(&said), "{said}");
+}
+
+#[test]
 fn the_same_seeds_hold_without_a_bug() {
     for service in ["cache", "broker"] {
         let output = Command::new(env!("CARGO_BIN_EXE_sim"))

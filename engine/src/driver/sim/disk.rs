@@ -315,6 +315,22 @@ impl Disk {
         }
     }
 
+    /// What the disk holds of a file, were the machine to stop now.
+    pub(super) fn durable(&self, path: &Path) -> Result<&[u8]> {
+        Ok(&self.file(self.look_up(path)?)?.durable)
+    }
+
+    /// A bit changes, on the disk and in what is cached of it.
+    pub(super) fn flip(&mut self, path: &Path, offset: u64, bit: u32) -> Result<()> {
+        let inode = self.look_up(path)?;
+        let at = usize::try_from(offset).map_err(|_| libc::EFBIG)?;
+        let file = self.file_mut(inode)?;
+        for bytes in [&mut file.durable, &mut file.now] {
+            *bytes.get_mut(at).ok_or(libc::EINVAL)? ^= 1 << (bit % 8);
+        }
+        Ok(())
+    }
+
     /// The machine stops: back to the durable state, plus what reached the disk by chance.
     pub(super) fn crash(&mut self, rng: &mut Rng, survives: f64) {
         let lucky = self.journal.iter().take_while(|_| chance(rng, survives)).count();
@@ -580,6 +596,20 @@ mod tests {
         assert_eq!(disk.read(file, 0, 512), Ok(&[1; 512][..]));
         disk.crash(&mut rng, 0.0);
         assert_eq!(disk.read(file, 0, 512), Ok(&[0; 512][..]));
+    }
+
+    #[test]
+    fn a_bit_that_flips_stays_so_after_a_crash() {
+        let (mut disk, mut rng) = disk();
+        let file = made(&mut disk, "/f");
+        disk.write(file, 0, &[0; 10]).expect("room");
+        disk.sync(file).expect("a file");
+        assert_eq!(disk.flip(path("/f"), 10, 0), Err(libc::EINVAL), "past its end");
+        disk.flip(path("/f"), 3, 9).expect("a byte");
+        assert_eq!(disk.read(file, 3, 1), Ok(&[2][..]));
+        disk.crash(&mut rng, 0.0);
+        assert_eq!(disk.read(file, 2, 3), Ok(&[0, 2, 0][..]));
+        assert_eq!(disk.durable(path("/f")).map(<[u8]>::len), Ok(10));
     }
 
     #[test]

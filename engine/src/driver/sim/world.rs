@@ -128,6 +128,26 @@ impl World {
         self.kernel.borrow_mut().crash_disk();
     }
 
+    /// Names in a directory; none when it is not there.
+    #[must_use]
+    pub fn list_dir(&self, path: &Path) -> Vec<String> {
+        self.kernel.borrow().disk.list(path).unwrap_or_default()
+    }
+
+    /// What the disk holds of a file, were the machine to stop now; `None` when it is not there.
+    #[must_use]
+    pub fn durable_file(&self, path: &Path) -> Option<Vec<u8>> {
+        self.kernel.borrow().disk.durable(path).ok().map(<[u8]>::to_vec)
+    }
+
+    /// Changes a bit of what the disk holds of a file, as a bad disk does: nobody is told. Whether there is such a
+    /// byte.
+    pub fn flip_bit(&self, path: &Path, offset: u64, bit: u32) -> bool {
+        let mut kernel = self.kernel.borrow_mut();
+        kernel.trace(u64::from_le_bytes(*b"flip    ") ^ offset);
+        kernel.disk.flip(path, offset, bit).is_ok()
+    }
+
     /// Closes every descriptor a shard opened, as the kernel does for a process that died.
     pub fn close_shard(&self, shard: usize) {
         let mut kernel = self.kernel.borrow_mut();

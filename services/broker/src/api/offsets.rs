@@ -25,6 +25,7 @@ use wire::kafka::compress::Decompress;
 use wire::kafka::records::records;
 
 use crate::code::Code;
+use crate::fetch;
 use crate::partition::{LEADER_EPOCH, Located, Missing};
 use crate::serve::Broker;
 use crate::shard::Slot;
@@ -115,7 +116,8 @@ async fn find(server: &Rc<Server<Broker>>, slot: Slot, timestamp: i64) -> Result
             Ok(None) => return Ok((-1, -1)),
             Ok(Some(range)) => return look_into(&range, wanted).await,
             Err(Missing::Refused(code)) => return Err(code),
-            Err(Missing::Cold(cold)) => crate::fetch::warm(cold).await,
+            Err(Missing::Cold(cold)) => fetch::warm(cold).await,
+            Err(Missing::Unverified(base)) => fetch::verify(server.shard(), slot, base).await?,
         }
     }
     Err(Code::StorageError)

@@ -191,6 +191,11 @@ impl Log1 {
                     crate::fetch::warm(cold).await;
                     continue;
                 }
+                Err(Missing::Unverified(base)) => {
+                    let checked = crate::fetch::verify(&self.shard, self.slot, base).await;
+                    checked.expect("readable");
+                    continue;
+                }
                 Err(Missing::Refused(code)) => panic!("offset {offset}: {code}"),
             };
             let len = range.len as usize;

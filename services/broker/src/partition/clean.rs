@@ -53,6 +53,8 @@ impl FileJob {
         for name in &self.remove {
             // Sidecars need not be there.
             let _ = dir.remove(name);
+            // A file system takes its time to free a file, and there may be many.
+            engine::exec::sync::yield_now().await;
         }
         if self.remove.is_empty() { Ok(()) } else { dir.sync().await }
     }

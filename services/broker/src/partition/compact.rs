@@ -61,9 +61,8 @@ impl Partition {
         let segments: Vec<compact::Segment> = self.segments.iter().map(known).collect();
         // What lies behind damage, is not durable, or is where the high watermark counts positions, has to wait.
         let mut sealed = self.segments.iter().take(self.segments.len().saturating_sub(1));
-        let fit = |one: &Segment| {
-            one.has_sidecars && one.damaged_at.is_none() && one.base < self.high.base
-        };
+        let fit =
+            |one: &Segment| one.has_sidecars && one.damage.is_empty() && one.base < self.high.base;
         let wall = sealed.find(|one| !fit(one));
         let stable = self.high.offset.min(self.durable);
         let log = Log {

@@ -15,6 +15,7 @@ mod compact;
 mod open;
 mod read;
 mod segment;
+mod verify;
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -185,6 +186,12 @@ pub(crate) struct Partition {
     tidying: Rc<Turns>,
     /// Where the last reads ended: the next ones begin there.
     hints: Hints,
+    /// Everything before was synced when the partition was opened.
+    synced_to: i64,
+    /// Damaged ranges that were found.
+    damaged: u64,
+    /// Whose turn it is to check a segment.
+    verifying: Rc<Turns>,
     compaction: compact::Compaction,
 }
 
@@ -213,7 +220,8 @@ impl Partition {
         self.failed.as_deref()
     }
 
-    fn fail(&mut self, cx: &ShardCx, why: String) {
+    /// Takes and gives nothing from here on.
+    pub(crate) fn fail(&mut self, cx: &ShardCx, why: String) {
         cx.log().error(
             "broker",
             cx.now(),

@@ -1,11 +1,10 @@
 //! How a partition is found again: from its files, with as little reading as they allow.
 //!
 //! Sealed segments are taken by their sidecars when those fit, and read otherwise. Of the active segment
-//! everything behind the last index entry that was written is read and checked; it ends before the first
-//! batch that is not whole, which is a write that nobody was told about. A sealed segment has sidecars once it
-//! was synced. A bad batch in one that has them is damage: what follows it there is not served, and the log says so.
-//! One without them is treated as the active one: nothing behind its first bad batch was acknowledged, since a
-//! sync covers the segments before, so the segments that follow go.
+//! everything behind the last index entry that was written is read and checked. The newest snapshot of producers is
+//! written after a sync, and its name says up to which offset everything was durable then: a bad batch before is damage,
+//! and `verify` says what becomes of it. The first bad batch behind is a write that nobody was told about: the log ends
+//! there, since a sync covers the segments before, and the segments that follow go.
 //! Invariants: nothing that was acknowledged is cut; files of others in the directory are left alone.
 
 use std::collections::VecDeque;
@@ -19,9 +18,10 @@ use engine::fs::{Caching, Dir, File};
 use engine::shard::ShardCx;
 use logic::log::producers::Stored;
 use logic::log::{OffsetIndex, Producers, TimeIndex};
-use wire::kafka::batch::{Batch, PREFIX_BYTES, batch_len};
+use wire::kafka::batch::{Batch, HEADER_BYTES, PREFIX_BYTES, batch_len};
 
 use super::segment::{INDEX, LOG, SNAPSHOT, Segment, TIME_INDEX, file_name, offset_of};
+use super::verify::is_epoch;
 use super::{PRODUCERS_MAX, Partition, Place, unix_ms};
 use crate::topic_config::TopicConfig;
 
@@ -53,6 +53,8 @@ pub(crate) async fn remove_dir(cx: &ShardCx, path: &Path) -> Result<(), Error> {
     let Ok(names) = cx.driver().list_dir(path) else { return Ok(()) };
     for name in names {
         cx.driver().unlink(&path.join(name))?;
+        // A file system takes its time to free a file, and there may be many.
+        engine::exec::sync::yield_now().await;
     }
     cx.driver().remove_dir(path)?;
     if let Some(parent) = path.parent() {
@@ -64,15 +66,39 @@ pub(crate) async fn remove_dir(cx: &ShardCx, path: &Path) -> Result<(), Error> {
 /// Batches of a segment from a position on, checked.
 pub(crate) struct Check {
     file: Rc<File>,
-    position: u64,
-    end: u64,
+    pub(super) position: u64,
+    pub(super) end: u64,
+    /// Offsets may be left out, as compaction does.
+    pub(super) has_gaps: bool,
     chunk: Vec<u8>,
     chunk_at: u64,
 }
 
 impl Check {
     pub(crate) const fn new(file: Rc<File>, from: u64, end: u64) -> Self {
-        Self { file, position: from, end, chunk: Vec::new(), chunk_at: from }
+        Self { file, position: from, end, has_gaps: true, chunk: Vec::new(), chunk_at: from }
+    }
+
+    /// The same of a whole segment, which may have gaps or not.
+    pub(super) fn whole(file: Rc<File>, end: u64, has_gaps: bool) -> Self {
+        Self { has_gaps, ..Self::new(file, 0, end) }
+    }
+
+    /// How long the batch at the position says it is, if it can be so long.
+    pub(super) async fn stated_len(&mut self) -> Result<Option<u64>, Error> {
+        let bytes = self.window().await?;
+        Ok(batch_len(bytes).filter(|len| *len <= BATCH_MAX_BYTES).map(|len| len as u64))
+    }
+
+    /// Bytes from the position on: as many as are read, and a header's at least unless the segment ends.
+    pub(super) async fn window(&mut self) -> Result<&[u8], Error> {
+        let there = self.position.checked_sub(self.chunk_at);
+        let there = there.and_then(|at| self.chunk.get(usize::try_from(at).ok()?..));
+        if there.is_none_or(|bytes| bytes.len() < HEADER_BYTES) {
+            self.read(CHUNK_BYTES).await?;
+        }
+        let at = usize::try_from(self.position - self.chunk_at).unwrap_or(usize::MAX);
+        Ok(self.chunk.get(at..).unwrap_or_default())
     }
 
     /// Where the batches end that were found whole, if that is not where they should.
@@ -83,7 +109,9 @@ impl Check {
     /// Makes the batch at the position lie in the chunk; whether it is whole.
     async fn load(&mut self) -> Result<bool, Error> {
         let there = |check: &Self| {
-            let at = usize::try_from(check.position - check.chunk_at).unwrap_or(usize::MAX);
+            // The position may have been set back.
+            let at = check.position.checked_sub(check.chunk_at).unwrap_or(u64::MAX);
+            let at = usize::try_from(at).unwrap_or(usize::MAX);
             check.chunk.get(at..).map_or(0, <[u8]>::len)
         };
         if there(self) < PREFIX_BYTES {
@@ -121,7 +149,10 @@ impl Check {
         let at = usize::try_from(self.position - self.chunk_at).unwrap_or(usize::MAX);
         let bytes = self.chunk.get(at..).unwrap_or_default();
         let Ok((batch, _)) = Batch::split(bytes) else { return Ok(None) };
-        if batch.check_crc().is_err() || batch.base_offset() < expected {
+        let offset = batch.base_offset();
+        // Neither offset nor epoch is covered by the checksum.
+        let follows = offset == expected || (self.has_gaps && offset > expected);
+        if !follows || !is_epoch(batch.leader_epoch()) || batch.check_crc().is_err() {
             return Ok(None);
         }
         self.position += batch.len() as u64;
@@ -169,6 +200,9 @@ impl Partition {
             snapshots: Vec::new(),
             tidying: Rc::default(),
             hints: super::read::Hints::default(),
+            synced_to: i64::MIN,
+            damaged: 0,
+            verifying: Rc::default(),
             compaction: super::compact::Compaction::default(),
         };
         partition.load_start(cx).await?;
@@ -188,6 +222,8 @@ impl Partition {
             partition.replay_producers(cx).await?;
         }
         if partition.segments.is_empty() {
+            // Each file that is made may wait for the file system's journal: one in a poll.
+            engine::exec::sync::yield_now().await;
             partition.segments.push_back(Segment::create(cx, &partition.dir, partition.start)?);
             partition.end = partition.start;
             handle.sync().await?;
@@ -204,6 +240,7 @@ impl Partition {
         let mut offsets: Vec<i64> =
             names.iter().filter_map(|name| offset_of(name, SNAPSHOT)).collect();
         offsets.sort_unstable();
+        self.synced_to = offsets.last().copied().unwrap_or(i64::MIN);
         self.snapshots = offsets.iter().map(|offset| file_name(*offset, SNAPSHOT)).collect();
         for offset in offsets.into_iter().rev() {
             let path = self.dir.join(file_name(offset, SNAPSHOT));
@@ -223,9 +260,12 @@ impl Partition {
         cx.log().warn("broker", cx.now(), "snapshot of producers does not fit the log", &pairs);
         self.producers = Producers::new(PRODUCERS_MAX);
         let mut segments = std::mem::take(&mut self.segments);
+        let nexts: Vec<i64> = segments.iter().skip(1).map(|segment| segment.base).collect();
+        let mut nexts = nexts.into_iter();
         for segment in &mut segments {
             let base = segment.base;
-            self.check_segment(cx, segment, (0, base), i64::MIN).await?;
+            segment.damage.clear();
+            self.check_segment(cx, segment, (0, base), nexts.next(), i64::MIN).await?;
         }
         self.segments = segments;
         Ok(())
@@ -244,13 +284,12 @@ impl Partition {
         segment.len = file.len()?;
         segment.created_ms = unix_ms(cx.now());
         let indexed = self.load_indexes(cx, &mut segment).await?;
-        let trusted = segment.offsets.last();
         let compacted = next.is_some_and(|next| next <= self.compaction.noted.gaps_to);
         // Producers have to be replayed from their snapshot on, and the index may speak of more than the snapshot: it is
         // written first.
         let replays = next.is_none_or(|next| next > replayed_from);
-        let whole = next.is_some() && (trusted.is_some() || indexed && compacted) && !replays;
-        if whole {
+        if next.is_some() && indexed && !replays {
+            segment.verified = false;
             segment.has_sidecars = true;
             segment.let_go();
             self.end = next.unwrap_or(base);
@@ -260,22 +299,22 @@ impl Partition {
         let known = replayed_from.saturating_sub(base).max(0);
         let entry = segment.offsets.find(u32::try_from(known).unwrap_or(u32::MAX));
         let from = (u64::from(entry.position), base + i64::from(entry.offset));
-        let checked = self.check_segment(cx, &mut segment, from, replayed_from).await?;
+        let checked = self.check_segment(cx, &mut segment, from, next, replayed_from).await?;
         let (good, end) = match checked {
             // The index led to a place where no batch begins: it is of another life of this file.
             (good, _) if good == from.0 && from.0 > 0 => {
                 segment.offsets = OffsetIndex::default();
                 segment.times = TimeIndex::default();
-                self.check_segment(cx, &mut segment, (0, base), replayed_from).await?
+                self.check_segment(cx, &mut segment, (0, base), next, replayed_from).await?
             }
             checked => checked,
         };
         self.end = end;
         // Compaction leaves gaps, but only in segments that were synced.
-        let was_synced = trusted.is_some() || compacted;
+        let was_synced = compacted || next.is_some_and(|next| next <= self.synced_to);
         let is_last = next.is_none_or(|next| !was_synced && end < next);
         if good < segment.len {
-            self.cut_or_mark(cx, &mut segment, good, is_last)?;
+            self.cut(cx, &mut segment, good)?;
         }
         if is_last && good > from.0 {
             // Of a process that was killed: what is found here is served from now on, so it has to stay.
@@ -283,6 +322,8 @@ impl Partition {
         }
         if let Some(next) = next.filter(|_| !is_last) {
             segment.let_go();
+            // What was read from its middle on is served as it is; the rest is checked before.
+            segment.verified = from.0 == 0;
             segment.has_sidecars = was_synced && indexed;
             self.end = next;
         }
@@ -328,16 +369,31 @@ impl Partition {
         cx: &ShardCx,
         segment: &mut Segment,
         (from, first): (u64, i64),
+        next: Option<i64>,
         replayed_from: i64,
     ) -> Result<(u64, i64), Error> {
         let file = segment.file(cx, false)?;
         let end = segment.len;
         let mut check = Check::new(file, from, end);
+        check.has_gaps = next.is_some_and(|next| next <= self.compaction.noted.gaps_to);
         let mut expected = first;
         let now_ms = unix_ms(cx.now());
         loop {
             let position = check.position;
-            let Some(batch) = check.next(expected).await? else { return Ok((position, expected)) };
+            let Some(batch) = check.next(expected).await? else {
+                let was_synced = expected < self.synced_to && position < end;
+                if !was_synced || (position == from && from > 0) {
+                    return Ok((position, expected));
+                }
+                // Of the last segment at least everything up to there was synced.
+                let limit = next.unwrap_or_else(|| self.synced_to.max(expected + 1));
+                let found = if next.is_some() { limit } else { i64::MAX };
+                let mut damage = check.skip_damage(expected, found).await?;
+                damage.next = if damage.next == i64::MAX { limit } else { damage.next };
+                expected = damage.next;
+                self.note_damage(cx, segment, damage);
+                continue;
+            };
             // Nobody looks for the time of records that compaction took away.
             let max_timestamp_ms = if batch.is_empty() { -1 } else { batch.max_timestamp() };
             let known =
@@ -365,25 +421,14 @@ impl Partition {
         }
     }
 
-    fn cut_or_mark(
-        &self,
-        cx: &ShardCx,
-        segment: &mut Segment,
-        good: u64,
-        is_last: bool,
-    ) -> Result<(), Error> {
+    fn cut(&self, cx: &ShardCx, segment: &mut Segment, good: u64) -> Result<(), Error> {
         let lost = segment.len - good;
-        let what = if is_last { "unfinished write cut" } else { "damaged range offline" };
         cx.log().warn(
             "broker",
             cx.now(),
-            what,
+            "unfinished write cut",
             &[("file", &segment.path().display()), ("position", &good), ("bytes", &lost)],
         );
-        if !is_last {
-            segment.damaged_at = Some(good);
-            return Ok(());
-        }
         segment.file(cx, true)?.truncate(good)?;
         segment.len = good;
         segment.offsets.truncate(u32::try_from(good).unwrap_or(u32::MAX));

@@ -12,6 +12,7 @@ use engine::fs::File;
 use engine::shard::ShardCx;
 use wire::kafka::batch::{Batch, HEADER_BYTES};
 
+use super::verify::Damage;
 use super::{Partition, Segment};
 use crate::code::Code;
 
@@ -40,6 +41,8 @@ pub(crate) struct Cold {
 pub(crate) enum Missing {
     /// Read this, then ask again.
     Cold(Cold),
+    /// Check the segment with this first offset, then ask again.
+    Unverified(i64),
     /// The peer is told.
     Refused(Code),
 }
@@ -69,17 +72,23 @@ struct Scan {
     file: Rc<File>,
     position: u64,
     end: u64,
+    damage: Vec<Damage>,
     block: Vec<u8>,
     block_at: u64,
 }
 
 impl Scan {
-    fn new(file: Rc<File>, position: u64, end: u64) -> Self {
-        Self { file, position, end, block: Vec::new(), block_at: 0 }
+    const fn new(file: Rc<File>, position: u64, end: u64, damage: Vec<Damage>) -> Self {
+        Self { file, position, end, damage, block: Vec::new(), block_at: 0 }
     }
 
     /// The next header and its position.
     fn next(&mut self, cx: &ShardCx) -> Result<Option<(u64, [u8; HEADER_BYTES])>, Missing> {
+        for damage in &self.damage {
+            if (damage.from..damage.to).contains(&self.position) {
+                self.position = damage.to;
+            }
+        }
         if self.position + HEADER_BYTES as u64 > self.end {
             return Ok(None);
         }
@@ -136,8 +145,8 @@ impl Partition {
     /// How much of a segment consumers may read.
     fn visible(&self, segment: &Segment) -> u64 {
         match segment.base.cmp(&self.high.base) {
-            std::cmp::Ordering::Less => segment.readable(),
-            std::cmp::Ordering::Equal => self.high.position.min(segment.readable()),
+            std::cmp::Ordering::Less => segment.len,
+            std::cmp::Ordering::Equal => self.high.position.min(segment.len),
             std::cmp::Ordering::Greater => 0,
         }
     }
@@ -164,14 +173,17 @@ impl Partition {
         // Compaction may leave nothing of a segment from an offset on.
         loop {
             let Some(segment) = self.segments.get(at) else { return Ok(None) };
+            if let Some(base) = self.must_verify(at) {
+                return Err(Missing::Unverified(base));
+            }
+            if segment.is_damaged(offset) {
+                return Err(Missing::Refused(Code::CorruptMessage));
+            }
             let visible = self.visible(segment);
-            let damaged = segment.damaged_at.is_some();
             match self.position_of(cx, at, offset, visible)? {
                 Some(position) => {
                     return self.range(cx, at, position, visible, max_bytes, whole);
                 }
-                // What lies behind the damage is not told from what does not.
-                None if damaged => return Err(Missing::Refused(Code::StorageError)),
                 None => at += 1,
             }
         }
@@ -215,7 +227,8 @@ impl Partition {
     ) -> Result<Option<Located>, Missing> {
         let (high, hints_end) = (self.high, self.segments.get(at + 1).map(|next| next.base));
         let Some(segment) = self.segments.get_mut(at) else { return Ok(None) };
-        let available = visible.saturating_sub(position);
+        let damage = segment.next_damage(position).map_or(visible, |damage| damage.from);
+        let available = visible.min(damage).saturating_sub(position);
         let mut len = available.min(max_bytes);
         if len < available {
             let limit = u32::try_from(position + len).unwrap_or(u32::MAX);
@@ -260,6 +273,9 @@ impl Partition {
             if segment.max_timestamp_ms < timestamp_ms {
                 continue;
             }
+            if let Some(base) = self.must_verify(at) {
+                return Err(Missing::Unverified(base));
+            }
             let visible = self.visible(segment);
             let Some(segment) = self.segments.get_mut(at) else { break };
             let from = segment.offsets.find(segment.times.find(timestamp_ms)).position;
@@ -287,5 +303,5 @@ impl Partition {
 
 fn segment_scan(cx: &ShardCx, segment: &mut Segment, from: u64, end: u64) -> Result<Scan, Missing> {
     let file = segment.file(cx, false).map_err(|_| Missing::Refused(Code::StorageError))?;
-    Ok(Scan::new(file, from, end))
+    Ok(Scan::new(file, from, end, segment.damage.clone()))
 }

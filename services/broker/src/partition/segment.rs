@@ -15,6 +15,8 @@ use engine::shard::ShardCx;
 use logic::log::{OffsetIndex, TimeIndex, offset_index, time_index};
 use wire::kafka::batch::Batch;
 
+use super::verify::Damage;
+
 /// Suffix of the data.
 pub(crate) const LOG: &str = "log";
 /// Suffix of the offset index.
@@ -56,8 +58,10 @@ pub(crate) struct Segment {
     pub(crate) created_ms: i64,
     /// By how much its span is shorter than the topic says.
     pub(crate) jitter_ms: i64,
-    /// From this position on its bytes are damaged.
-    pub(crate) damaged_at: Option<u64>,
+    /// What is not served of it.
+    pub(crate) damage: Vec<Damage>,
+    /// All of it is as it was written, but for the damage.
+    pub(crate) verified: bool,
     /// Its sidecars say all of it.
     pub(crate) has_sidecars: bool,
     path: PathBuf,
@@ -95,7 +99,8 @@ impl Segment {
             first_timestamp_ms: Self::UNREAD,
             created_ms: -1,
             jitter_ms: 0,
-            damaged_at: None,
+            damage: Vec::new(),
+            verified: true,
             has_sidecars: false,
             path,
             file: None,
@@ -142,11 +147,6 @@ impl Segment {
     /// Its file was renamed.
     pub(crate) fn set_path(&mut self, path: PathBuf) {
         self.path = path;
-    }
-
-    /// How much of it can be read.
-    pub(crate) fn readable(&self) -> u64 {
-        self.damaged_at.unwrap_or(self.len)
     }
 
     /// Appends a batch whose first bytes are `place`, the others its own. A write that fails or stays

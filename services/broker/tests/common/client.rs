@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use kafka_protocol::messages::create_topics_request::CreatableTopic;
+use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use kafka_protocol::messages::create_topics_response::CreatableTopicResult;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
@@ -122,10 +122,25 @@ impl Client {
         topic: &str,
         partitions: i32,
     ) -> io::Result<CreatableTopicResult> {
+        self.create_with(topic, partitions, &[])
+    }
+
+    /// Makes a topic with options.
+    pub(crate) fn create_with(
+        &mut self,
+        topic: &str,
+        partitions: i32,
+        options: &[(&str, &str)],
+    ) -> io::Result<CreatableTopicResult> {
+        let text = |text: &str| StrBytes::from_string(text.to_owned());
+        let options = options.iter().map(|(name, value)| {
+            CreatableTopicConfig::default().with_name(text(name)).with_value(Some(text(value)))
+        });
         let topic = CreatableTopic::default()
             .with_name(name(topic))
             .with_num_partitions(partitions)
-            .with_replication_factor(1);
+            .with_replication_factor(1)
+            .with_configs(options.collect());
         let request = CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(5000);
         Ok(self.call(&request, 7)?.topics.remove(0))
     }

@@ -44,6 +44,7 @@ impl Broker {
         Self { process, port, data }
     }
 
+    #[allow(dead_code, reason = "not every test binary uses the shared port")]
     pub(crate) fn address(&self) -> SocketAddr {
         local(self.port)
     }

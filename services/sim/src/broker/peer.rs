@@ -1,157 +1,120 @@
 //! Clients of the log broker in the simulated world: one that makes the topic, producers, consumers.
 //!
 //! They behave as stock clients do: connect, find the shard that leads their partition by asking, send again what was not
-//! answered. Requests and answers are those of another implementation of the protocol.
+//! answered. Next: `link` for their connections, `member` for consumer groups.
 
 use std::collections::{BTreeMap, VecDeque};
 
-use bytes::{Bytes, BytesMut};
-use engine::driver::sim::{ClientEnd, RecvState, World};
+use bytes::Bytes;
+use engine::driver::sim::World;
 use engine::rng::Rng;
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
+use kafka_protocol::messages::incremental_alter_configs_request::{
+    AlterConfigsResource, AlterableConfig,
+};
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{
-    CreateTopicsRequest, CreateTopicsResponse, FetchRequest, FetchResponse, ProduceRequest,
-    ProduceResponse, RequestHeader, TopicName,
+    CreateTopicsRequest, CreateTopicsResponse, FetchRequest, FetchResponse,
+    IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse, ProduceRequest,
+    ProduceResponse, TopicName,
 };
-use kafka_protocol::protocol::{Decodable, Encodable, Request, StrBytes};
+use kafka_protocol::protocol::{Decodable, StrBytes};
 use wire::kafka::batch::Batch;
 use wire::kafka::records::{BatchMeta, Record, records, write_batch};
 
-use super::{Setup, TOPIC};
+use super::TOPIC;
+use super::link::{ANSWER_NS, Heard, Link, open};
+use super::rot::Rot;
 
 const CREATE: i16 = 7;
 const PRODUCE: i16 = 9;
 const FETCH: i16 = 12;
+const ALTER: i16 = 1;
+
+/// Names a topic among resources with options.
+const TOPIC_RESOURCE: i8 = 2;
 
 /// Errors that a client answers by asking another shard.
 const NOT_LEADER: i16 = 6;
 const UNKNOWN_TOPIC: i16 = 3;
 const OUT_OF_RANGE: i16 = 1;
+const CORRUPT: i16 = 2;
 const OUT_OF_ORDER: i16 = 45;
 const STORAGE: i16 = 56;
 
-/// How soon a client looks again.
-const POLL_NS: u64 = 100_000;
-/// How long it waits before it connects again.
-const RECONNECT_NS: u64 = 5_000_000;
-/// How long it waits for an answer.
-const ANSWER_NS: u64 = 40_000_000_000;
-
-fn topic() -> TopicName {
+pub(super) fn topic() -> TopicName {
     TopicName(StrBytes::from_static_str(TOPIC))
 }
 
-/// A connection and what is under way on it.
-struct Link {
-    end: Option<ClientEnd>,
-    shard: usize,
-    shards: usize,
-    outbox: Vec<u8>,
-    inbox: Vec<u8>,
-    next: i32,
-    wake_ns: u64,
-    heard_ns: u64,
+/// What is to be made.
+pub(super) enum Wish {
+    /// A topic.
+    Topic { name: &'static str, partitions: i32, config: Vec<(&'static str, String)> },
+    /// An option of a topic.
+    Option { topic: &'static str, name: &'static str, value: &'static str },
 }
 
-enum Heard {
-    /// Frames, without their lengths.
-    Frames(Vec<Vec<u8>>),
-    /// It was lost.
-    Lost,
-}
-
-impl Link {
-    fn new(shards: usize) -> Self {
-        Self {
-            end: None,
-            shard: 0,
-            shards,
-            outbox: Vec::new(),
-            inbox: Vec::new(),
-            next: 0,
-            wake_ns: 0,
-            heard_ns: 0,
+impl Wish {
+    fn send(&self, link: &mut Link) {
+        let text = StrBytes::from_static_str;
+        match self {
+            Self::Topic { name, partitions, config } => {
+                let config = config.iter().map(|(name, value)| {
+                    CreatableTopicConfig::default()
+                        .with_name(text(name))
+                        .with_value(Some(StrBytes::from_string(value.clone())))
+                });
+                let made = CreatableTopic::default()
+                    .with_name(TopicName(text(name)))
+                    .with_num_partitions(*partitions)
+                    .with_replication_factor(1)
+                    .with_configs(config.collect());
+                link.request(&CreateTopicsRequest::default().with_topics(vec![made]), CREATE);
+            }
+            Self::Option { topic, name, value } => {
+                let set =
+                    AlterableConfig::default().with_name(text(name)).with_value(Some(text(value)));
+                let resource = AlterConfigsResource::default()
+                    .with_resource_type(TOPIC_RESOURCE)
+                    .with_resource_name(text(topic))
+                    .with_configs(vec![set]);
+                let request =
+                    IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
+                link.request(&request, ALTER);
+            }
         }
     }
 
-    fn connect(&mut self, world: &World) {
-        self.outbox.clear();
-        self.inbox.clear();
-        self.heard_ns = world.now().mono_ns;
-        self.end = Some(world.connect_client(Setup::address(self.shard)));
-    }
-
-    fn lose(&mut self, now_ns: u64) {
-        self.end = None;
-        self.wake_ns = now_ns + RECONNECT_NS;
-    }
-
-    fn next_shard(&mut self, now_ns: u64) {
-        self.shard = (self.shard + 1) % self.shards;
-        self.lose(now_ns);
-    }
-
-    fn request<R: Request>(&mut self, request: &R, version: i16) -> i32 {
-        self.next += 1;
-        let header = RequestHeader::default()
-            .with_request_api_key(R::KEY)
-            .with_request_api_version(version)
-            .with_correlation_id(self.next)
-            .with_client_id(Some(StrBytes::from_static_str("sim")));
-        let mut bytes = BytesMut::new();
-        header.encode(&mut bytes, 2).expect("a valid header");
-        request.encode(&mut bytes, version).expect("a valid request");
-        self.outbox.extend_from_slice(&(bytes.len() as i32).to_be_bytes());
-        self.outbox.extend_from_slice(&bytes);
-        self.next
-    }
-
-    /// Sends and receives what there is.
-    fn pump(&mut self, world: &World) -> Heard {
-        let now_ns = world.now().mono_ns;
-        self.wake_ns = now_ns + POLL_NS;
-        let Some(end) = &mut self.end else { return Heard::Lost };
-        let sent = end.send(&self.outbox);
-        self.outbox.drain(..sent);
-        match end.recv(&mut self.inbox) {
-            RecvState::Data(_) => self.heard_ns = now_ns,
-            RecvState::Empty => {}
-            RecvState::Eof | RecvState::Reset | RecvState::Refused => return Heard::Lost,
-        }
-        let mut frames = Vec::new();
-        while let Some((len, rest)) = self.inbox.split_first_chunk::<4>() {
-            let len = i32::from_be_bytes(*len) as usize;
-            let Some(frame) = rest.get(..len) else { break };
-            frames.push(frame.to_vec());
-            self.inbox.drain(..4 + len);
-        }
-        Heard::Frames(frames)
+    fn answer(&self, mut body: Bytes) -> Result<i16, String> {
+        let failed = |error: &dyn std::fmt::Display| format!("an answer to the maker: {error}");
+        Ok(match self {
+            Self::Topic { .. } => {
+                let answer = CreateTopicsResponse::decode(&mut body, CREATE);
+                answer.map_err(|error| failed(&error))?.topics[0].error_code
+            }
+            Self::Option { .. } => {
+                let answer = IncrementalAlterConfigsResponse::decode(&mut body, ALTER);
+                answer.map_err(|error| failed(&error))?.responses[0].error_code
+            }
+        })
     }
 }
 
-/// A frame's number and body.
-fn open(frame: Vec<u8>) -> (i32, Bytes) {
-    let number = i32::from_be_bytes([frame[0], frame[1], frame[2], frame[3]]);
-    (number, Bytes::from(frame).slice(5..))
-}
-
-/// Makes the topic, in a world without faults.
+/// Makes topics, in a world without faults.
 pub(super) struct Maker {
     link: Link,
-    partitions: i32,
-    config: Vec<(&'static str, String)>,
-    done: bool,
+    wishes: VecDeque<Wish>,
+    asked: bool,
 }
 
 impl Maker {
-    pub(super) fn new(partitions: i32, config: Vec<(&'static str, String)>) -> Self {
-        Self { link: Link::new(1), partitions, config, done: false }
+    pub(super) fn new(wishes: Vec<Wish>) -> Self {
+        Self { link: Link::new(1), wishes: wishes.into(), asked: false }
     }
 
-    pub(super) const fn is_done(&self) -> bool {
-        self.done
+    pub(super) fn is_done(&self) -> bool {
+        self.wishes.is_empty()
     }
 
     pub(super) const fn wake_ns(&self) -> u64 {
@@ -159,32 +122,26 @@ impl Maker {
     }
 
     pub(super) fn act(&mut self, world: &World) -> Result<(), String> {
+        let now_ns = world.now().mono_ns;
         if self.link.end.is_none() {
             self.link.connect(world);
-            let config = self.config.iter().map(|(name, value)| {
-                CreatableTopicConfig::default()
-                    .with_name(StrBytes::from_static_str(name))
-                    .with_value(Some(StrBytes::from_string(value.clone())))
-            });
-            let made = CreatableTopic::default()
-                .with_name(topic())
-                .with_num_partitions(self.partitions)
-                .with_replication_factor(1)
-                .with_configs(config.collect());
-            let request = CreateTopicsRequest::default().with_topics(vec![made]);
-            self.link.request(&request, CREATE);
+            self.asked = false;
+        }
+        if let Some(wish) = self.wishes.front().filter(|_| !self.asked) {
+            wish.send(&mut self.link);
+            self.asked = true;
         }
         match self.link.pump(world) {
-            Heard::Lost => self.link.lose(world.now().mono_ns),
+            Heard::Lost => self.link.lose(now_ns),
             Heard::Frames(frames) => {
                 for frame in frames {
-                    let (_, mut body) = open(frame);
-                    let response = CreateTopicsResponse::decode(&mut body, CREATE)
-                        .map_err(|error| error.to_string())?;
-                    match response.topics[0].error_code {
+                    let (_, body) = open(frame);
+                    let Some(wish) = self.wishes.front() else { return Ok(()) };
+                    self.asked = false;
+                    match wish.answer(body)? {
                         // 36: an ordered fault took the answer to the first attempt.
-                        0 | 36 => self.done = true,
-                        _ => self.link.lose(world.now().mono_ns),
+                        0 | 36 => drop(self.wishes.pop_front()),
+                        _ => self.link.lose(now_ns),
                     }
                 }
             }
@@ -370,11 +327,13 @@ impl Producer {
         Ok(true)
     }
 
-    /// What was acknowledged is what the consumer has read, and each record is there once.
-    pub(super) fn audit(&self, consumer: &Consumer) -> Result<(), String> {
+    /// What was acknowledged is what the consumer has read, and each record is there once; but for what the disk has
+    /// changed.
+    pub(super) fn audit(&self, consumer: &Consumer, rot: &Rot) -> Result<(), String> {
         for (offset, value) in &self.stored {
             match consumer.seen.get(offset) {
                 Some(found) if found == value => {}
+                None if rot.is_hit(self.partition, *offset) => {}
                 found => {
                     return Err(format!(
                         "{value} was acknowledged at {offset}, where {found:?} is"
@@ -382,10 +341,12 @@ impl Producer {
                 }
             }
         }
-        for (at, (offset, value)) in consumer.seen.iter().enumerate() {
-            let expected = format!("{}:{at}:", self.partition);
-            if *offset != at as i64 || !value.starts_with(&expected) {
-                return Err(format!("{value} at {offset}, expected {expected}"));
+        for offset in 0..consumer.seen.last_key_value().map_or(0, |(last, _)| last + 1) {
+            let expected = format!("{}:{offset}:", self.partition);
+            match consumer.seen.get(&offset) {
+                Some(value) if value.starts_with(&expected) => {}
+                None if rot.is_hit(self.partition, offset) => {}
+                value => return Err(format!("{value:?} at {offset}, expected {expected}")),
             }
         }
         Ok(())
@@ -399,15 +360,30 @@ pub(super) struct Consumer {
     next: i64,
     asked: bool,
     seen: BTreeMap<i64, String>,
+    read: u64,
+    refused: u64,
 }
 
 impl Consumer {
     pub(super) fn new(partition: i32, shards: usize) -> Self {
-        Self { partition, link: Link::new(shards), next: 0, asked: false, seen: BTreeMap::new() }
+        let (link, seen) = (Link::new(shards), BTreeMap::new());
+        Self { partition, link, next: 0, asked: false, seen, read: 0, refused: 0 }
     }
 
     pub(super) const fn next(&self) -> i64 {
         self.next
+    }
+
+    /// Reads everything once more.
+    pub(super) fn begin_again(&mut self) {
+        self.next = 0;
+        // What is on its way is an answer to somebody else.
+        self.link.end = None;
+    }
+
+    /// Records read, and offsets refused.
+    pub(super) const fn counts(&self) -> (u64, u64) {
+        (self.read, self.refused)
     }
 
     pub(super) const fn wake_ns(&self) -> u64 {
@@ -418,7 +394,7 @@ impl Consumer {
         format!("consumer {}: next {}, at shard {}", self.partition, self.next, self.link.shard)
     }
 
-    pub(super) fn act(&mut self, world: &World) -> Result<(), String> {
+    pub(super) fn act(&mut self, world: &World, rot: &Rot) -> Result<(), String> {
         let now_ns = world.now().mono_ns;
         if self.link.end.is_none() {
             self.link.connect(world);
@@ -443,7 +419,7 @@ impl Consumer {
             Heard::Frames(frames) => {
                 for frame in frames {
                     self.asked = false;
-                    self.answer(frame, now_ns)?;
+                    self.answer(frame, now_ns, rot)?;
                 }
                 if self.asked && now_ns > self.link.heard_ns + ANSWER_NS {
                     self.link.lose(now_ns);
@@ -453,7 +429,7 @@ impl Consumer {
         Ok(())
     }
 
-    fn answer(&mut self, frame: Vec<u8>, now_ns: u64) -> Result<(), String> {
+    fn answer(&mut self, frame: Vec<u8>, now_ns: u64, rot: &Rot) -> Result<(), String> {
         let (_, mut body) = open(frame);
         let response =
             FetchResponse::decode(&mut body, FETCH).map_err(|error| error.to_string())?;
@@ -471,23 +447,33 @@ impl Consumer {
                 self.link.lose(now_ns);
                 return Ok(());
             }
+            CORRUPT if rot.is_hit(self.partition, self.next) => {
+                self.refused += 1;
+                self.next += 1;
+                return Ok(());
+            }
             OUT_OF_RANGE => {
                 return Err(format!("offset {} was read up to, and is gone", self.next));
             }
             code => return Err(format!("error {code} in a fetch")),
         }
-        let bytes = partition.records.clone().unwrap_or_default();
-        let mut rest = &bytes[..];
+        self.take(&partition.records.clone().unwrap_or_default(), partition.high_watermark)
+    }
+
+    /// Takes in what was fetched.
+    fn take(&mut self, bytes: &[u8], high_watermark: i64) -> Result<(), String> {
+        let mut rest = bytes;
         while let Ok((batch, after)) = Batch::split(rest) {
             rest = after;
             batch.check_crc().map_err(|problem| format!("a fetched batch: {problem:?}"))?;
-            if batch.last_offset() >= partition.high_watermark {
+            if batch.last_offset() >= high_watermark {
                 return Err(format!("{} is above the high watermark", batch.last_offset()));
             }
             for record in records(batch.body()) {
                 let record = record.map_err(|malformed| malformed.to_string())?;
                 let offset = batch.base_offset() + i64::from(record.offset_delta);
                 let value = String::from_utf8_lossy(record.value.unwrap_or_default()).into_owned();
+                self.read += 1;
                 if let Some(before) = self.seen.insert(offset, value.clone())
                     && before != value
                 {
