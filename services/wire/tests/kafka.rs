@@ -460,7 +460,7 @@ fn request_headers_agree_with_the_other_implementation() {
 /// every cut of it has not.
 #[test]
 fn shapes_fit_what_the_other_implementation_encodes() {
-    for api in APIS.iter().filter(|api| !matches!(api.key, 0 | 1)) {
+    for api in APIS.iter().filter(|api| !matches!(api.key, 0 | 1) && !api.is_login()) {
         let key = ApiKey::try_from(api.key).expect("known");
         let known = key.valid_versions();
         assert!(known.min <= api.min && api.decoded_as(api.max) <= known.max, "{}", api.name);

@@ -41,6 +41,7 @@ pub const APIS: &[Api] = &[
     api(14, "SyncGroup", 0, 5, 4),
     api(15, "DescribeGroups", 0, 6, 5),
     api(16, "ListGroups", 0, 5, 3),
+    api(17, "SaslHandshake", 0, 1, NEVER),
     api(18, "ApiVersions", 0, 4, 3),
     api(19, "CreateTopics", 2, 7, 5),
     api(20, "DeleteTopics", 1, 6, 4),
@@ -50,6 +51,7 @@ pub const APIS: &[Api] = &[
     api(32, "DescribeConfigs", 1, 4, 4),
     api(33, "AlterConfigs", 0, 2, 2),
     api(35, "DescribeLogDirs", 1, 4, 2),
+    api(36, "SaslAuthenticate", 0, 2, 2),
     api(37, "CreatePartitions", 0, 3, 2),
     api(42, "DeleteGroups", 0, 2, 2),
     api(44, "IncrementalAlterConfigs", 0, 1, 1),
@@ -63,14 +65,24 @@ pub const APIS: &[Api] = &[
 pub const PRODUCE: i16 = 0;
 /// `Fetch`.
 pub const FETCH: i16 = 1;
+/// `SaslHandshake`.
+pub const SASL_HANDSHAKE: i16 = 17;
 /// `ApiVersions`.
 pub const API_VERSIONS: i16 = 18;
+/// `SaslAuthenticate`.
+pub const SASL_AUTHENTICATE: i16 = 36;
 
 impl Api {
     /// The row of a request.
     #[must_use]
     pub fn find(key: i16) -> Option<&'static Self> {
         APIS.binary_search_by(|api| api.key.cmp(&key)).ok().and_then(|at| APIS.get(at))
+    }
+
+    /// Whether it is for clients to say who they are, and advertised only where they must.
+    #[must_use]
+    pub const fn is_login(&self) -> bool {
+        matches!(self.key, SASL_HANDSHAKE | SASL_AUTHENTICATE)
     }
 
     /// Whether a version is advertised.
