@@ -31,6 +31,11 @@ static SYNCS: Metric = Metric::counter("broker_syncs_total", "Syncs of partition
 static SYNC_NS: Metric = Metric::counter("broker_sync_ns_total", "Nanoseconds that syncs took.");
 static MALFORMED: Metric =
     Metric::counter("broker_malformed_requests_total", "Requests that ended their connection.");
+static LOGINS: Metric = Metric::counter("broker_logins_total", "Log-ins that were complete.");
+static FAILED_LOGINS: Metric =
+    Metric::counter("broker_failed_logins_total", "Log-ins that failed.");
+static THROTTLED: Metric =
+    Metric::counter("broker_throttled_requests_total", "Requests of clients above their quota.");
 static ACCEPTED: Metric = Metric::counter("broker_connections_total", "Connections accepted.");
 static RECEIVED: Metric = Metric::counter("broker_received_bytes_total", "Bytes received.");
 static SENT: Metric = Metric::counter("broker_sent_bytes_total", "Bytes sent.");
@@ -39,7 +44,7 @@ static PARTITIONS: Metric = Metric::gauge("broker_partitions", "Partitions led b
 static OFFLINE: Metric =
     Metric::gauge("broker_offline_partitions", "Of these, partitions that failed.");
 
-const COUNTERS: [&Metric; 16] = [
+const COUNTERS: [&Metric; 19] = [
     &REQUESTS,
     &BATCHES,
     &RECORDS,
@@ -53,6 +58,9 @@ const COUNTERS: [&Metric; 16] = [
     &SYNCS,
     &SYNC_NS,
     &MALFORMED,
+    &LOGINS,
+    &FAILED_LOGINS,
+    &THROTTLED,
     &ACCEPTED,
     &RECEIVED,
     &SENT,
@@ -96,6 +104,9 @@ fn sample(server: &Server<Broker>, handles: &Handles, numbers: &mut Vec<(&'stati
         stats.syncs,
         stats.sync_ns,
         stats.malformed,
+        stats.logins,
+        stats.failed_logins,
+        stats.throttled,
         net.accepted,
         net.received_bytes,
         net.sent_bytes,

@@ -12,7 +12,7 @@ use kafka_protocol::messages::fetch_request::{
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{
     ApiKey, BrokerId, CreateTopicsRequest, FetchRequest, FetchResponse, ProduceRequest,
-    ProduceResponse, RequestHeader as TheirHeader, RequestKind, TopicName,
+    ProduceResponse, RequestHeader as TheirHeader, RequestKind, ResponseKind, TopicName,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 use kafka_protocol::records::{
@@ -450,6 +450,30 @@ fn request_headers_agree_with_the_other_implementation() {
                 api.has_flexible_response_header(version),
                 response == 1,
                 "{} {version}",
+                api.name
+            );
+        }
+    }
+}
+
+/// Every response that begins so, and no other: the number is put there after the response was encoded.
+#[test]
+fn responses_begin_with_the_throttle_time_where_the_other_implementation_has_it() {
+    for api in APIS.iter().filter(|api| api.key != 0) {
+        let key = ApiKey::try_from(api.key).expect("known");
+        for version in api.min..=api.decoded_as(api.max) {
+            // Of zeros, or of ones where a zero would be null, most responses can be made.
+            let shown = [0, 1].map(|fill| {
+                let mut bytes = vec![fill; 4000];
+                bytes[..4].copy_from_slice(&77_i32.to_be_bytes());
+                let response = ResponseKind::decode(key, &mut Bytes::from(bytes), version);
+                response.map(|response| format!("{response:?}")).unwrap_or_default()
+            });
+            let shown = shown.concat();
+            assert_eq!(
+                shown.contains("throttle_time_ms: 77"),
+                api.begins_with_throttle(version),
+                "{} {version}: {shown}",
                 api.name
             );
         }

@@ -32,6 +32,7 @@ pub(crate) fn text(text: impl Into<String>) -> StrBytes {
 /// Answers a request: the whole frame.
 pub(crate) async fn answer(server: &Rc<Server<Broker>>, call: Call) -> Vec<u8> {
     let (key, version, correlation_id) = (call.key, call.version, call.correlation_id);
+    let throttle_ms = call.throttle_ms;
     let response = dispatch(server, call).await;
     let mut out = Vec::new();
     let (Some(api), Some(response)) = (Api::find(key), response) else { return out };
@@ -44,6 +45,12 @@ pub(crate) async fn answer(server: &Rc<Server<Broker>>, call: Call) -> Vec<u8> {
             [("request", &api.name), ("version", &version), ("why", &error)];
         cx.log().error("broker", cx.now(), "answer not encoded", &pairs);
         return Vec::new();
+    }
+    if throttle_ms > 0
+        && api.begins_with_throttle(version)
+        && let Some(place) = body.first_chunk_mut::<4>()
+    {
+        *place = throttle_ms.to_be_bytes();
     }
     out.extend_from_slice(&body);
     frame::end(&mut out, start, 0);

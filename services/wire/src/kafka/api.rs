@@ -97,6 +97,18 @@ impl Api {
         if self.key == 2 && version == 11 { 10 } else { version }
     }
 
+    /// Whether the body of a response begins with how long the client is left alone, as most do.
+    #[must_use]
+    pub const fn begins_with_throttle(&self, version: i16) -> bool {
+        match self.key {
+            0 | 17 | 18 | 36 | 47 => false,
+            3 | 8 | 9 => version >= 3,
+            2 | 19 | 23 => version >= 2,
+            10 | 11 | 12 | 13 | 14 | 15 | 16 | 20 => version >= if self.key == 11 { 2 } else { 1 },
+            _ => true,
+        }
+    }
+
     /// Whether a version has compact types and tagged fields.
     #[must_use]
     pub const fn is_flexible(&self, version: i16) -> bool {

@@ -167,6 +167,12 @@ impl Verifier {
         Ok(Self { hash, salt: salt.into(), iterations, stored_key, server_key })
     }
 
+    /// Which mechanism it is for.
+    #[must_use]
+    pub const fn hash(&self) -> Hash {
+        self.hash
+    }
+
     /// The verifier of a password: thousands of hashes at once, for the time before clients are served. The salt
     /// follows from `secret` and `user`.
     #[must_use]
