@@ -34,6 +34,8 @@ use crate::work::Work;
 pub(crate) const LOGIN_MAX_BYTES: usize = 512 << 10;
 /// After so long a failure is told (Kafka's connection.failed.authentication.delay.ms).
 const FAILURE_DELAY_NS: u64 = 100_000_000;
+/// And so much later the connection is closed: kafka-python loses an answer that ends with its connection.
+pub(crate) const CLOSE_DELAY_NS: u64 = 50_000_000;
 /// Passwords of a shard that are being derived or wait for it.
 const PROOFS_MAX: usize = 256;
 /// Iterations before other work of the shard gets its turn: some tenths of a millisecond.
@@ -425,11 +427,11 @@ impl Guard {
         Next::Await(Work::Deny(since_ns.saturating_add(FAILURE_DELAY_NS)))
     }
 
-    /// The delay of a failure is over: what the client is told.
-    pub(crate) fn denial(&mut self) -> Vec<u8> {
-        match &mut self.stage {
-            Stage::Failing { answer } => std::mem::take(answer),
-            _ => Vec::new(),
+    /// The delay of a failure is over: what the client is told, once.
+    pub(crate) fn denial(&mut self) -> Option<Vec<u8>> {
+        match std::mem::replace(&mut self.stage, Stage::Nobody) {
+            Stage::Failing { answer } => Some(answer),
+            _ => None,
         }
     }
 }

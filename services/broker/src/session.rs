@@ -318,10 +318,12 @@ impl view::Session for Session {
                 }
             }
             (Done::Denied, guard) => {
-                let answer = guard.as_mut().map(|guard| guard.denial()).unwrap_or_default();
+                let Some(answer) = guard.as_mut().and_then(|guard| guard.denial()) else {
+                    return Flow::Close;
+                };
                 self.report_denial(shard, now);
                 out.push(answer.into());
-                return Flow::Close;
+                return Flow::Await(Work::Deny(now.mono_ns + guard::CLOSE_DELAY_NS));
             }
             (Done::Ready | Done::Sent | Done::Muted(_) | Done::Proven(_), _) => {}
         }
