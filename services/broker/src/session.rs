@@ -7,15 +7,14 @@
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
 use engine::net::{ConnId, ConnInfo};
-use kafka_protocol::messages::{ApiKey, RequestKind};
+use kafka_protocol::messages::ApiKey;
 use view::{Flow, Input, Instant, Output};
 use wire::kafka::api::{API_VERSIONS, Api, FETCH, PRODUCE};
 use wire::kafka::frame::{self, LEN_BYTES, RequestHeader};
 use wire::kafka::{Malformed, Reader, fetch, produce, shape};
 
-use crate::api::versions;
+use crate::api::{by_id, versions};
 use crate::fetch::FetchJob;
 use crate::guard::{self, Guard};
 use crate::partition::CommitId;
@@ -167,9 +166,8 @@ impl Session {
             return Next::Refused(Refused::Body(malformed));
         }
         let Ok(key) = ApiKey::try_from(header.key) else { return Next::Refused(Refused::Key) };
-        let mut body = Bytes::copy_from_slice(reader.rest());
-        let Ok(request) = RequestKind::decode(key, &mut body, api.decoded_as(header.version))
-        else {
+        let form = api.decoded_as(header.version);
+        let Some(request) = by_id::decode(key, header.version, form, reader.rest()) else {
             return Next::Refused(Refused::Decoder);
         };
         Next::Await(Work::Call(Box::new(Call {

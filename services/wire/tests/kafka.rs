@@ -487,8 +487,11 @@ fn shapes_fit_what_the_other_implementation_encodes() {
     for api in APIS.iter().filter(|api| !matches!(api.key, 0 | 1) && !api.is_login()) {
         let key = ApiKey::try_from(api.key).expect("known");
         let known = key.valid_versions();
-        assert!(known.min <= api.min && api.decoded_as(api.max) <= known.max, "{}", api.name);
-        for version in api.min..=api.decoded_as(api.max) {
+        // Newer versions that the other implementation lacks are decoded by hand.
+        let by_hand = if matches!(api.key, 8 | 9) { 10 } else { 0 };
+        let newest = api.decoded_as(api.max);
+        assert!(known.min <= api.min && newest <= known.max.max(by_hand), "{}", api.name);
+        for version in api.min..=newest.min(known.max) {
             let samples = samples(key, version);
             assert!(!samples.is_empty(), "{} {version}", api.name);
             for bytes in samples {

@@ -95,6 +95,6 @@ refused(bootstrap_servers=SERVERS)
 producer = KafkaProducer(**alice, client_id="slow", acks="all", linger_ms=0)
 for _ in range(24):
     producer.send(TOPIC, b"x" * 1000).get(10)
-assert throttle(producer, "produce-throttle-time-max") > 0
+assert throttle(producer, "throttle-time-max") > 0
 producer.close()
 print("kafka-python log-ins: ok")

@@ -32,8 +32,8 @@ pub const APIS: &[Api] = &[
     api(1, "Fetch", 4, 18, 12),
     api(2, "ListOffsets", 1, 11, 6),
     api(3, "Metadata", 0, 13, 9),
-    api(8, "OffsetCommit", 2, 9, 8),
-    api(9, "OffsetFetch", 1, 9, 6),
+    api(8, "OffsetCommit", 2, 10, 8),
+    api(9, "OffsetFetch", 1, 10, 6),
     api(10, "FindCoordinator", 0, 6, 3),
     api(11, "JoinGroup", 0, 9, 6),
     api(12, "Heartbeat", 0, 4, 4),
@@ -50,7 +50,7 @@ pub const APIS: &[Api] = &[
     api(23, "OffsetForLeaderEpoch", 2, 4, 4),
     api(32, "DescribeConfigs", 1, 4, 4),
     api(33, "AlterConfigs", 0, 2, 2),
-    api(35, "DescribeLogDirs", 1, 4, 2),
+    api(35, "DescribeLogDirs", 1, 5, 2),
     api(36, "SaslAuthenticate", 0, 2, 2),
     api(37, "CreatePartitions", 0, 3, 2),
     api(42, "DeleteGroups", 0, 2, 2),
@@ -91,10 +91,15 @@ impl Api {
         self.min <= version && version <= self.max
     }
 
-    /// The version whose form a version has, as far as bytes go: `ListOffsets` 11 only knows one time more.
+    /// The version whose form a version has, as far as bytes of the request go: `ListOffsets` 11 only knows one time
+    /// more, and `DescribeLogDirs` 5 says one thing more in its answer.
     #[must_use]
     pub const fn decoded_as(&self, version: i16) -> i16 {
-        if self.key == 2 && version == 11 { 10 } else { version }
+        match (self.key, version) {
+            (2, 11) => 10,
+            (35, 5) => 4,
+            _ => version,
+        }
     }
 
     /// Whether the body of a response begins with how long the client is left alone, as most do.
