@@ -63,7 +63,7 @@ pub(crate) async fn answer(server: &Rc<Server<Broker>>, call: Call) -> Vec<u8> {
 
 /// `DescribeLogDirs`.
 const LOG_DIRS: i16 = 35;
-/// The version of it that says of a directory whether it takes no more partitions (KIP-1066).
+/// The version of it that says of a directory whether it is cordoned: takes no more partitions (KIP-1066).
 const CORDONED_FROM: i16 = 5;
 
 /// Puts that before the two ends of structures: of the directory, of which there is one, and of the answer.
