@@ -10,7 +10,7 @@ use std::rc::Rc;
 
 use engine::buf::DirectBuf;
 use engine::fs::Caching;
-use engine::net::{ConnId, Part, Server};
+use engine::net::{Cold, ConnId, Part, Server};
 use logic::log::fetch_session::{Key, Mode, Place, Refused, Served, Wanted};
 use view::{Instant, Output};
 use wire::kafka::api::{Api, FETCH};
@@ -18,7 +18,7 @@ use wire::kafka::frame::{self, RequestHeader};
 use wire::kafka::{TopicRef, fetch};
 
 use crate::code::Code;
-use crate::partition::{Cold, LEADER_EPOCH, Located, Missing};
+use crate::partition::{self, LEADER_EPOCH, Located, Missing};
 use crate::produce::OwnedRef;
 use crate::quota::FetchLimit;
 use crate::serve::Broker;
@@ -51,6 +51,8 @@ pub struct FetchJob {
     pub(crate) throttle_ms: u32,
     /// How much it may fetch.
     pub(crate) limit: Option<FetchLimit>,
+    /// What was read from the disk for the answer before, which the client has by now.
+    behind: Vec<Cold>,
 }
 
 /// What is answered about a partition.
@@ -67,7 +69,12 @@ struct Plan {
 }
 
 impl FetchJob {
-    pub(crate) fn new(header: &RequestHeader<'_>, request: &fetch::Request<'_>) -> Self {
+    /// A request on a connection whose answer before had `behind` read from the disk.
+    pub(crate) fn new(
+        header: &RequestHeader<'_>,
+        request: &fetch::Request<'_>,
+        behind: Vec<Cold>,
+    ) -> Self {
         let topics = request
             .topics()
             .map(|(topic, partitions)| (OwnedRef::new(topic), partitions.collect()))
@@ -87,6 +94,7 @@ impl FetchJob {
             forgotten: forgotten.collect(),
             throttle_ms: 0,
             limit: None,
+            behind,
         }
     }
 
@@ -177,7 +185,7 @@ impl FetchJob {
         }
     }
 
-    fn plan(&self, shard: &mut Shard) -> Result<Plan, Cold> {
+    fn plan(&self, shard: &mut Shard) -> Result<Plan, partition::Cold> {
         let most = self.limit.as_ref().map_or(ANSWER_MAX_BYTES, |limit| limit.burst());
         let limit = u64::try_from(self.max_bytes).unwrap_or(0).min(ANSWER_MAX_BYTES).min(most);
         let mut plan =
@@ -295,7 +303,7 @@ fn plan_partition(
     wanted: &fetch::Partition,
     limit: u64,
     plan: &mut Plan,
-) -> Result<Planned, Cold> {
+) -> Result<Planned, partition::Cold> {
     let mut answer = fetch::Answer {
         index: wanted.index,
         error: 0,
@@ -352,7 +360,7 @@ fn current_leader(shard: &Shard, topic: TopicRef<'_>, index: i32) -> Option<(i32
 }
 
 /// Reads the place of some headers, so that they are in the page cache.
-pub(crate) async fn warm(cold: Cold) {
+pub(crate) async fn warm(cold: partition::Cold) {
     let buf = DirectBuf::zeroed(COLD_BYTES);
     // Read errors show when the headers are looked at.
     let _ = cold.file.read_at(buf, COLD_BYTES, cold.position, Caching::Keep).await;
@@ -372,6 +380,8 @@ async fn planned(server: &Server<Broker>, job: &FetchJob) -> Option<Plan> {
 /// Answers a fetch request.
 pub(crate) async fn perform(server: Rc<Server<Broker>>, conn: ConnId, job: FetchJob) -> Done {
     let mut job = job;
+    // One pass over old records is no reason for new ones to leave the page cache.
+    job.behind.drain(..).for_each(|cold| cold.drop_cached());
     let now_ms = server.cx().now().unix_ms();
     if let Err(code) = job.begin(&mut server.shard().borrow_mut(), now_ms) {
         return Done::Reply(job.refused(code));
@@ -392,16 +402,15 @@ pub(crate) async fn perform(server: Rc<Server<Broker>>, conn: ConnId, job: Fetch
         job.watch(&mut server.shard().borrow_mut(), &watch);
         watch.wait(cx.sleep_until(deadline_ns)).await;
     };
+    let muted = job.above_limit(&mut server.shard().borrow_mut(), plan.bytes, cx.now());
+    if let Some(until_ns) = muted {
+        let reply = vec![Part::Bytes(Output::with_text(&job.throttled()))];
+        let _ = server.transfer(conn, reply).await;
+        return Done::Muted(until_ns);
+    }
     let session_id = {
         let mut shard = server.shard().borrow_mut();
         shard.stats.fetches += 1;
-        if let Some(until_ns) = job.above_limit(&mut shard, plan.bytes, cx.now()) {
-            let reply = job.throttled();
-            drop(shard);
-            let bytes = vec![Part::Bytes(Output::with_text(&reply))];
-            let _ = server.transfer(conn, bytes).await;
-            return Done::Muted(until_ns);
-        }
         shard.stats.fetched_bytes += plan.bytes;
         match job.note(&mut shard, &mut plan, cx.now().unix_ms()) {
             Ok(session_id) => session_id,
@@ -409,6 +418,6 @@ pub(crate) async fn perform(server: Rc<Server<Broker>>, conn: ConnId, job: Fetch
         }
     };
     // A peer that is gone is found out by its connection.
-    let _ = server.transfer(conn, job.parts(plan, session_id)).await;
-    Done::Sent
+    let sent = server.transfer(conn, job.parts(plan, session_id)).await;
+    Done::Sent(sent.unwrap_or_default())
 }

@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 
-use engine::net::{ConnId, ConnInfo};
+use engine::net::{Cold, ConnId, ConnInfo};
 use kafka_protocol::messages::ApiKey;
 use view::{Flow, Input, Instant, Output};
 use wire::kafka::api::{API_VERSIONS, Api, FETCH, PRODUCE};
@@ -38,6 +38,8 @@ pub struct Session {
     frame_max_bytes: usize,
     /// Number and version of the last request.
     last: (i16, i16),
+    /// What was read from the disk for the last answer.
+    behind: Vec<Cold>,
 }
 
 /// What came of a frame.
@@ -80,6 +82,7 @@ impl Session {
             conn: info.conn,
             peer: info.peer.to_string(),
             in_flight: VecDeque::new(),
+            behind: Vec::new(),
             draining: false,
             last: (-1, -1),
         }
@@ -142,7 +145,8 @@ impl Session {
         if header.key == FETCH {
             return match fetch::Request::read(reader, header.version) {
                 Ok(request) => {
-                    let mut job = Box::new(FetchJob::new(&header, &request));
+                    let behind = std::mem::take(&mut self.behind);
+                    let mut job = Box::new(FetchJob::new(&header, &request, behind));
                     job.throttle_ms = self.record(&[(Use::Requests, 1)], &header, shard, now);
                     job.limit = self.guard.as_ref().and_then(|guard| guard.fetch_limit());
                     Next::Await(Work::Fetch(job))
@@ -323,7 +327,8 @@ impl view::Session for Session {
                 out.push(answer.into());
                 return Flow::Await(Work::Deny(now.mono_ns + guard::CLOSE_DELAY_NS));
             }
-            (Done::Ready | Done::Sent | Done::Muted(_) | Done::Proven(_), _) => {}
+            (Done::Sent(behind), _) => self.behind = behind,
+            (Done::Ready | Done::Muted(_) | Done::Proven(_), _) => {}
         }
         Flow::Flush
     }

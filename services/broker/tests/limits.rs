@@ -1,6 +1,8 @@
 //! What bounds a client: how much it uses in a second, how long a request is, how many wait, how many connect. Each at its
 //! bound and one beyond.
 
+#![expect(clippy::disallowed_methods, reason = "clients measure how long answers take")]
+
 mod common;
 
 use std::io::{Read, Write};

@@ -1,5 +1,7 @@
 //! Logging in over the wire, and what happens to who does not: the rules of Kafka, one test each.
 
+#![expect(clippy::disallowed_methods, reason = "clients measure how long answers take, and wait")]
+
 mod common;
 
 use std::io::{Read, Write};

@@ -2,6 +2,8 @@
 //! the list of versions in `api/versions.rs`, sessions in `sessions.rs`, slowing down in `limits.rs`, several brokers on one host in
 //! `live_clients.rs`.
 
+#![expect(clippy::disallowed_methods, reason = "a client gives up after a while")]
+
 mod common;
 
 use std::time::{Duration, Instant};
