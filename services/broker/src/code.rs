@@ -41,6 +41,8 @@ codes! {
     InvalidTopic = 17, "the topic's name is not valid";
     InvalidRequiredAcks = 21, "acks must be -1, 0 or 1";
     InvalidTimestamp = 32, "a record's timestamp is out of the allowed range";
+    UnsupportedSaslMechanism = 33, "the SASL mechanism is not offered";
+    IllegalSaslState = 34, "there is no log-in to do here now";
     UnsupportedVersion = 35, "the version of the request is not supported";
     TopicAlreadyExists = 36, "a topic of this name exists";
     InvalidPartitions = 37, "the number of partitions is not valid";
@@ -55,6 +57,7 @@ codes! {
     InvalidProducerEpoch = 47, "the producer's epoch is older than one already seen";
     TransactionalIdAuthorizationFailed = 53, "transactions are not supported";
     StorageError = 56, "the partition's files cannot be read or written";
+    SaslAuthenticationFailed = 58, "the log-in failed";
     GroupIdNotFound = 69, "there is no such group";
     FetchSessionIdNotFound = 70, "there is no such fetch session";
     InvalidFetchSessionEpoch = 71, "the fetch session's epoch does not fit";

@@ -2,11 +2,15 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use engine::config::{Kind, Row, Values};
 use engine::error::{Error, Kind as ErrorKind};
+use engine::rng::Seed;
 
+use crate::quota::QuotaRules;
 use crate::shard::SHARDS_MAX;
+use crate::users::Users;
 
 const fn unset(name: &'static str, key: &'static str, kind: Kind) -> Row {
     Row { name, key, kind, default: None, optional: true, reload: false, doc: "" }
@@ -75,7 +79,51 @@ pub const BROKER: &[Row] = &[
             "100mb",
         )
     },
+    Row {
+        doc: "produce requests of a connection that wait for the disk before it is no longer read",
+        ..row(
+            "broker-in-flight-max",
+            "broker.in_flight_max",
+            Kind::Integer { min: 1, max: 65_536 },
+            "256",
+        )
+    },
+    Row {
+        doc: "a TOML file of users: clients log in by SASL, PLAIN or SCRAM; off: everybody may do everything",
+        ..unset("broker-users", "broker.users", Kind::Path)
+    },
+    Row {
+        doc: "how long a log-in lasts before the client has to renew it; 0 for ever",
+        ..row(
+            "broker-reauth",
+            "broker.reauth",
+            Kind::Duration { min_ns: 0, max_ns: 30 * 86_400_000_000_000 },
+            "0s",
+        )
+    },
+    Row {
+        doc: "bytes that each client may produce in a second, on each shard; more is slowed down",
+        ..unset("broker-quota-produce", "broker.quota_produce", QUOTA)
+    },
+    Row {
+        doc: "bytes that each client may fetch in a second, on each shard; more is slowed down",
+        ..unset("broker-quota-fetch", "broker.quota_fetch", QUOTA)
+    },
+    Row {
+        doc: "requests that each client may make in a second, on each shard; more is slowed down",
+        ..unset(
+            "broker-quota-requests",
+            "broker.quota_requests",
+            Kind::Integer { min: 1, max: 1 << 40 },
+        )
+    },
+    Row {
+        doc: "a TOML file of quotas of single users and client ids",
+        ..unset("broker-quotas", "broker.quotas", Kind::Path)
+    },
 ];
+
+const QUOTA: Kind = Kind::Size { min_bytes: 1, max_bytes: 1 << 40 };
 
 /// Where the broker listens when nothing else is said.
 pub const DEFAULT_ADDRESS: &str = "127.0.0.1:9092";
@@ -101,6 +149,14 @@ pub struct BrokerConfig {
     pub rebalance_delay_ms: i64,
     /// Memory for keys while a partition is compacted.
     pub compaction_memory_bytes: usize,
+    /// Produce requests of a connection that wait for the disk.
+    pub in_flight_max: usize,
+    /// Who may log in.
+    pub users: Option<Arc<Users>>,
+    /// How long a log-in lasts; zero for ever.
+    pub reauth_ms: u64,
+    /// How much clients may use.
+    pub quotas: Option<Arc<QuotaRules>>,
     /// Where its files are.
     pub dir: PathBuf,
 }
@@ -126,7 +182,21 @@ impl BrokerConfig {
             return Err(Error::new("option", ErrorKind::Invalid, problem)
                 .remedied(format!("give --shards {SHARDS_MAX} or fewer")));
         }
+        let users = values.path_if_set("broker-users");
+        let seed = values.integer_if_set("seed").map(Seed);
+        let users = users.map(|path| Users::load(path, seed).map(Arc::new)).transpose()?;
+        let everybody = [
+            values.size_bytes_if_set("broker-quota-produce"),
+            values.size_bytes_if_set("broker-quota-fetch"),
+            values.integer_if_set("broker-quota-requests"),
+        ];
+        let quotas = QuotaRules::load(everybody, values.path_if_set("broker-quotas"))?;
         Ok(Self {
+            users,
+            reauth_ms: values.duration_ns("broker-reauth") / 1_000_000,
+            quotas: quotas.map(Arc::new),
+            in_flight_max: usize::try_from(values.integer("broker-in-flight-max"))
+                .unwrap_or(usize::MAX),
             address,
             announce: values.text_if_set("broker-announce").map(Into::into),
             node: i32::try_from(values.integer("broker-node")).unwrap_or(1),

@@ -13,7 +13,7 @@ use engine::buf::DirectBuf;
 use engine::fs::Caching;
 use engine::net::{Cold, ConnId, Part, Server};
 use logic::log::fetch_session::{Key, Mode, Place, Refused, Served, Wanted};
-use view::Output;
+use view::{Instant, Output};
 use wire::kafka::api::{Api, FETCH};
 use wire::kafka::frame::{self, RequestHeader};
 use wire::kafka::{TopicRef, fetch};
@@ -21,6 +21,7 @@ use wire::kafka::{TopicRef, fetch};
 use crate::code::Code;
 use crate::partition::{self, LEADER_EPOCH, Located, Missing};
 use crate::produce::OwnedRef;
+use crate::quota::FetchLimit;
 use crate::serve::Broker;
 use crate::shard::{Shard, Slot};
 use crate::watch::Watch;
@@ -47,6 +48,10 @@ pub struct FetchJob {
     mode: Mode,
     topics: Vec<(OwnedRef, Vec<fetch::Partition>)>,
     forgotten: Vec<Key<OwnedRef>>,
+    /// How long the client is left alone.
+    pub(crate) throttle_ms: u32,
+    /// How much it may fetch.
+    pub(crate) limit: Option<FetchLimit>,
     /// What was read from the disk for the answer before, which the client has by now.
     behind: Vec<Cold>,
 }
@@ -95,6 +100,8 @@ impl FetchJob {
             mode: Mode::Sessionless,
             topics,
             forgotten: forgotten.collect(),
+            throttle_ms: 0,
+            limit: None,
             behind,
         }
     }
@@ -132,6 +139,18 @@ impl FetchJob {
             }
         }
         Ok(())
+    }
+
+    /// Until when the client waits when it is not to have so many bytes now.
+    fn above_limit(&mut self, shard: &mut Shard, bytes: u64, now: Instant) -> Option<u64> {
+        let (limit, used) = (self.limit.as_ref()?, shard.used.as_mut()?);
+        let wait_ms = used.record_fetch(limit, bytes, now.mono_ns / 1_000_000);
+        if wait_ms == 0 {
+            return None;
+        }
+        shard.stats.throttled += 1;
+        self.throttle_ms = self.throttle_ms.max(wait_ms);
+        Some(now.mono_ns.saturating_add(u64::from(self.throttle_ms) * 1_000_000))
     }
 
     const fn has_topic_ids(&self) -> bool {
@@ -175,7 +194,8 @@ impl FetchJob {
     }
 
     fn plan(&self, shard: &mut Shard) -> Result<Plan, Wait> {
-        let limit = u64::try_from(self.max_bytes).unwrap_or(0).min(ANSWER_MAX_BYTES);
+        let most = self.limit.as_ref().map_or(ANSWER_MAX_BYTES, |limit| limit.burst());
+        let limit = u64::try_from(self.max_bytes).unwrap_or(0).min(ANSWER_MAX_BYTES).min(most);
         let mut plan =
             Plan { topics: Vec::with_capacity(self.topics.len()), bytes: 0, urgent: false };
         for (topic, partitions) in &self.topics {
@@ -206,7 +226,8 @@ impl FetchJob {
         let version = self.version;
         let mut bytes = Vec::new();
         let start = frame::begin_response(&mut bytes, api, version, self.correlation_id);
-        fetch::write_head(&mut bytes, version, 0, 0, session_id, self.topics.len());
+        let throttle_ms = self.throttle_ms.cast_signed();
+        fetch::write_head(&mut bytes, version, throttle_ms, 0, session_id, self.topics.len());
         let mut ranges = Vec::new();
         for ((topic, _), planned) in self.topics.iter().zip(plan.topics) {
             fetch::write_topic(&mut bytes, version, topic.borrow(), planned.len());
@@ -233,11 +254,22 @@ impl FetchJob {
         parts
     }
 
+    /// An answer without records to a client that used too much; its session goes on.
+    fn throttled(&self) -> Vec<u8> {
+        let session_id = if self.mode == Mode::Incremental { self.place.session_id } else { 0 };
+        self.empty(0, session_id)
+    }
+
     fn refused(&self, code: Code) -> Vec<u8> {
+        self.empty(code.number(), 0)
+    }
+
+    fn empty(&self, error: i16, session_id: i32) -> Vec<u8> {
+        let throttle_ms = self.throttle_ms.cast_signed();
         let mut bytes = Vec::new();
         if let Some(api) = Api::find(FETCH) {
             let start = frame::begin_response(&mut bytes, api, self.version, self.correlation_id);
-            fetch::write_head(&mut bytes, self.version, 0, code.number(), 0, 0);
+            fetch::write_head(&mut bytes, self.version, throttle_ms, error, session_id, 0);
             fetch::write_end(&mut bytes, self.version);
             frame::end(&mut bytes, start, 0);
         }
@@ -408,6 +440,12 @@ pub(crate) async fn perform(server: Rc<Server<Broker>>, conn: ConnId, job: Fetch
         job.watch(&mut server.shard().borrow_mut(), &watch);
         watch.wait(cx.sleep_until(deadline_ns)).await;
     };
+    let muted = job.above_limit(&mut server.shard().borrow_mut(), plan.bytes, cx.now());
+    if let Some(until_ns) = muted {
+        let reply = vec![Part::Bytes(Output::with_text(&job.throttled()))];
+        let _ = server.transfer(conn, reply).await;
+        return Done::Muted(until_ns);
+    }
     let session_id = {
         let mut shard = server.shard().borrow_mut();
         shard.stats.fetches += 1;

@@ -5,7 +5,7 @@
 //! the receive buffer to the page cache and from there to the socket without another copy in user memory, and
 //! are acknowledged after the sync that covers them.
 //!
-//! Next: `session` for a connection's requests, `partition` for a log, `shard` for what a core owns, `serve` for
+//! Next: `session` for a connection's requests, `guard` for who may make them and how many, `partition` for a log, `shard` for what a core owns, `serve` for
 //! how it meets the engine, `control` for topics, `api` for everything off the hot path.
 
 #![forbid(unsafe_code)]
@@ -18,14 +18,17 @@ pub mod config;
 mod control;
 mod coordinator;
 mod fetch;
+mod guard;
 mod metrics;
 mod offsets_topic;
 mod partition;
 mod produce;
+pub mod quota;
 pub mod serve;
 mod session;
 mod shard;
 pub mod topic_config;
+pub mod users;
 mod watch;
 mod work;
 

@@ -45,6 +45,11 @@ static COMPACTION_WRITTEN: Metric =
     Metric::counter("broker_compaction_written_bytes_total", "Bytes that compaction wrote.");
 static COMPACTION_DROPPED: Metric =
     Metric::counter("broker_compaction_dropped_records_total", "Records that compaction dropped.");
+static LOGINS: Metric = Metric::counter("broker_logins_total", "Log-ins that were complete.");
+static FAILED_LOGINS: Metric =
+    Metric::counter("broker_failed_logins_total", "Log-ins that failed.");
+static THROTTLED: Metric =
+    Metric::counter("broker_throttled_requests_total", "Requests of clients above their quota.");
 static ACCEPTED: Metric = Metric::counter("broker_connections_total", "Connections accepted.");
 static RECEIVED: Metric = Metric::counter("broker_received_bytes_total", "Bytes received.");
 static SENT: Metric = Metric::counter("broker_sent_bytes_total", "Bytes sent.");
@@ -61,7 +66,7 @@ static DAMAGED: Metric = Metric::gauge(
     "Ranges of segments that were found damaged, and are not served.",
 );
 
-const COUNTERS: [&Metric; 22] = [
+const COUNTERS: [&Metric; 25] = [
     &REQUESTS,
     &BATCHES,
     &RECORDS,
@@ -81,6 +86,9 @@ const COUNTERS: [&Metric; 22] = [
     &COMPACTION_READ,
     &COMPACTION_WRITTEN,
     &COMPACTION_DROPPED,
+    &LOGINS,
+    &FAILED_LOGINS,
+    &THROTTLED,
     &ACCEPTED,
     &RECEIVED,
     &SENT,
@@ -131,6 +139,9 @@ fn sample(server: &Server<Broker>, handles: &Handles, numbers: &mut Vec<(&'stati
         stats.compaction_read_bytes,
         stats.compaction_written_bytes,
         stats.compaction_dropped_records,
+        stats.logins,
+        stats.failed_logins,
+        stats.throttled,
         net.accepted,
         net.received_bytes,
         net.sent_bytes,

@@ -27,6 +27,8 @@ pub(crate) struct Pending {
     silent: bool,
     /// The connection is gone; freed by the last partition.
     abandoned: bool,
+    /// How long the client is left alone.
+    throttle_ms: u32,
 }
 
 #[derive(Debug)]
@@ -73,6 +75,7 @@ impl Shard {
         conn: ConnId,
         header: &RequestHeader<'_>,
         request: &produce::Request<'_>,
+        throttle_ms: u32,
         now: Instant,
     ) -> CommitId {
         let number = self.pending_free.pop().unwrap_or_else(|| {
@@ -98,6 +101,7 @@ impl Shard {
             missing,
             silent,
             abandoned: false,
+            throttle_ms,
         });
         number
     }
@@ -230,7 +234,7 @@ impl Shard {
             }
             produce::write_topic_end(out, version);
         }
-        produce::write_end(out, version, 0);
+        produce::write_end(out, version, pending.throttle_ms.cast_signed());
         frame::end(out, start, 0);
         true
     }

@@ -24,7 +24,7 @@ use crate::partition::{FileJob, Synced, unix_ms};
 use crate::session::Flushed;
 use crate::shard::{ShardConfig, Slot};
 use crate::work::{Answer, Ask, Done, Work};
-use crate::{Session, Shard, api, compact, fetch, metrics};
+use crate::{Session, Shard, api, compact, fetch, guard, metrics};
 
 /// Syncs begun in a turn; the others wait for the next.
 const SYNCS_MAX: usize = 64;
@@ -35,6 +35,8 @@ const GATHER_NS: u64 = 50_000;
 const TICK_NS: u64 = 1_000_000_000;
 /// Partitions looked after before others get their turn.
 const TICK_PARTITIONS: usize = 100;
+/// How often it is looked whether a connection that is not read is still there.
+const MUTE_LOOK_NS: u64 = 1_000_000_000;
 /// How long a producer may be silent before it is forgotten.
 const PRODUCER_EXPIRY_MS: i64 = 24 * 60 * 60 * 1000;
 
@@ -66,6 +68,12 @@ impl Plan {
             let mut ports = self.ports.lock().expect("no shard panics while it takes its port");
             ports[cx.index()].take().expect("a broker is installed once per shard")
         };
+        if cx.index() == CONTROLLER && self.broker.users.as_ref().is_some_and(|users| users.exposed)
+        {
+            let remedy = "chmod 600 the file of --broker-users";
+            let what = "others than the owner can read the users' file";
+            cx.log().warn("broker", cx.now(), what, &[("remedy", &remedy)]);
+        }
         let server = start(
             cx,
             self.shard_config(),
@@ -96,6 +104,10 @@ impl Plan {
             partitions_max: broker.partitions_max,
             rebalance_delay_ms: broker.rebalance_delay_ms,
             compaction_memory_bytes: broker.compaction_memory_bytes,
+            in_flight_max: broker.in_flight_max,
+            users: broker.users.clone(),
+            reauth_ms: broker.reauth_ms,
+            quotas: broker.quotas.clone(),
         }
     }
 }
@@ -138,6 +150,9 @@ async fn housekeeping(server: Rc<Server<Broker>>) {
     let cx = server.cx().clone();
     loop {
         cx.sleep(TICK_NS).await;
+        if let Some(used) = &mut server.shard().borrow_mut().used {
+            used.expire(cx.now().mono_ns / 1_000_000);
+        }
         let slots = server.shard().borrow().slots();
         for (done, slot) in slots.into_iter().enumerate() {
             if done % TICK_PARTITIONS == TICK_PARTITIONS - 1 {
@@ -240,6 +255,17 @@ impl Broker {
             };
             server.service().calls.answer(asker, answer);
         });
+    }
+
+    /// Waits until a connection is to be read again, is gone, or the broker stops.
+    async fn mute(server: &Rc<Server<Self>>, conn: ConnId, until_ns: u64) {
+        let cx = server.cx();
+        while cx.now().mono_ns < until_ns && !cx.is_stopping() {
+            cx.sleep_until(until_ns.min(cx.now().mono_ns + MUTE_LOOK_NS)).await;
+            if !server.push(conn, |_, _| {}) {
+                return;
+            }
+        }
     }
 
     /// Begins a sync of each partition that was written, as far as there is room.
@@ -356,6 +382,18 @@ impl Service for Broker {
                 }
                 Work::Fetch(job) => fetch::perform(server, conn, *job).await,
                 Work::Call(call) => Done::Reply(api::answer(&server, *call).await),
+                Work::Prove(proof) => {
+                    let turns = guard::turns(&server.shard().borrow());
+                    Done::Proven(guard::prove(turns, proof).await)
+                }
+                Work::Deny(at_ns) => {
+                    server.cx().sleep_until(at_ns).await;
+                    Done::Denied
+                }
+                Work::Mute(until_ns) => {
+                    Self::mute(&server, conn, until_ns).await;
+                    Done::Ready
+                }
             }
         }
     }

@@ -16,9 +16,12 @@ use wire::kafka::TopicRef;
 use crate::catalog::{Catalog, Topic, TopicId};
 use crate::code::Code;
 use crate::coordinator::Coordinator;
+use crate::guard::Logins;
 use crate::partition::Partition;
 use crate::produce::{OwnedRef, Pending};
+use crate::quota::{QuotaRules, Used};
 use crate::topic_config::TopicConfig;
+use crate::users::Users;
 
 /// What a shard is told at start.
 #[derive(Clone, Debug)]
@@ -41,6 +44,14 @@ pub struct ShardConfig {
     pub rebalance_delay_ms: i64,
     /// Memory for keys while a partition is compacted.
     pub compaction_memory_bytes: usize,
+    /// Produce requests of a connection that wait for the disk.
+    pub in_flight_max: usize,
+    /// Who may log in; everybody may do everything without.
+    pub users: Option<Arc<Users>>,
+    /// How long a log-in lasts; zero for ever.
+    pub reauth_ms: u64,
+    /// How much clients may use.
+    pub quotas: Option<Arc<QuotaRules>>,
 }
 
 /// Fetch sessions at a time (Kafka's max.incremental.fetch.session.cache.slots).
@@ -92,6 +103,9 @@ pub(crate) struct Stats {
     pub(crate) compaction_read_bytes: u64,
     pub(crate) compaction_written_bytes: u64,
     pub(crate) compaction_dropped_records: u64,
+    pub(crate) logins: u64,
+    pub(crate) failed_logins: u64,
+    pub(crate) throttled: u64,
 }
 
 /// One core's slice of the broker.
@@ -115,6 +129,8 @@ pub struct Shard {
     pub(crate) producer_ids: (i64, i64),
     pub(crate) fetch_sessions: FetchSessions<OwnedRef>,
     pub(crate) coordinator: Coordinator,
+    pub(crate) logins: Option<Logins>,
+    pub(crate) used: Option<Used>,
     pub(crate) stats: Stats,
 }
 
@@ -126,6 +142,8 @@ impl Shard {
             initial_delay_ms: config.rebalance_delay_ms,
             ..logic::group::Config::default()
         };
+        let logins = config.users.clone().map(|users| Logins::new(users, config.reauth_ms));
+        let used = config.quotas.clone().map(Used::new);
         Self {
             cx: cx.clone(),
             config: Rc::new(config),
@@ -146,6 +164,8 @@ impl Shard {
                 cx.rng().next_u64(),
             ),
             coordinator: Coordinator::new(groups),
+            logins,
+            used,
             stats: Stats::default(),
         }
     }

@@ -8,6 +8,7 @@ use kafka_protocol::messages::RequestKind;
 use crate::catalog::Catalog;
 use crate::control::{Change, Changed};
 use crate::fetch::FetchJob;
+use crate::users::Proof;
 
 /// What a session awaits.
 #[derive(Debug)]
@@ -20,6 +21,12 @@ pub enum Work {
     Fetch(Box<FetchJob>),
     /// Everything else.
     Call(Box<Call>),
+    /// Whether a password is the right one.
+    Prove(Box<Proof>),
+    /// The moment at which a failed log-in is told.
+    Deny(u64),
+    /// The moment from which the connection is read again.
+    Mute(u64),
 }
 
 /// A request off the hot path.
@@ -37,6 +44,8 @@ pub struct Call {
     pub client_id: String,
     /// The peer's address.
     pub peer: String,
+    /// How long the client is left alone.
+    pub throttle_ms: u32,
     /// What is asked.
     pub request: RequestKind,
 }
@@ -50,6 +59,12 @@ pub enum Done {
     Reply(Vec<u8>),
     /// The response is on its way; or the connection is not what it was. With what was read from the disk for it.
     Sent(Vec<Cold>),
+    /// It is, and the connection is not read until this moment.
+    Muted(u64),
+    /// Whether the password is the right one.
+    Proven(bool),
+    /// The failed log-in is to be told.
+    Denied,
 }
 
 /// What one shard asks another.

@@ -19,12 +19,16 @@ const CLIENTS: Clients = Clients {
 };
 
 fn run(name: &str, make: impl Fn() -> Live) {
+    run_with(name, &[], make);
+}
+
+fn run_with(name: &str, options: &[&str], make: impl Fn() -> Live) {
     for shards in [1, 2] {
         let live = make();
         if !live.is_there(name) {
             return;
         }
-        let broker = Broker::start(shards, &[]);
+        let broker = Broker::start(shards, options);
         let name = format!("{name}, {shards} shard(s)");
         let arguments = [broker.address().to_string()];
         if CLIENTS.run(&name, live, &arguments, || broker.process.log()).is_some() {
@@ -75,6 +79,25 @@ fn compaction() {
 #[test]
 fn aiokafka() {
     run("aiokafka", || CLIENTS.python("aiokafka", "aio.py"));
+}
+
+/// With users, quotas and log-ins that expire, as the scripts expect them.
+fn run_logins(name: &str, make: impl Fn() -> Live) {
+    let (users, quotas) = (common::users_file(), common::quotas_file());
+    let options = ["--broker-users", &users, "--broker-quotas", &quotas, "--broker-reauth", "2s"];
+    run_with(name, &options, make);
+}
+
+#[test]
+fn confluent_kafka_logs_in() {
+    let name = "confluent-kafka log-ins";
+    run_logins(name, || CLIENTS.python("confluent-kafka", "logins_confluent.py"));
+}
+
+#[test]
+fn kafka_python_logs_in() {
+    let name = "kafka-python log-ins";
+    run_logins(name, || CLIENTS.python("kafka-python", "logins_kafka_python.py"));
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! Wire formats of the services, sans-IO: bytes in, values out; values in, bytes out.
 //!
 //! Invariants: no I/O, no clock, no `unsafe`; input from a peer never panics and never makes a
-//! parser allocate from a length the peer merely announced. Next: [`resp`], the cache's protocol, and [`kafka`],
-//! the log broker's.
+//! parser allocate from a length the peer merely announced. Next: [`resp`], the cache's protocol, [`kafka`], the log
+//! broker's, and [`sasl`], by which a client says who it is.
 
 #![forbid(unsafe_code)]
 #![warn(
@@ -15,3 +15,4 @@
 
 pub mod kafka;
 pub mod resp;
+pub mod sasl;

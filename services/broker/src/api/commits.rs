@@ -20,6 +20,8 @@ use kafka_protocol::messages::{
 };
 use logic::group::{Commit, Committed, Groups};
 
+use uuid::Uuid;
+
 use super::groups::check;
 use super::text;
 use crate::code::Code;
@@ -29,10 +31,14 @@ use crate::partition::unix_ms;
 use crate::serve::Broker;
 use crate::shard::Shard;
 
+/// The version from which on requests name topics by id.
+const BY_ID_FROM: i16 = 10;
+
 /// Commits offsets; answered when they are durable.
 pub(super) async fn commit(
     server: &Rc<Server<Broker>>,
     request: OffsetCommitRequest,
+    version: i16,
 ) -> OffsetCommitResponse {
     let group = request.group_id.to_string();
     let allowed = check(server, &group).and_then(|()| {
@@ -48,11 +54,13 @@ pub(super) async fn commit(
     let now_ms = unix_ms(server.cx().now());
     let (mut records, mut staged) = (Vec::new(), Vec::new());
     let mut topics = Vec::with_capacity(request.topics.len());
-    for topic in request.topics {
+    for mut topic in request.topics {
         let mut partitions = Vec::with_capacity(topic.partitions.len());
+        let named = name(&server.shard().borrow(), version, &mut topic.name, topic.topic_id);
         for wanted in topic.partitions {
             let index = wanted.partition_index;
             let checked = allowed
+                .and(named)
                 .and_then(|()| check_partition(&server.shard().borrow(), &topic.name, &wanted));
             if checked.is_ok() {
                 let place = (topic.name.to_string(), index);
@@ -66,8 +74,11 @@ pub(super) async fn commit(
                     .with_error_code(checked.err().unwrap_or(0)),
             );
         }
-        let answer = OffsetCommitResponseTopic::default().with_name(topic.name);
-        topics.push(answer.with_partitions(partitions));
+        let answer = OffsetCommitResponseTopic::default().with_partitions(partitions);
+        topics.push(match version >= BY_ID_FROM {
+            true => answer.with_topic_id(topic.topic_id),
+            false => answer.with_name(topic.name),
+        });
     }
     if !records.is_empty() {
         for (place, _) in &staged {
@@ -93,6 +104,20 @@ pub(super) async fn commit(
         }
     }
     OffsetCommitResponse::default().with_topics(topics)
+}
+
+/// Finds the name of a topic that is named by its id in this version.
+fn name(shard: &Shard, version: i16, name: &mut TopicName, id: Uuid) -> Result<(), i16> {
+    if version >= BY_ID_FROM {
+        let found = shard.names.get(id.as_bytes()).ok_or(Code::UnknownTopicId.number())?;
+        *name = TopicName(text(&**found));
+    }
+    Ok(())
+}
+
+/// The other way round; none when the topic is no more.
+fn id(shard: &Shard, name: &TopicName) -> Option<Uuid> {
+    shard.catalog.topics.get(name.0.as_str()).map(|topic| Uuid::from_bytes(topic.id))
 }
 
 fn check_partition(
@@ -149,17 +174,27 @@ pub(super) fn fetch(
             }
             let shard = server.shard().borrow();
             let groups = &shard.coordinator.groups;
-            let topics = match wanted.topics {
-                Some(topics) => {
-                    topics.into_iter().map(|topic| (topic.name, topic.partition_indexes)).collect()
-                }
-                None => all(groups, &group),
+            let topics: Vec<(TopicName, Uuid, Vec<i32>)> = match wanted.topics {
+                Some(topics) => topics
+                    .into_iter()
+                    .map(|topic| (topic.name, topic.topic_id, topic.partition_indexes))
+                    .collect(),
+                None => all(groups, &group)
+                    .into_iter()
+                    .filter_map(|(name, indexes)| {
+                        let id = id(&shard, &name);
+                        let id = if version >= BY_ID_FROM { id? } else { Uuid::nil() };
+                        Some((name, id, indexes))
+                    })
+                    .collect(),
             };
-            let topics = topics.into_iter().map(|(name, indexes)| {
+            let topics = topics.into_iter().map(|(mut name, id, indexes)| {
+                let named = self::name(&shard, version, &mut name, id);
                 let partitions = indexes.into_iter().map(|index| {
                     let found = find(groups, &group, &name, index);
-                    let answer =
-                        OffsetFetchResponsePartitions::default().with_partition_index(index);
+                    let answer = OffsetFetchResponsePartitions::default()
+                        .with_partition_index(index)
+                        .with_error_code(named.err().unwrap_or(0));
                     match found {
                         Some(found) => answer
                             .with_committed_offset(found.offset)
@@ -168,9 +203,12 @@ pub(super) fn fetch(
                         None => answer.with_committed_offset(-1).with_metadata(Some(text(""))),
                     }
                 });
-                OffsetFetchResponseTopics::default()
-                    .with_partitions(partitions.collect())
-                    .with_name(name)
+                let answer =
+                    OffsetFetchResponseTopics::default().with_partitions(partitions.collect());
+                match version >= BY_ID_FROM {
+                    true => answer.with_topic_id(id),
+                    false => answer.with_name(name),
+                }
             });
             answer.with_topics(topics.collect())
         });

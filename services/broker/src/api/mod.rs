@@ -4,6 +4,7 @@
 //! topics is asked of the controller; what concerns a partition is answered by the shard that leads it, which is where
 //! clients send it. Next: a module for each subject.
 
+pub(crate) mod by_id;
 mod cluster;
 mod commits;
 mod configs;
@@ -32,6 +33,7 @@ pub(crate) fn text(text: impl Into<String>) -> StrBytes {
 /// Answers a request: the whole frame.
 pub(crate) async fn answer(server: &Rc<Server<Broker>>, call: Call) -> Vec<u8> {
     let (key, version, correlation_id) = (call.key, call.version, call.correlation_id);
+    let throttle_ms = call.throttle_ms;
     let response = dispatch(server, call).await;
     let mut out = Vec::new();
     let (Some(api), Some(response)) = (Api::find(key), response) else { return out };
@@ -45,9 +47,30 @@ pub(crate) async fn answer(server: &Rc<Server<Broker>>, call: Call) -> Vec<u8> {
         cx.log().error("broker", cx.now(), "answer not encoded", &pairs);
         return Vec::new();
     }
+    if key == LOG_DIRS && version >= CORDONED_FROM {
+        tell_cordoned(&mut body);
+    }
+    if throttle_ms > 0
+        && api.begins_with_throttle(version)
+        && let Some(place) = body.first_chunk_mut::<4>()
+    {
+        *place = throttle_ms.to_be_bytes();
+    }
     out.extend_from_slice(&body);
     frame::end(&mut out, start, 0);
     out
+}
+
+/// `DescribeLogDirs`.
+const LOG_DIRS: i16 = 35;
+/// The version of it that says of a directory whether it is cordoned: takes no more partitions (KIP-1066).
+const CORDONED_FROM: i16 = 5;
+
+/// Puts that before the two ends of structures: of the directory, of which there is one, and of the answer.
+fn tell_cordoned(body: &mut BytesMut) {
+    let ends = body.split_off(body.len().saturating_sub(2));
+    body.extend_from_slice(&[0]);
+    body.unsplit(ends);
 }
 
 async fn dispatch(server: &Rc<Server<Broker>>, call: Call) -> Option<ResponseKind> {
@@ -83,7 +106,9 @@ async fn dispatch(server: &Rc<Server<Broker>>, call: Call) -> Option<ResponseKin
         RequestKind::DescribeGroups(request) => groups::describe(server, request, version).into(),
         RequestKind::ListGroups(request) => groups::list(server, &request).into(),
         RequestKind::DeleteGroups(request) => groups::delete(server, request).await.into(),
-        RequestKind::OffsetCommit(request) => commits::commit(server, request).await.into(),
+        RequestKind::OffsetCommit(request) => {
+            commits::commit(server, request, version).await.into()
+        }
         RequestKind::OffsetFetch(request) => commits::fetch(server, request, version).into(),
         RequestKind::OffsetDelete(request) => commits::delete(server, request).await.into(),
         _ => return None,

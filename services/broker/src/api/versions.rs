@@ -10,15 +10,16 @@ use wire::kafka::frame::{self, RequestHeader};
 
 use crate::code::Code;
 
-/// Appends the whole answer.
-pub(crate) fn answer(out: &mut Vec<u8>, header: &RequestHeader<'_>, api: &Api) {
+/// Appends the whole answer; with the requests to log in, where clients do.
+pub(crate) fn answer(out: &mut Vec<u8>, header: &RequestHeader<'_>, api: &Api, logins: bool) {
     let known = api.has(header.version);
     let version = if known { header.version } else { 0 };
     let flexible = api.is_flexible(version);
     let start = frame::begin_response(out, api, version, header.correlation_id);
     out.i16(if known { 0 } else { Code::UnsupportedVersion.number() });
-    out.array_len(APIS.len(), flexible);
-    for api in APIS {
+    let listed = || APIS.iter().filter(|api| logins || !api.is_login());
+    out.array_len(listed().count(), flexible);
+    for api in listed() {
         out.i16(api.key);
         out.i16(api.min);
         out.i16(api.max);
@@ -49,7 +50,13 @@ mod tests {
             let mut out = Vec::new();
             let header =
                 RequestHeader { key: 18, version: asked, correlation_id: 9, client_id: None };
-            answer(&mut out, &header, api);
+            let mut without = Vec::new();
+            answer(&mut out, &header, api, true);
+            answer(&mut without, &header, api, false);
+            let mut body = Bytes::from(without.split_off(8));
+            let response = ApiVersionsResponse::decode(&mut body, form).expect("valid");
+            assert_eq!(response.api_keys.len(), APIS.len() - 2, "no log-in where nobody logs in");
+            assert!(!response.api_keys.iter().any(|api| matches!(api.api_key, 17 | 36)));
             assert_eq!(frame::frame_len(&out, 10_000), Ok(Some(out.len())));
             assert_eq!(out[4..8], 9_i32.to_be_bytes());
             let mut body = Bytes::from(out.split_off(8));

@@ -131,6 +131,10 @@ impl Log1 {
             partitions_max: 10,
             rebalance_delay_ms: 0,
             compaction_memory_bytes: 1 << 16,
+            in_flight_max: 256,
+            users: None,
+            reauth_ms: 0,
+            quotas: None,
         };
         let mut shard = Shard::new(cx, shard_config);
         let partition = Partition::open(cx, PathBuf::from(DIR), "t".into(), 0, config).await?;

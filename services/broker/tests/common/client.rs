@@ -27,6 +27,8 @@ const PRODUCE: i16 = 9;
 pub(crate) struct Client {
     stream: TcpStream,
     next: i32,
+    /// What it calls itself.
+    pub(crate) client_id: &'static str,
 }
 
 /// A producer's mark on a batch.
@@ -67,7 +69,7 @@ impl Client {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(TIMEOUT))?;
-        Ok(Self { stream, next: 0 })
+        Ok(Self { stream, next: 0, client_id: "test" })
     }
 
     /// Sends raw bytes.
@@ -82,7 +84,7 @@ impl Client {
             .with_request_api_key(R::KEY)
             .with_request_api_version(version)
             .with_correlation_id(self.next)
-            .with_client_id(Some(StrBytes::from_static_str("test")));
+            .with_client_id(Some(StrBytes::from_static_str(self.client_id)));
         let mut bytes = BytesMut::new();
         bytes.extend_from_slice(&[0; 4]);
         header.encode(&mut bytes, R::header_version(version)).expect("a valid header");

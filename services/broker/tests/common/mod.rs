@@ -67,3 +67,33 @@ pub(crate) fn scratch() -> PathBuf {
     std::fs::create_dir_all(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     path
 }
+
+/// A file of users: alice's password is in clear, bob's, which is `pencil`, a verifier (RFC 7677's).
+#[allow(dead_code, reason = "not every test binary has users")]
+pub(crate) fn users_file() -> String {
+    let verifier = "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$\
+                    WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:\
+                    wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=";
+    let text = format!("[users.alice]\npassword = 'wonder'\n[users.bob]\nscram = ['{verifier}']\n");
+    let path = file("users.toml", &text);
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(&path, mode).expect("ours");
+    path
+}
+
+/// A file of quotas: clients called slow may produce and fetch 2000 bytes a second, and pace ten requests.
+#[allow(dead_code, reason = "not every test binary has quotas")]
+pub(crate) fn quotas_file() -> String {
+    let text = "[clients.slow]\nproduce = 2000\nfetch = 2000\n[clients.pace]\nrequests = 10\n";
+    file("quotas.toml", text)
+}
+
+fn file(name: &str, text: &str) -> String {
+    // Of this process, since test binaries run beside each other.
+    let path = scratch().join(format!("{}-{name}", std::process::id()));
+    // Written once: a test may read it while another begins.
+    if !path.exists() {
+        std::fs::write(&path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    }
+    path.display().to_string()
+}

@@ -1,5 +1,5 @@
 //! What a partition's log knows of itself, without its bytes: indexes, epochs, producers, which segments go
-//! and what compaction keeps; and what a shard knows of who reads it: fetch sessions and quotas.
+//! and what compaction keeps; and what a shard knows of who reads and writes it: fetch sessions and quotas.
 //!
 //! Invariants: no I/O, no clock; everything about a partition can be built again from its batches, so that a
 //! sidecar that is missing or does not fit is no loss. Formats of sidecar files are Kafka's where it has one.

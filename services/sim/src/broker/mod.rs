@@ -117,6 +117,10 @@ impl Setup {
             partitions_max: 100,
             rebalance_delay_ms: 0,
             compaction_memory_bytes: 1 << 20,
+            in_flight_max: 256,
+            users: None,
+            reauth_ms: 0,
+            quotas: None,
         };
         let (machine, listening) = Machine::start(world, self.shards, &self.driver, |cx| {
             let port = ports.next().expect("a port for each shard");

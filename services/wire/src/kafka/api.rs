@@ -32,8 +32,8 @@ pub const APIS: &[Api] = &[
     api(1, "Fetch", 4, 18, 12),
     api(2, "ListOffsets", 1, 11, 6),
     api(3, "Metadata", 0, 13, 9),
-    api(8, "OffsetCommit", 2, 9, 8),
-    api(9, "OffsetFetch", 1, 9, 6),
+    api(8, "OffsetCommit", 2, 10, 8),
+    api(9, "OffsetFetch", 1, 10, 6),
     api(10, "FindCoordinator", 0, 6, 3),
     api(11, "JoinGroup", 0, 9, 6),
     api(12, "Heartbeat", 0, 4, 4),
@@ -41,6 +41,7 @@ pub const APIS: &[Api] = &[
     api(14, "SyncGroup", 0, 5, 4),
     api(15, "DescribeGroups", 0, 6, 5),
     api(16, "ListGroups", 0, 5, 3),
+    api(17, "SaslHandshake", 0, 1, NEVER),
     api(18, "ApiVersions", 0, 4, 3),
     api(19, "CreateTopics", 2, 7, 5),
     api(20, "DeleteTopics", 1, 6, 4),
@@ -49,7 +50,8 @@ pub const APIS: &[Api] = &[
     api(23, "OffsetForLeaderEpoch", 2, 4, 4),
     api(32, "DescribeConfigs", 1, 4, 4),
     api(33, "AlterConfigs", 0, 2, 2),
-    api(35, "DescribeLogDirs", 1, 4, 2),
+    api(35, "DescribeLogDirs", 1, 5, 2),
+    api(36, "SaslAuthenticate", 0, 2, 2),
     api(37, "CreatePartitions", 0, 3, 2),
     api(42, "DeleteGroups", 0, 2, 2),
     api(44, "IncrementalAlterConfigs", 0, 1, 1),
@@ -63,8 +65,12 @@ pub const APIS: &[Api] = &[
 pub const PRODUCE: i16 = 0;
 /// `Fetch`.
 pub const FETCH: i16 = 1;
+/// `SaslHandshake`.
+pub const SASL_HANDSHAKE: i16 = 17;
 /// `ApiVersions`.
 pub const API_VERSIONS: i16 = 18;
+/// `SaslAuthenticate`.
+pub const SASL_AUTHENTICATE: i16 = 36;
 
 impl Api {
     /// The row of a request.
@@ -73,16 +79,39 @@ impl Api {
         APIS.binary_search_by(|api| api.key.cmp(&key)).ok().and_then(|at| APIS.get(at))
     }
 
+    /// Whether it is for clients to say who they are, and advertised only where they must.
+    #[must_use]
+    pub const fn is_login(&self) -> bool {
+        matches!(self.key, SASL_HANDSHAKE | SASL_AUTHENTICATE)
+    }
+
     /// Whether a version is advertised.
     #[must_use]
     pub const fn has(&self, version: i16) -> bool {
         self.min <= version && version <= self.max
     }
 
-    /// The version whose form a version has, as far as bytes go: `ListOffsets` 11 only knows one time more.
+    /// The version whose form a version has, as far as bytes of the request go: `ListOffsets` 11 only knows one time
+    /// more, and `DescribeLogDirs` 5 says one thing more in its answer.
     #[must_use]
     pub const fn decoded_as(&self, version: i16) -> i16 {
-        if self.key == 2 && version == 11 { 10 } else { version }
+        match (self.key, version) {
+            (2, 11) => 10,
+            (35, 5) => 4,
+            _ => version,
+        }
+    }
+
+    /// Whether the body of a response begins with how long the client is left alone, as most do.
+    #[must_use]
+    pub const fn begins_with_throttle(&self, version: i16) -> bool {
+        match self.key {
+            0 | 17 | 18 | 36 | 47 => false,
+            3 | 8 | 9 => version >= 3,
+            2 | 19 | 23 => version >= 2,
+            10 | 11 | 12 | 13 | 14 | 15 | 16 | 20 => version >= if self.key == 11 { 2 } else { 1 },
+            _ => true,
+        }
     }
 
     /// Whether a version has compact types and tagged fields.

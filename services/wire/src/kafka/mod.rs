@@ -19,6 +19,7 @@ mod list;
 pub mod produce;
 mod reader;
 pub mod records;
+pub mod sasl;
 pub mod shape;
 mod writer;
 
