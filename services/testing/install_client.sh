@@ -25,6 +25,23 @@ python_client() { # directory, requirement...
     fi
 }
 
+# The source archive of a package, unpacked to the folder `source` of a client that is installed.
+python_source() { # directory, requirement
+    local dir="$1" package="${2%%==*}"
+    [ -d "$dir/source" ] || [ ! -x "$dir/bin/pip" ] && return
+    local archive="$dir/archive"
+    rm -rf "$archive" "$dir/unpacked"
+    mkdir -p "$archive" "$dir/unpacked"
+    if "$dir/bin/pip" download --quiet --disable-pip-version-check --no-deps --no-binary "$package" \
+        --dest "$archive" "$2" &&
+        tar -xzf "$archive"/*.tar.gz -C "$dir/unpacked" --strip-components=1; then
+        mv "$dir/unpacked" "$dir/source"
+    else
+        echo "install.sh: the source archive of $2 could not be fetched" >&2
+        failed=1
+    fi
+}
+
 node_client() { # directory, package@version
     local dir="$1" package="$2"
     local mark="$dir/.installed-${package//\//_}"

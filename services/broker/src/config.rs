@@ -58,6 +58,15 @@ pub const BROKER: &[Row] = &[
         )
     },
     Row {
+        doc: "shortest session timeout that a member of a group may ask for",
+        ..row(
+            "broker-session-timeout-min",
+            "broker.session_timeout_min",
+            Kind::Duration { min_ns: 1_000_000, max_ns: 1_800_000_000_000 },
+            "6s",
+        )
+    },
+    Row {
         doc: "longest request",
         ..row(
             "broker-request-max",
@@ -90,6 +99,8 @@ pub struct BrokerConfig {
     pub request_max_bytes: usize,
     /// How long an empty group waits for more members.
     pub rebalance_delay_ms: i64,
+    /// Shortest session timeout that a member may ask for.
+    pub session_min_ms: i32,
     /// Where its files are.
     pub dir: PathBuf,
 }
@@ -129,6 +140,10 @@ impl BrokerConfig {
                 values.duration_ns("broker-rebalance-delay") / 1_000_000,
             )
             .unwrap_or(0),
+            session_min_ms: i32::try_from(
+                values.duration_ns("broker-session-timeout-min") / 1_000_000,
+            )
+            .unwrap_or(i32::MAX),
             dir: data.join("broker"),
         })
     }

@@ -92,6 +92,7 @@ impl Plan {
             auto_create: broker.auto_create,
             partitions_max: broker.partitions_max,
             rebalance_delay_ms: broker.rebalance_delay_ms,
+            session_min_ms: broker.session_min_ms,
         }
     }
 }

@@ -39,6 +39,8 @@ pub struct ShardConfig {
     pub partitions_max: usize,
     /// How long an empty group waits for more members.
     pub rebalance_delay_ms: i64,
+    /// Shortest session timeout that a member may ask for.
+    pub session_min_ms: i32,
 }
 
 /// Fetch sessions at a time (Kafka's max.incremental.fetch.session.cache.slots).
@@ -116,6 +118,7 @@ impl Shard {
     pub fn new(cx: &ShardCx, config: ShardConfig) -> Self {
         let groups = logic::group::Config {
             initial_delay_ms: config.rebalance_delay_ms,
+            session_min_ms: config.session_min_ms,
             ..logic::group::Config::default()
         };
         Self {

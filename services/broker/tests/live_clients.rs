@@ -1,5 +1,6 @@
 //! Other people's clients, unmodified, against our broker: kcat, confluent-kafka, kafka-python, aiokafka and
-//! kafkajs, each against one shard and against two, where every shard is a broker of its own.
+//! kafkajs, each against one shard and against two, where every shard is a broker of its own; and a test suite
+//! of other people.
 //!
 //! The scripts in `clients/` hold the assertions and run against any broker. Next: `testing::live` for how a script is run,
 //! and what happens to one whose client is missing.
@@ -65,6 +66,18 @@ fn confluent_kafka() {
 #[test]
 fn kafka_python() {
     run("kafka-python", || CLIENTS.python("kafka-python", "kafka_python.py"));
+}
+
+/// kafka-python's own integration tests, which are written for one broker and for short sessions.
+#[test]
+fn kafka_python_suite() {
+    let name = "kafka-python's own tests";
+    let live = CLIENTS.python("kafka-python-suite", "kafka_python_suite.py");
+    if live.is_there(name) {
+        let broker = Broker::start(1, &["--broker-session-timeout-min", "1s"]);
+        let arguments = [broker.address().to_string()];
+        CLIENTS.run(name, live, &arguments, || broker.process.log());
+    }
 }
 
 #[test]

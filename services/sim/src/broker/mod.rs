@@ -95,6 +95,7 @@ impl Setup {
             auto_create: false,
             partitions_max: 100,
             rebalance_delay_ms: 0,
+            session_min_ms: 6_000,
         };
         let (machine, listening) = Machine::start(world, self.shards, &self.driver, |cx| {
             let port = ports.next().expect("a port for each shard");
