@@ -1,6 +1,6 @@
 //! Other people's clients, unmodified, against our broker: kcat, confluent-kafka, kafka-python, aiokafka and
 //! kafkajs, each against one shard and against two, where every shard is a broker of its own; and a test suite
-//! of other people.
+//! of other people. Then through a proxy that resets connections.
 //!
 //! The scripts in `clients/` hold the assertions and run against any broker. Next: `testing::live` for how a script is run,
 //! and what happens to one whose client is missing.
@@ -8,29 +8,53 @@
 mod common;
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 
 use common::Broker;
 use testing::live::{Clients, Live};
-use testing::local;
+use testing::{Proxy, local};
 
 const CLIENTS: Clients = Clients {
     scripts: concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients"),
     scratch: env!("CARGO_TARGET_TMPDIR"),
 };
 
+/// Members of a group that are killed are noticed soon.
+const SHORT_SESSIONS: [&str; 2] = ["--broker-session-timeout-min", "1s"];
+
+/// Where clients find the broker behind the proxy: same ports, another address of this machine.
+const PROXY_HOST: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+/// Connections are cut when a client has sent this much; the scripts send more than ten times as much.
+const CUT_AFTER_BYTES: u64 = 4000;
+const CUTS: u64 = 3;
+
+/// Everything a client does, and then what it does when connections are reset under it.
 fn run(name: &str, make: impl Fn() -> Live) {
     for shards in [1, 2] {
         let live = make();
         if !live.is_there(name) {
             return;
         }
-        let broker = Broker::start(shards, &[]);
+        let broker = Broker::start(shards, &SHORT_SESSIONS);
         let name = format!("{name}, {shards} shard(s)");
         let arguments = [broker.address().to_string()];
         if CLIENTS.run(&name, live, &arguments, || broker.process.log()).is_some() {
             no_copies(&broker, shards, &name);
         }
+    }
+    resets(name, make());
+}
+
+/// The script produces idempotently while answers get lost, and finds each record once.
+fn resets(name: &str, live: Live) {
+    let name = format!("{name}, connections reset");
+    let broker = Broker::start(1, &["--broker-announce", &PROXY_HOST.to_string()]);
+    let through = |port: u16| (SocketAddr::from((PROXY_HOST, port)), local(port));
+    let pairs = [through(broker.port), through(broker.port + 1)];
+    let proxy = Proxy::start(&pairs, CUT_AFTER_BYTES, CUTS);
+    let arguments = [pairs[0].0.to_string(), "resets".to_owned()];
+    if CLIENTS.run(&name, live, &arguments, || broker.process.log()).is_some() {
+        assert_eq!(proxy.cuts(), CUTS, "{name}");
     }
 }
 
@@ -74,7 +98,7 @@ fn kafka_python_suite() {
     let name = "kafka-python's own tests";
     let live = CLIENTS.python("kafka-python-suite", "kafka_python_suite.py");
     if live.is_there(name) {
-        let broker = Broker::start(1, &["--broker-session-timeout-min", "1s"]);
+        let broker = Broker::start(1, &SHORT_SESSIONS);
         let arguments = [broker.address().to_string()];
         CLIENTS.run(name, live, &arguments, || broker.process.log());
     }
