@@ -42,17 +42,18 @@ python_source() { # directory, requirement
     fi
 }
 
-node_client() { # directory, package@version
-    local dir="$1" package="$2"
-    local mark="$dir/.installed-${package//\//_}"
-    [ -f "$mark" ] && return
+node_client() { # directory, package@version...
+    local dir="$1"
+    shift
+    local mark="$dir/.installed-${*//\//_}"
+    [ -f "${mark// /_}" ] && return
     rm -rf "$dir"
     mkdir -p "$dir"
     echo '{"name":"live-client","private":true}' >"$dir/package.json"
-    if (cd "$dir" && npm install --silent --no-audit --no-fund "$package"); then
-        touch "$mark"
+    if (cd "$dir" && npm install --silent --no-audit --no-fund "$@"); then
+        touch "${mark// /_}"
     else
-        echo "install.sh: $package could not be installed" >&2
+        echo "install.sh: $* could not be installed" >&2
         rm -rf "$dir"
         failed=1
     fi

@@ -10,7 +10,7 @@ scratch="$(mktemp -d)"
 members=()
 # shellcheck disable=SC2317
 leave() {
-    [ "${#members[@]}" = 0 ] || kill -9 "${members[@]}" 2>/dev/null || true
+    [ "${#members[@]}" = 0 ] || { kill -9 "${members[@]}"; wait "${members[@]}"; } 2>/dev/null || true
     rm -rf "$scratch"
 }
 trap leave EXIT
