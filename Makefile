@@ -61,6 +61,7 @@ test: tools test-deps fmt clippy docs clients unit sim asan ## everything that m
 fmt: tools
 	$(call STEP,format)
 	$(CARGO) fmt --all --check
+	$(CARGO) fmt --manifest-path services/broker/tests/clients/rdkafka/Cargo.toml --check
 
 .PHONY: clippy
 clippy: tools

@@ -42,6 +42,15 @@ python_source() { # directory, requirement
     fi
 }
 
+rust_client() { # directory, package's folder
+    local dir="$1" package="$2"
+    # Up to date, it ends at once.
+    if ! cargo build --quiet --locked --manifest-path "$package/Cargo.toml" --target-dir "$dir"; then
+        echo "install.sh: $package could not be built" >&2
+        failed=1
+    fi
+}
+
 node_client() { # directory, package@version...
     local dir="$1"
     shift

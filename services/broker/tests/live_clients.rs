@@ -1,5 +1,5 @@
-//! Other people's clients, unmodified, against our broker: kcat, confluent-kafka, kafka-python, aiokafka and
-//! kafkajs, each against one shard and against two, where every shard is a broker of its own; and a test suite
+//! Other people's clients, unmodified, against our broker: kcat, confluent-kafka, kafka-python, aiokafka, kafkajs
+//! and the rdkafka crate, each against one shard and against two, where every shard is a broker of its own; and a test suite
 //! of other people. Then through a proxy that resets connections.
 //!
 //! The scripts in `clients/` hold the assertions and run against any broker. Next: `testing::live` for how a script is run,
@@ -107,6 +107,11 @@ fn kafka_python_suite() {
 #[test]
 fn aiokafka() {
     run("aiokafka", || CLIENTS.python("aiokafka", "aio.py"));
+}
+
+#[test]
+fn rdkafka() {
+    run("rdkafka", || CLIENTS.program("rdkafka", "debug/live-rdkafka"));
 }
 
 #[test]

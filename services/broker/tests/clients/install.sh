@@ -16,6 +16,7 @@ python_client confluent-kafka "confluent-kafka==2.16.1"
 python_client kafka-python "$kafka_python" "${kafka_python_needs[@]}"
 python_client aiokafka "aiokafka==0.14.0" "cramjam"
 node_client kafkajs "kafkajs@2.2.4" "kafkajs-snappy@1.1.0"
+rust_client rdkafka "$here/rdkafka"
 
 # kafka-python's own tests, which its source archive brings along.
 python_client kafka-python-suite "$kafka_python" "${kafka_python_needs[@]}" \
