@@ -2,9 +2,9 @@
 //! the disk.
 //!
 //! The range is looked at in windows: cachestat(2) says whether a window is in the page cache; what
-//! is not is read ahead by a kernel worker, one window before it is needed. Cached bytes go out
+//! is not is read ahead by a kernel worker, one window before it is needed, or in small steps between syncs. Cached bytes go out
 //! by non-blocking sendfile(2); a turn ends with the call that makes it 256 KiB. Invariants: sendfile touches only what was
-//! cached or read ahead a moment ago; other tasks run between two turns. Next:
+//! cached or read ahead a moment ago; other tasks run between two turns. Next: `disk` for why syncs come first,
 //! `driver::Driver::sendfile`.
 
 use crate::driver::{Errno, Fd, Op};
@@ -13,6 +13,8 @@ use crate::shard::{Pending, ShardCx};
 
 /// Looked at and read ahead at once.
 const WINDOW_BYTES: u64 = 512 * 1024;
+/// The same while there are syncs, which wait for no more than this.
+const SHORT_WINDOW_BYTES: u64 = 128 * 1024;
 const PAGE_BYTES: u64 = 4096;
 /// Less per call is dominated by the call.
 const CHUNK_MIN_BYTES: usize = 64 * 1024;
@@ -116,6 +118,7 @@ impl Windows<'_> {
             None => {
                 let end = self.window_end(at);
                 if !self.is_cached(at, end) {
+                    self.cx.disk().let_syncs_pass(self.cx).await;
                     self.read_ahead(at, end).await.result?;
                 }
                 end
@@ -124,7 +127,7 @@ impl Windows<'_> {
         // Also when the read came back short: then the file was cut, or sendfile waits a moment.
         self.warm_to = window_end.max(at + 1);
         let next_end = self.window_end(window_end);
-        if window_end < self.end && !self.is_cached(window_end, next_end) {
+        if window_end < self.end && !self.is_busy() && !self.is_cached(window_end, next_end) {
             self.ahead = Some((next_end, self.read_ahead(window_end, next_end)));
         }
         Ok(())
@@ -132,7 +135,12 @@ impl Windows<'_> {
 
     /// Windows lie at multiples of their size, so that the next one's read-ahead fits.
     fn window_end(&self, at: u64) -> u64 {
-        (at / WINDOW_BYTES + 1).saturating_mul(WINDOW_BYTES).min(self.end)
+        let window_bytes = if self.is_busy() { SHORT_WINDOW_BYTES } else { WINDOW_BYTES };
+        (at / window_bytes + 1).saturating_mul(window_bytes).min(self.end)
+    }
+
+    fn is_busy(&self) -> bool {
+        self.cx.disk().is_busy(self.cx.now().mono_ns)
     }
 
     /// Whether all pages of the range are in the cache, by the kernel's word.
