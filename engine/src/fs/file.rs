@@ -91,6 +91,12 @@ impl File {
         self.cx.driver().no_read_ahead(self.fd);
     }
 
+    /// Drops a range from the page cache that will not be needed soon, as far as nobody uses it: what a socket has not
+    /// sent yet stays.
+    pub fn drop_cached(&self, offset: u64, len: u64) {
+        self.cx.driver().drop_cached(self.fd, offset, len);
+    }
+
     fn failed(&self, op: &'static str, errno: Errno) -> Error {
         Error::os(op, errno, self.path.display().to_string())
     }

@@ -37,7 +37,16 @@ pub(crate) async fn send_range(
     let chunk = chunk.clamp(CHUNK_MIN_BYTES, CHUNK_MAX_BYTES);
     // Chunks are no multiples of a packet: each would end with a small one.
     let _cork = (end.saturating_sub(offset) > chunk as u64).then(|| Cork::new(cx, to));
-    send_chunks(cx, to, file, offset, end, chunk).await
+    Ok(send_chunks(cx, to, file, offset, end, chunk).await?.bytes)
+}
+
+/// What came of sending a range.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SentRange {
+    /// So much was sent.
+    pub(crate) bytes: u64,
+    /// Some of it had to be read from the disk.
+    pub(crate) was_cold: bool,
 }
 
 /// Holds back partial packets as long as it lives.
@@ -65,8 +74,8 @@ pub(crate) async fn send_chunks(
     offset: u64,
     end: u64,
     chunk: usize,
-) -> Result<u64, Errno> {
-    let mut windows = Windows { cx, file, end, warm_to: offset, ahead: None };
+) -> Result<SentRange, Errno> {
+    let mut windows = Windows { cx, file, end, warm_to: offset, ahead: None, was_cold: false };
     let (mut at, mut turn_end) = (offset, offset.saturating_add(CHUNK_MAX_BYTES as u64));
     while at < end {
         if at >= windows.warm_to {
@@ -94,7 +103,7 @@ pub(crate) async fn send_chunks(
             Err(errno) => return Err(errno),
         }
     }
-    Ok(at - offset)
+    Ok(SentRange { bytes: at - offset, was_cold: windows.was_cold })
 }
 
 struct Windows<'a> {
@@ -105,6 +114,7 @@ struct Windows<'a> {
     warm_to: u64,
     /// The read-ahead of the window after that, and its end.
     ahead: Option<(u64, Pending)>,
+    was_cold: bool,
 }
 
 impl Windows<'_> {
@@ -152,7 +162,8 @@ impl Windows<'_> {
         there.is_some_and(|there| there >= end - start)
     }
 
-    fn read_ahead(&self, at: u64, end: u64) -> Pending {
+    fn read_ahead(&mut self, at: u64, end: u64) -> Pending {
+        self.was_cold = true;
         // A page that the kernel is still reading counts as cached, and sendfile would wait for it:
         // so there must be no reads but ours.
         self.cx.driver().no_read_ahead(self.file);
