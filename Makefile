@@ -63,6 +63,7 @@ test: tools test-deps fmt clippy docs clients unit sim asan ## everything that m
 fmt: tools
 	$(call STEP,format)
 	$(CARGO) fmt --all --check
+	$(CARGO) fmt --manifest-path services/broker/tests/clients/rdkafka/Cargo.toml --check
 
 .PHONY: clippy
 clippy: tools
@@ -122,7 +123,7 @@ asan: tools ## the simulation under AddressSanitizer, when a nightly toolchain i
 test-deps:
 	@.ci/need optional 'kcat|command -v kcat' 'redis-server|command -v redis-server' 'redis-tools|command -v redis-cli' \
 	    'memcached|command -v memcached' 'python3 python3-venv|python3 -c "import ensurepip, venv"' \
-	    'nodejs npm|npm --version'
+	    'nodejs npm|npm --version' 'g++|g++ --version'
 
 .PHONY: clients
 clients: test-deps ## install the clients the live tests run, below target/clients

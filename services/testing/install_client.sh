@@ -25,17 +25,44 @@ python_client() { # directory, requirement...
     fi
 }
 
-node_client() { # directory, package@version
+# The source archive of a package, unpacked to the folder `source` of a client that is installed.
+python_source() { # directory, requirement
+    local dir="$1" package="${2%%==*}"
+    [ -d "$dir/source" ] || [ ! -x "$dir/bin/pip" ] && return
+    local archive="$dir/archive"
+    rm -rf "$archive" "$dir/unpacked"
+    mkdir -p "$archive" "$dir/unpacked"
+    if "$dir/bin/pip" download --quiet --disable-pip-version-check --no-deps --no-binary "$package" \
+        --dest "$archive" "$2" &&
+        tar -xzf "$archive"/*.tar.gz -C "$dir/unpacked" --strip-components=1; then
+        mv "$dir/unpacked" "$dir/source"
+    else
+        echo "install.sh: the source archive of $2 could not be fetched" >&2
+        failed=1
+    fi
+}
+
+rust_client() { # directory, package's folder
     local dir="$1" package="$2"
-    local mark="$dir/.installed-${package//\//_}"
-    [ -f "$mark" ] && return
+    # Up to date, it ends at once.
+    if ! cargo build --quiet --locked --manifest-path "$package/Cargo.toml" --target-dir "$dir"; then
+        echo "install.sh: $package could not be built" >&2
+        failed=1
+    fi
+}
+
+node_client() { # directory, package@version...
+    local dir="$1"
+    shift
+    local mark="$dir/.installed-${*//\//_}"
+    [ -f "${mark// /_}" ] && return
     rm -rf "$dir"
     mkdir -p "$dir"
     echo '{"name":"live-client","private":true}' >"$dir/package.json"
-    if (cd "$dir" && npm install --silent --no-audit --no-fund "$package"); then
-        touch "$mark"
+    if (cd "$dir" && npm install --silent --no-audit --no-fund "$@"); then
+        touch "${mark// /_}"
     else
-        echo "install.sh: $package could not be installed" >&2
+        echo "install.sh: $* could not be installed" >&2
         rm -rf "$dir"
         failed=1
     fi

@@ -57,12 +57,15 @@ codes! {
     InvalidProducerEpoch = 47, "the producer's epoch is older than one already seen";
     TransactionalIdAuthorizationFailed = 53, "transactions are not supported";
     StorageError = 56, "the partition's files cannot be read or written";
+    LogDirNotFound = 57, "this broker has no such log directory";
     SaslAuthenticationFailed = 58, "the log-in failed";
     GroupIdNotFound = 69, "there is no such group";
     FetchSessionIdNotFound = 70, "there is no such fetch session";
     InvalidFetchSessionEpoch = 71, "the fetch session's epoch does not fit";
     UnknownLeaderEpoch = 75, "the leader epoch is newer than the broker's";
     UnsupportedCompressionType = 76, "the compression type is not known";
+    ElectionNotNeeded = 84, "the partition's only replica leads it";
+    NoReassignmentInProgress = 85, "no reassignment is in progress: partitions stay where they are";
     InvalidRecord = 87, "a record in the batch is not valid";
     UnknownTopicId = 100, "there is no topic of this id";
     FetchSessionTopicId = 106, "the fetch session names topics in another way";

@@ -71,6 +71,15 @@ pub const BROKER: &[Row] = &[
         )
     },
     Row {
+        doc: "shortest session timeout that a member of a group may ask for",
+        ..row(
+            "broker-session-timeout-min",
+            "broker.session_timeout_min",
+            Kind::Duration { min_ns: 1_000_000, max_ns: 1_800_000_000_000 },
+            "6s",
+        )
+    },
+    Row {
         doc: "longest request",
         ..row(
             "broker-request-max",
@@ -157,6 +166,8 @@ pub struct BrokerConfig {
     pub reauth_ms: u64,
     /// How much clients may use.
     pub quotas: Option<Arc<QuotaRules>>,
+    /// Shortest session timeout that a member may ask for.
+    pub session_min_ms: i32,
     /// Where its files are.
     pub dir: PathBuf,
 }
@@ -212,6 +223,10 @@ impl BrokerConfig {
             .unwrap_or(0),
             compaction_memory_bytes: usize::try_from(values.size_bytes("broker-compaction-memory"))
                 .unwrap_or(usize::MAX),
+            session_min_ms: i32::try_from(
+                values.duration_ns("broker-session-timeout-min") / 1_000_000,
+            )
+            .unwrap_or(i32::MAX),
             dir: data.join("broker"),
         })
     }

@@ -108,6 +108,7 @@ impl Plan {
             users: broker.users.clone(),
             reauth_ms: broker.reauth_ms,
             quotas: broker.quotas.clone(),
+            session_min_ms: broker.session_min_ms,
         }
     }
 }

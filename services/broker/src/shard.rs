@@ -52,6 +52,8 @@ pub struct ShardConfig {
     pub reauth_ms: u64,
     /// How much clients may use.
     pub quotas: Option<Arc<QuotaRules>>,
+    /// Shortest session timeout that a member may ask for.
+    pub session_min_ms: i32,
 }
 
 /// Fetch sessions at a time (Kafka's max.incremental.fetch.session.cache.slots).
@@ -140,6 +142,7 @@ impl Shard {
     pub fn new(cx: &ShardCx, config: ShardConfig) -> Self {
         let groups = logic::group::Config {
             initial_delay_ms: config.rebalance_delay_ms,
+            session_min_ms: config.session_min_ms,
             ..logic::group::Config::default()
         };
         let logins = config.users.clone().map(|users| Logins::new(users, config.reauth_ms));

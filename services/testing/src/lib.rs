@@ -13,5 +13,7 @@
 
 pub mod live;
 mod process;
+mod proxy;
 
 pub use process::{Process, free_ports, local};
+pub use proxy::Proxy;

@@ -68,6 +68,13 @@ impl Clients {
         Live { command, program: "node", needs: Some(modules.join(package)) }
     }
 
+    /// A program that `install.sh` builds, below `directory`.
+    #[must_use]
+    pub fn program(&self, directory: &str, path: &str) -> Live {
+        let binary = self.installed().join(directory).join(path);
+        Live { command: Command::new(&binary), program: "cargo", needs: Some(binary) }
+    }
+
     /// A script for the shell that calls `program`.
     #[must_use]
     pub fn shell(&self, program: &'static str, script: &str) -> Live {

@@ -9,9 +9,11 @@ use kafka_protocol::messages::describe_configs_response::{
     DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym,
 };
 use kafka_protocol::messages::incremental_alter_configs_response::AlterConfigsResourceResponse as IncrementalResponse;
+use kafka_protocol::messages::list_config_resources_response::ConfigResource;
 use kafka_protocol::messages::{
     AlterConfigsRequest, AlterConfigsResponse, DescribeConfigsRequest, DescribeConfigsResponse,
-    IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse,
+    IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse, ListConfigResourcesRequest,
+    ListConfigResourcesResponse,
 };
 use kafka_protocol::protocol::StrBytes;
 
@@ -25,6 +27,10 @@ use crate::topic_config::{self, Kind, ROWS, Row};
 /// Kinds of resources, by number.
 const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
+/// Known to clients, and never there.
+const BROKER_LOGGER: i8 = 8;
+const CLIENT_METRICS: i8 = 16;
+const GROUP: i8 = 32;
 
 /// Where a value comes from, by number.
 const FROM_TOPIC: i8 = 1;
@@ -32,9 +38,12 @@ const FROM_START: i8 = 4;
 const FROM_DEFAULT: i8 = 5;
 
 /// What brokers say of themselves: clients look for these.
-fn broker_values(shard: &Shard) -> [(&'static str, String); 9] {
+fn broker_values(shard: &Shard, name: &str) -> [(&'static str, String); 10] {
     let config = &shard.config;
+    let named = (0..config.ports.len()).find(|one| config.broker_id(*one).to_string() == name);
+    let port = config.ports.get(named.unwrap_or(shard.cx.index())).copied().unwrap_or(0);
     [
+        ("advertised.listeners", format!("PLAINTEXT://{}:{port}", config.host)),
         ("auto.create.topics.enable", config.auto_create.to_string()),
         ("default.replication.factor", "1".into()),
         ("delete.topic.enable", "true".into()),
@@ -133,7 +142,9 @@ fn describe_broker(
     shard: &Shard,
     resource: &DescribeConfigsResource,
 ) -> Vec<DescribeConfigsResourceResult> {
-    let values = broker_values(shard).into_iter().filter(|(name, _)| is_wanted(resource, name));
+    let values = broker_values(shard, &resource.resource_name)
+        .into_iter()
+        .filter(|(name, _)| is_wanted(resource, name));
     values
         .map(|(name, value)| {
             DescribeConfigsResourceResult::default()
@@ -144,6 +155,34 @@ fn describe_broker(
                 .with_config_type(2)
         })
         .collect()
+}
+
+/// What has a configuration (KIP-1142). Version 0 asks for client metrics alone.
+pub(super) fn resources(
+    server: &Server<Broker>,
+    request: &ListConfigResourcesRequest,
+    version: i16,
+) -> ListConfigResourcesResponse {
+    let shard = server.shard().borrow();
+    let kinds = &request.resource_types;
+    let known = [TOPIC, BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP];
+    if kinds.iter().any(|kind| !known.contains(kind)) {
+        return ListConfigResourcesResponse::default()
+            .with_error_code(Code::UnsupportedVersion.number());
+    }
+    let wanted = |kind: i8| version > 0 && (kinds.is_empty() || kinds.contains(&kind));
+    let resource = |kind: i8, name: String| {
+        ConfigResource::default().with_resource_type(kind).with_resource_name(text(name))
+    };
+    let mut found = Vec::new();
+    if wanted(TOPIC) {
+        found.extend(shard.catalog.topics.keys().map(|name| resource(TOPIC, name.clone())));
+    }
+    if wanted(BROKER) {
+        let brokers = (0..shard.config.ports.len()).map(|one| shard.config.broker_id(one));
+        found.extend(brokers.map(|id| resource(BROKER, id.to_string())));
+    }
+    ListConfigResourcesResponse::default().with_config_resources(found)
 }
 
 async fn configure(

@@ -10,6 +10,7 @@ mod commits;
 mod configs;
 mod groups;
 mod offsets;
+mod replicas;
 mod topics;
 pub(crate) mod versions;
 
@@ -95,6 +96,16 @@ async fn dispatch(server: &Rc<Server<Broker>>, call: Call) -> Option<ResponseKin
         RequestKind::InitProducerId(request) => cluster::producer_id(server, &request).await.into(),
         RequestKind::DescribeCluster(request) => cluster::describe(server, &request).into(),
         RequestKind::DescribeLogDirs(request) => cluster::log_dirs(server, &request).into(),
+        RequestKind::AlterReplicaLogDirs(request) => replicas::move_dirs(server, request).into(),
+        RequestKind::ElectLeaders(request) => replicas::elect(server, request).into(),
+        RequestKind::AlterPartitionReassignments(request) => {
+            replicas::reassign(server, request).into()
+        }
+        RequestKind::ListPartitionReassignments(_) => replicas::reassignments().into(),
+        RequestKind::DescribeQuorum(request) => replicas::quorum(server, request, version).into(),
+        RequestKind::ListConfigResources(request) => {
+            configs::resources(server, &request, version).into()
+        }
         RequestKind::DescribeProducers(request) => cluster::producers(server, request).into(),
         RequestKind::FindCoordinator(request) => {
             groups::find(server, request, version).await.into()

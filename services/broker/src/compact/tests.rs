@@ -135,6 +135,7 @@ impl Log1 {
             users: None,
             reauth_ms: 0,
             quotas: None,
+            session_min_ms: 6_000,
         };
         let mut shard = Shard::new(cx, shard_config);
         let partition = Partition::open(cx, PathBuf::from(DIR), "t".into(), 0, config).await?;

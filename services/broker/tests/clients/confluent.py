@@ -1,25 +1,30 @@
-"""confluent-kafka (librdkafka): every codec, an idempotent producer, a group of three whose members come and go, seeking
-by time, and administration.
+"""confluent-kafka (librdkafka): every codec, a group of three with a member killed, seeking by time, administration, and an
+idempotent producer whose connections are reset.
 
-Usage: confluent.py HOST:PORT
+Usage: confluent.py HOST:PORT [resets | member TOPIC GROUP]
 """
 
 import sys
-import threading
 import time
 
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import (
     AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
     ConfigResource,
     NewPartitions,
     NewTopic,
 )
 
+from members import group_of_three, saw, wait
+
 SERVERS = sys.argv[1]
 RUN = str(time.time_ns())
 RECORDS = 3000
-admin = AdminClient({"bootstrap.servers": SERVERS})
+# A reset connection is the test's own doing.
+COMMON = {"bootstrap.servers": SERVERS, "log_level": 2}
+admin = AdminClient(COMMON)
 
 
 def result(futures):
@@ -33,14 +38,14 @@ def create(name, partitions=3, config=None):
     return name
 
 
-def produce(topic, count, **options):
+def produce(topic, count, padding="", **options):
     failed = []
-    producer = Producer({"bootstrap.servers": SERVERS, "linger.ms": 5, **options})
+    producer = Producer({"linger.ms": 5, **COMMON, **options})
     for number in range(count):
         producer.produce(
             topic,
             key=f"k{number % 50}",
-            value=f"v{number}",
+            value=f"v{number}{padding}",
             on_delivery=lambda error, _: failed.append(error) if error else None,
         )
         producer.poll(0)
@@ -51,10 +56,11 @@ def produce(topic, count, **options):
 def consumer(group, **options):
     return Consumer(
         {
-            "bootstrap.servers": SERVERS,
-            "group.id": f"{group}-{RUN}",
+            "group.id": group,
             "auto.offset.reset": "earliest",
             "session.timeout.ms": 6000,
+            "check.crcs": True,
+            **COMMON,
             **options,
         }
     )
@@ -76,7 +82,7 @@ def codecs():
     for codec in ["none", "gzip", "snappy", "lz4", "zstd"]:
         topic = create(f"codec-{codec}")
         produce(topic, RECORDS, **{"compression.type": codec})
-        client = consumer(f"codec-{codec}")
+        client = consumer(topic)
         client.subscribe([topic])
         found = read(client, RECORDS)
         assert {m.value() for m in found} == {f"v{n}".encode() for n in range(RECORDS)}, codec
@@ -87,52 +93,37 @@ def codecs():
         client.close()
 
 
-def idempotent():
-    topic = create("idempotent")
-    produce(topic, RECORDS, **{"enable.idempotence": True})
-    client = consumer("idempotent", **{"check.crcs": True})
+def resets():
+    topic, padding = create("resets"), "x" * 100
+    produce(topic, RECORDS, padding, **{"enable.idempotence": True, "batch.num.messages": 100})
+    client = consumer(topic)
     client.subscribe([topic])
-    assert len({m.value() for m in read(client, RECORDS)}) == RECORDS
+    found = sorted(m.value().decode() for m in read(client, RECORDS))
+    assert found == sorted(f"v{n}{padding}" for n in range(RECORDS)), "each record once"
+    assert client.poll(1) is None, "and none twice"
     client.close()
 
 
-def group_of_three():
+def member(topic, group):
+    options = {"session.timeout.ms": 2000, "heartbeat.interval.ms": 400}
+    client = consumer(group, **options, **{"auto.commit.interval.ms": 100})
+    client.subscribe([topic])
+    while True:
+        message = client.poll(0.1)
+        if message is not None and message.error() is None:
+            saw(message.partition(), message.offset())
+
+
+def groups():
     topic = create("group", partitions=6)
-    seen, stop = [], [threading.Event() for _ in range(3)]
-
-    def member(number):
-        client = consumer("three", **{"enable.auto.commit": True, "auto.commit.interval.ms": 100})
-        client.subscribe([topic])
-        while not stop[number].is_set():
-            message = client.poll(0.1)
-            if message is not None and message.error() is None:
-                seen.append((message.partition(), message.offset()))
-        client.close()
-
-    threads = [threading.Thread(target=member, args=(n,)) for n in range(3)]
-    for thread in threads:
-        thread.start()
-    produce(topic, RECORDS)
-    wait(lambda: len(set(seen)) == RECORDS, "all records by three members")
-    stop[0].set()
-    threads[0].join()
-    produce(topic, RECORDS)
-    wait(lambda: len(set(seen)) == 2 * RECORDS, "all records by the two that are left")
-    for event in stop:
-        event.set()
-    for thread in threads:
-        thread.join()
-    client = consumer("three")
-    committed = client.committed([TopicPartition(topic, n) for n in range(6)], timeout=10)
-    assert sum(partition.offset for partition in committed) == 2 * RECORDS, committed
-    client.close()
-
-
-def wait(condition, what, seconds=30):
-    deadline = time.time() + seconds
-    while not condition():
-        assert time.time() < deadline, what
-        time.sleep(0.05)
+    group_of_three(SERVERS, topic, topic, lambda: produce(topic, 300) or 300)
+    listed = admin.list_consumer_groups().result(10).valid
+    assert any(group.group_id == topic for group in listed), listed
+    state = lambda: result(admin.describe_consumer_groups([topic])).state.name
+    # Its members were killed: their sessions have to end.
+    wait(lambda: state() == "EMPTY", "the group is empty")
+    result(admin.delete_consumer_groups([topic]))
+    assert state() == "DEAD"
 
 
 def times_and_ends():
@@ -142,13 +133,23 @@ def times_and_ends():
     middle = int(time.time() * 1000)
     time.sleep(0.05)
     produce(topic, 50)
-    client = consumer("times")
+    client = consumer(topic)
     (found,) = client.offsets_for_times([TopicPartition(topic, 0, middle)], timeout=10)
     assert found.offset == 100, found
     assert client.get_watermark_offsets(TopicPartition(topic, 0), timeout=10) == (0, 150)
     client.assign([TopicPartition(topic, 0, found.offset)])
     assert [m.offset() for m in read(client, 50)] == list(range(100, 150))
+    result(admin.delete_records([TopicPartition(topic, 0, 120)]))
+    assert client.get_watermark_offsets(TopicPartition(topic, 0), timeout=10) == (120, 150)
     client.close()
+
+
+def refused(request, code):
+    try:
+        request()
+        raise AssertionError(f"{code} is missing")
+    except KafkaException as error:
+        assert error.args[0].name() == code, error
 
 
 def administration():
@@ -157,33 +158,28 @@ def administration():
     config = result(admin.describe_configs([resource]))
     assert config["retention.ms"].value == "60000"
     assert config["flush.mode"].value == "sync"
+    change = ConfigEntry("retention.ms", "90000", incremental_operation=AlterConfigOpType.SET)
+    changed = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[change])
+    result(admin.incremental_alter_configs([changed]))
+    assert result(admin.describe_configs([resource]))["retention.ms"].value == "90000"
     result(admin.create_partitions([NewPartitions(topic, 5)]))
     metadata = admin.list_topics(timeout=10)
     assert len(metadata.topics[topic].partitions) == 5
     assert metadata.cluster_id
-    try:
-        result(admin.create_topics([NewTopic(topic, 1, 1)]))
-        raise AssertionError("the topic exists")
-    except KafkaException as error:
-        assert error.args[0].name() == "TOPIC_ALREADY_EXISTS", error
-    try:
-        result(admin.create_topics([NewTopic("bad/name", 1, 1)]))
-        raise AssertionError("the name is bad")
-    except KafkaException as error:
-        assert error.args[0].name() == "TOPIC_EXCEPTION", error
-    produce(topic, 100)
-    groups = admin.list_consumer_groups().result(10).valid
-    assert any(group.group_id == f"three-{RUN}" for group in groups), groups
-    described = result(admin.describe_consumer_groups([f"three-{RUN}"]))
-    assert described.state.name == "EMPTY", described.state
-    result(admin.delete_consumer_groups([f"three-{RUN}"]))
+    refused(lambda: create("admin"), "TOPIC_ALREADY_EXISTS")
+    refused(lambda: create("bad/name"), "TOPIC_EXCEPTION")
     result(admin.delete_topics([topic]))
     wait(lambda: topic not in admin.list_topics(timeout=10).topics, "the topic is gone")
 
 
-codecs()
-idempotent()
-group_of_three()
-times_and_ends()
-administration()
+match sys.argv[2:]:
+    case ["member", topic, group]:
+        member(topic, group)
+    case ["resets"]:
+        resets()
+    case _:
+        codecs()
+        groups()
+        times_and_ends()
+        administration()
 print("confluent-kafka: ok")

@@ -121,6 +121,7 @@ impl Setup {
             users: None,
             reauth_ms: 0,
             quotas: None,
+            session_min_ms: 6_000,
         };
         let (machine, listening) = Machine::start(world, self.shards, &self.driver, |cx| {
             let port = ports.next().expect("a port for each shard");

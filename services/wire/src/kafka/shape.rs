@@ -160,9 +160,11 @@ const SHAPES: &[(i16, &[Field])] = &[
     ),
     (32, &[all(Array(&[all(I8), all(Text), all(TEXTS)])), from(1, Bool), from(3, Bool)]),
     (33, &[all(Array(&[all(I8), all(Text), all(Array(&[all(Text), all(Text)]))])), all(Bool)]),
+    (34, &[all(Array(&[all(Text), all(TOPIC_PARTITIONS)]))]),
     (35, &[all(TOPIC_PARTITIONS)]),
     (37, &[all(Array(&[all(Text), all(I32), all(Array(&[all(NUMBERS)]))])), all(I32), all(Bool)]),
     (42, &[all(TEXTS)]),
+    (43, &[from(1, I8), all(TOPIC_PARTITIONS), all(I32)]),
     (
         44,
         &[
@@ -170,9 +172,16 @@ const SHAPES: &[(i16, &[Field])] = &[
             all(Bool),
         ],
     ),
+    (
+        45,
+        &[all(I32), from(1, Bool), all(Array(&[all(Text), all(Array(&[all(I32), all(NUMBERS)]))]))],
+    ),
+    (46, &[all(I32), all(TOPIC_PARTITIONS)]),
     (47, &[all(Text), all(Array(&[all(Text), all(Array(&[all(I32)]))]))]),
+    (55, &[all(Array(&[all(Text), all(Array(&[all(I32)]))]))]),
     (60, &[all(Bool), from(1, I8), from(2, Bool)]),
     (61, &[all(TOPIC_PARTITIONS)]),
+    (74, &[from(1, List(&I8))]),
     (75, &[all(Array(&[all(Text)])), all(I32), all(Maybe(&[all(Text), all(I32)]))]),
 ];
 
