@@ -11,7 +11,7 @@ mod dir;
 mod file;
 mod send;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 

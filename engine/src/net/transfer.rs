@@ -39,6 +39,7 @@ struct Hold<'a, S: Service> {
     server: &'a Server<S>,
     id: ConnId,
     fd: Fd,
+    sealed: bool,
 }
 
 impl<S: Service> Drop for Hold<'_, S> {
@@ -64,6 +65,11 @@ impl<S: Service> Server<S> {
     pub async fn transfer(&self, id: ConnId, parts: Vec<Part>) -> Result<(), Errno> {
         let hold = self.hold(id).await?;
         self.driver_cork(hold.fd, true);
+        if hold.sealed {
+            let sent = self.transfer_sealed(id, hold.fd, parts).await;
+            drop(hold);
+            return sent.inspect_err(|_| self.close(id));
+        }
         for part in parts {
             let sent = match part {
                 Part::Bytes(out) => self.transfer_bytes(hold.fd, out).await,
@@ -100,7 +106,8 @@ impl<S: Service> Server<S> {
                 if !conn.sending {
                     conn.sending = true;
                     conn.ops_in_flight += 1;
-                    return Ok(Hold { server: self, id, fd: conn.fd });
+                    let sealed = conn.tls.is_some();
+                    return Ok(Hold { server: self, id, fd: conn.fd, sealed });
                 }
             }
             // A reply that goes out whole wakes nobody.
@@ -110,7 +117,7 @@ impl<S: Service> Server<S> {
         }
     }
 
-    async fn transfer_bytes(&self, fd: Fd, out: Output) -> Result<(), Errno> {
+    pub(super) async fn transfer_bytes(&self, fd: Fd, out: Output) -> Result<(), Errno> {
         let (mut out, mut skip) = (out, 0);
         while skip < out.len() {
             let completion = self.cx.perform(Op::Send { fd, out, skip, zero_copy: false }).await;
