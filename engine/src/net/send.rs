@@ -152,10 +152,8 @@ impl<S: Service> Server<S> {
         let mut conns = self.conns.borrow_mut();
         let Some(conn) = conns.get_mut(id) else { return };
         self.await_end(conn);
-        let quiet = !conn.sending
-            && !conn.awaiting
-            && conn.has_sent_all()
-            && !conn.session.owes_answers();
+        let quiet =
+            !conn.sending && !conn.awaiting && conn.has_sent_all() && !conn.session.owes_answers();
         if conn.closing == Closing::Open && conn.eof && quiet && !conn.queued {
             // The peer is done, and so are we with what it sent.
             conn.closing = Closing::Flushing;

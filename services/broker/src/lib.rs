@@ -29,4 +29,4 @@ mod watch;
 mod work;
 
 pub use session::Session;
-pub use shard::{Shard, ShardConfig};
+pub use shard::{Endpoint, Shard, ShardConfig};

@@ -21,11 +21,17 @@ static SENDFILE: Metric = Metric::counter(
 );
 static COPIED: Metric = Metric::counter(
     "broker_fetch_bytes_copied_total",
-    "Bytes of records that were copied to user memory to be sent.",
+    "Bytes of records that were read into user memory to be encrypted and sent.",
+);
+static HANDSHAKES: Metric =
+    Metric::counter("broker_tls_handshakes_total", "TLS handshakes that were completed.");
+static TLS_ERRORS: Metric = Metric::counter(
+    "broker_tls_errors_total",
+    "TLS connections that ended with an error, or before their handshake was complete.",
 );
 static RECEIVE_COPIED: Metric = Metric::counter(
     "broker_receive_bytes_copied_total",
-    "Received bytes that were copied because their request had not arrived whole.",
+    "Received bytes that were copied because their request had not arrived whole, or was encrypted.",
 );
 static SYNCS: Metric = Metric::counter("broker_syncs_total", "Syncs of partitions.");
 static SYNC_NS: Metric = Metric::counter("broker_sync_ns_total", "Nanoseconds that syncs took.");
@@ -39,7 +45,7 @@ static PARTITIONS: Metric = Metric::gauge("broker_partitions", "Partitions led b
 static OFFLINE: Metric =
     Metric::gauge("broker_offline_partitions", "Of these, partitions that failed.");
 
-const COUNTERS: [&Metric; 16] = [
+const COUNTERS: [&Metric; 18] = [
     &REQUESTS,
     &BATCHES,
     &RECORDS,
@@ -56,6 +62,8 @@ const COUNTERS: [&Metric; 16] = [
     &ACCEPTED,
     &RECEIVED,
     &SENT,
+    &HANDSHAKES,
+    &TLS_ERRORS,
 ];
 
 struct Handles {
@@ -91,7 +99,7 @@ fn sample(server: &Server<Broker>, handles: &Handles, numbers: &mut Vec<(&'stati
         stats.fetches,
         stats.fetched_bytes,
         net.sent_file_bytes,
-        stats.fetch_copied_bytes,
+        net.sent_copied_bytes,
         net.copied_bytes,
         stats.syncs,
         stats.sync_ns,
@@ -99,6 +107,8 @@ fn sample(server: &Server<Broker>, handles: &Handles, numbers: &mut Vec<(&'stati
         net.accepted,
         net.received_bytes,
         net.sent_bytes,
+        net.handshakes,
+        net.tls_errors,
     ];
     for (handle, value) in handles.counters.iter().zip(counters) {
         handle.set(value);

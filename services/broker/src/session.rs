@@ -31,6 +31,7 @@ const IN_FLIGHT_MAX: usize = 256;
 pub struct Session {
     conn: ConnId,
     peer: String,
+    tls: bool,
     in_flight: VecDeque<CommitId>,
     /// Waits until nothing is in flight.
     draining: bool,
@@ -68,6 +69,7 @@ impl Session {
         Self {
             conn: info.conn,
             peer: info.peer.to_string(),
+            tls: info.tls,
             in_flight: VecDeque::new(),
             draining: false,
             last: (-1, -1),
@@ -134,6 +136,7 @@ impl Session {
             correlation_id: header.correlation_id,
             client_id: header.client_id.unwrap_or_default().to_owned(),
             peer: self.peer.clone(),
+            tls: self.tls,
             request,
         })))
     }

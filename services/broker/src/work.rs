@@ -37,6 +37,8 @@ pub struct Call {
     pub client_id: String,
     /// The peer's address.
     pub peer: String,
+    /// Whether it came by TLS.
+    pub tls: bool,
     /// What is asked.
     pub request: RequestKind,
 }

@@ -42,6 +42,8 @@ const FENCED: &[(&str, &[User])] = &[
     ("io-uring", &[("engine", None), ("bench-harness", Some("io-uring-of-monoio"))]),
     ("monoio", &[("bench-harness", None)]),
     ("glommio", &[("bench-harness", None)]),
+    // Behind the engine's own trait.
+    ("rustls", &[("engine", None)]),
 ];
 
 /// Names that would hide a crate of the language or of everyone.

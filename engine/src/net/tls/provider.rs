@@ -41,11 +41,8 @@ fn config(files: &TlsFiles) -> Result<ServerConfig, Error> {
     let chain = certificates(&files.cert)?;
     let key = read(&files.key)?;
     let key = PrivateKeyDer::from_pem_slice(&key).map_err(|error| match error {
-        pem::Error::NoItemsFound => {
-            wrong(&files.key, "no private key in PEM form").remedied(
-                "give the file that begins with -----BEGIN PRIVATE KEY----- (not encrypted)",
-            )
-        }
+        pem::Error::NoItemsFound => wrong(&files.key, "no private key in PEM form")
+            .remedied("give the file that begins with -----BEGIN PRIVATE KEY----- (not encrypted)"),
         error => wrong(&files.key, error),
     })?;
     let provider = Arc::new(ring::default_provider());
@@ -125,11 +122,7 @@ impl End {
         }
     }
 
-    fn take_records(
-        &mut self,
-        input: &[u8],
-        plain: &mut BytesMut,
-    ) -> Result<Stage, rustls::Error> {
+    fn take_records(&mut self, input: &[u8], plain: &mut BytesMut) -> Result<Stage, rustls::Error> {
         let (mut rest, mut peer_closed) = (input, false);
         while !rest.is_empty() && !peer_closed {
             if let Err(error) = self.0.read_tls(&mut rest) {

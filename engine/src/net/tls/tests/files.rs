@@ -5,13 +5,11 @@ use super::{Authority, World};
 #[test]
 fn each_wrong_file_is_named_with_what_is_wrong() {
     let world = World::new("files");
-    let other = Authority::new().sign("localhost");
+    let other = Authority::new("other").sign("localhost");
     let other_key = world.write("other.pem", &other.key);
     let text = world.write("text.pem", "no PEM\n");
-    let broken = world.write(
-        "broken.pem",
-        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
-    );
+    let broken =
+        world.write("broken.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
     let long = world.write("long.pem", &" ".repeat((1 << 20) + 1));
     let missing = world.dir.path().join("missing.pem");
     let good = &world.files;

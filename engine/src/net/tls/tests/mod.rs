@@ -12,7 +12,7 @@ use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -31,8 +31,9 @@ struct Identity {
 }
 
 impl Authority {
-    fn new() -> Self {
+    fn new(name: &str) -> Self {
         let mut params = CertificateParams::new(Vec::new()).expect("no names");
+        params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().expect("randomness");
         Self(CertifiedIssuer::self_signed(params, key).expect("a valid authority"))
@@ -63,7 +64,7 @@ struct World {
 impl World {
     fn new(name: &str) -> Self {
         let dir = TempDir::new(&format!("tls-{name}"));
-        let authority = Authority::new();
+        let authority = Authority::new("ours");
         let Identity { cert, key } = authority.sign("localhost");
         let mut world = Self {
             files: TlsFiles { cert: PathBuf::new(), key: PathBuf::new(), client_ca: None },
@@ -97,8 +98,7 @@ impl World {
     }
 
     fn client_as(&self, identity: &Identity) -> Client {
-        let config =
-            client_config(&rustls::version::TLS13, self.authority.roots(), Some(identity));
+        let config = client_config(&rustls::version::TLS13, self.authority.roots(), Some(identity));
         Client::new(config)
     }
 }
@@ -128,7 +128,9 @@ struct Client(ClientConnection);
 impl Client {
     fn new(config: Arc<ClientConfig>) -> Self {
         let name = ServerName::try_from("localhost").expect("a name");
-        Self(ClientConnection::new(config, name).expect("a valid configuration"))
+        let mut client = ClientConnection::new(config, name).expect("a valid configuration");
+        client.set_buffer_limit(None);
+        Self(client)
     }
 
     fn say(&mut self, plain: &[u8]) {
