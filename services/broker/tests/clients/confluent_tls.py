@@ -24,21 +24,24 @@ TLS = {
 
 
 def ports(config):
-    brokers = AdminClient(config).list_topics(timeout=10).brokers
+    client = AdminClient(config)
+    brokers = client.list_topics(timeout=10).brokers
     return sorted(broker.port for broker in brokers.values())
 
 
 def refused(what, **changes):
     config = {key: value for key, value in {**TLS, **changes}.items() if value is not None}
+    client = AdminClient(config)
     try:
-        AdminClient(config).list_topics(timeout=3)
+        client.list_topics(timeout=3)
     except KafkaException:
         return
     raise AssertionError(what)
 
 
 topic = f"tls-{RUN}"
-(made,) = AdminClient(TLS).create_topics([NewTopic(topic, 4, 1)]).values()
+admin = AdminClient(TLS)
+(made,) = admin.create_topics([NewTopic(topic, 4, 1)]).values()
 made.result(10)
 failed = []
 producer = Producer({**TLS, "linger.ms": 5, "enable.idempotence": True})

@@ -143,7 +143,8 @@ async fn serve_hurried(
     server
 }
 
-/// The client's end of a connection of the test.
+/// The client's end of a connection of the test. Kept until the test ends: a stream that is dropped shuts its descriptor
+/// a little later, when that may be another connection's.
 struct Peer {
     stream: Stream,
     client: Client,
@@ -210,6 +211,7 @@ fn frames_and_files_arrive_in_order() {
         let server = serve(&cx, &dir, addr, &world.tls()).await;
         let long: Vec<u8> = (0..FILE_BYTES).map(pattern).collect();
         let file = [b"<", &long[1..], b">"].concat();
+        let mut peers = Vec::new();
         for version in [&TLS12, &TLS13] {
             let mut peer = Peer::connect(&cx, addr, world.client(version)).await;
             for content in [b"one", &long[..], b"two", b"", &long[..40_000], b""] {
@@ -219,6 +221,7 @@ fn frames_and_files_arrive_in_order() {
             peer.client.say(&frame(b"!"));
             assert!(peer.hear(1).await.is_empty());
             assert!(peer.heard_goodbye(), "the end is said");
+            peers.push(peer);
         }
         let stats = server.stats();
         assert_eq!(stats.handshakes, 2);
@@ -231,6 +234,7 @@ fn frames_and_files_arrive_in_order() {
 fn whoever_says_goodbye_gets_the_answers_first() {
     on_both("half", |cx, dir, addr, world| async move {
         let server = serve(&cx, &dir, addr, &world.tls()).await;
+        let mut peers = Vec::new();
         for shuts in [false, true] {
             let mut peer = Peer::connect(&cx, addr, world.client(&TLS13)).await;
             let long = vec![7; FILE_BYTES];
@@ -246,6 +250,7 @@ fn whoever_says_goodbye_gets_the_answers_first() {
             assert_eq!(heard.len(), FILE_BYTES + FILE_BYTES + 1 + 4);
             assert!(heard.ends_with(b"last"));
             assert!(peer.heard_goodbye());
+            peers.push(peer);
         }
         while server.live() > 0 {
             cx.sleep(1_000_000).await;
@@ -278,6 +283,7 @@ fn a_handshake_that_does_not_end_is_ended() {
         let server = serve_hurried(&cx, &dir, addr, &world.tls(), 50_000_000).await;
         let mut client = world.client(&TLS13);
         let greeting = client.records();
+        let mut streams = Vec::new();
         for sent in [&greeting[..0], &greeting[..5], &greeting[..]] {
             let stream = Stream::connect(&cx, addr).await.expect("somebody listens");
             if !sent.is_empty() {
@@ -285,6 +291,7 @@ fn a_handshake_that_does_not_end_is_ended() {
             }
             // Ends, cleanly or not.
             while let Ok(Some(_)) = stream.receive().await {}
+            streams.push(stream);
         }
         while server.live() > 0 {
             cx.sleep(1_000_000).await;
@@ -307,7 +314,7 @@ fn wrong_and_cut_streams_end_their_connection_alone() {
         assert_eq!(alert[0], 21);
         drop(alert);
         while let Ok(Some(_)) = stream.receive().await {}
-        drop(stream);
+        stream.shutdown_write().await;
         // A stream that ends within a record, after a frame that is whole.
         let mut peer = Peer::connect(&cx, addr, world.client(&TLS13)).await;
         peer.client.say(&frame(b"whole"));
@@ -318,10 +325,9 @@ fn wrong_and_cut_streams_end_their_connection_alone() {
         peer.stream.send(cut).await.expect("a peer");
         peer.stream.shutdown_write().await;
         assert!(peer.hear(1).await.is_empty());
-        drop(peer);
         good.client.say(&frame(b"two"));
         good.expect(b"two").await;
-        drop(good);
+        good.stream.shutdown_write().await;
         while server.live() > 0 {
             cx.sleep(1_000_000).await;
         }
