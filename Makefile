@@ -33,7 +33,7 @@ RAN = grep -qE "(^|[^0-9])$(1) seeds" "$(TARGET)/$(2)" || { echo "the simulation
 
 .PHONY: help
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # --- build and run -------------------------------------------------------------------------------
 
@@ -131,6 +131,13 @@ clients: test-deps ## install the clients the live tests run, below target/clien
 bench: tools test-deps ## the table of claims beside redis, memcached, monoio and glommio
 	$(CARGO) build $(LOCKED) --release --workspace
 	"$(TARGET)/release/bench" cache $(BENCH)
+
+.PHONY: bench-broker
+bench-broker: tools ## the broker's rows beside NATS JetStream and RabbitMQ streams
+	@.ci/need optional 'nats-server|command -v nats-server' 'rabbitmq-server|test -x /usr/lib/rabbitmq/bin/rabbitmq-server'
+	bench-harness/peers/install.sh || echo "skipped: the peers named above"
+	$(CARGO) build $(LOCKED) --release -p bench-harness -p broker
+	"$(TARGET)/release/bench" broker $(BENCH)
 
 .PHONY: clean
 clean: ## remove what was built

@@ -8,8 +8,10 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod broker;
 pub mod clock;
 pub mod compare;
+pub mod figures;
 pub mod host;
 pub mod load;
 pub mod machine;
@@ -21,3 +23,4 @@ pub mod rounds;
 pub mod scenario;
 pub mod stats;
 pub mod storage;
+mod usage;

@@ -5,12 +5,14 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
+use bench_harness::broker;
 use bench_harness::clock::{MILLISECOND_NS, SECOND_NS};
 use bench_harness::compare::{self, Bench};
+use bench_harness::figures::Report as Figured;
 use bench_harness::host::{self, Hosting};
 use bench_harness::load::trial::{self, Timing, Transport};
 use bench_harness::load::{Arrivals, Target, Workload};
@@ -38,6 +40,8 @@ enum Commands {
     Cache(CacheArgs),
     /// Durable appends, files to sockets and messages between shards, beside other ways to do them.
     Storage(StorageArgs),
+    /// Stores, reads and follows messages, on our broker and beside others.
+    Broker(BrokerArgs),
     /// Puts one load on a server that runs already, and prints the trial as JSON.
     Load(LoadArgs),
     /// Serves a session on another runtime until it is ended.
@@ -128,6 +132,49 @@ struct StorageArgs {
 }
 
 #[derive(Debug, Args)]
+struct BrokerArgs {
+    /// Rows to run, by number in `bench list`; all when neither rows nor a workload are given.
+    #[arg(long, value_delimiter = ',')]
+    row: Vec<String>,
+    /// A workload instead: one of `bench list`, or a TOML file like those.
+    #[arg(long, conflicts_with = "row")]
+    workload: Option<String>,
+    /// Brokers to run, by name in `bench list`; all when none is given.
+    #[arg(long, value_delimiter = ',')]
+    side: Vec<String>,
+    /// Rounds, each with one trial of each broker.
+    #[arg(long, default_value_t = 5)]
+    pairs: usize,
+    /// Recorded seconds of a trial, instead of the workload's.
+    #[arg(long)]
+    seconds: Option<f64>,
+    /// Where brokers keep their logs; on the disk to be measured.
+    #[arg(long, default_value = "target/bench-broker")]
+    dir: PathBuf,
+    /// Core of the brokers.
+    #[arg(long, default_value_t = 0)]
+    server_cpu: usize,
+    /// Core of the load.
+    #[arg(long, default_value_t = 1)]
+    client_cpu: usize,
+    /// First port for brokers.
+    #[arg(long, default_value_t = 23_000)]
+    port: u16,
+    /// Memory in MB that is filled and given back before each trial, so that all meet pages the host has given.
+    #[arg(long, default_value_t = 4_000)]
+    touch_mb: usize,
+    /// Size in MB of the old topic of row 5.
+    #[arg(long, default_value_t = 4_295)]
+    old_mb: usize,
+    /// Stay in the network namespace of the host.
+    #[arg(long)]
+    host_network: bool,
+    /// Write every trial here, as JSON.
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
 struct LoadArgs {
     /// The server.
     #[arg(long)]
@@ -205,6 +252,7 @@ fn main() -> ExitCode {
         }
         Commands::Cache(args) => cache(&args),
         Commands::Storage(args) => storage(&args),
+        Commands::Broker(args) => broker(&args),
         Commands::Load(args) => load(&args),
         Commands::Host(args) => serve(&args),
     };
@@ -224,9 +272,37 @@ fn storage(args: &StorageArgs) -> Result<ExitCode> {
         cpu: args.server_cpu,
     };
     let report = storage::run(&options)?;
+    finish(&report, args.json.as_deref())
+}
+
+fn broker(args: &BrokerArgs) -> Result<ExitCode> {
+    let own_network = !args.host_network && enter_network();
+    compare::check_cpus(args.server_cpu, args.client_cpu)?;
+    if let Some(seconds) = args.seconds {
+        nanoseconds(seconds)?;
+    }
+    let options = broker::Options {
+        rows: args.row.clone(),
+        workload: args.workload.clone(),
+        sides: args.side.clone(),
+        rounds: args.pairs.max(1),
+        seconds: args.seconds,
+        dir: args.dir.clone(),
+        port: args.port,
+        server_cpu: args.server_cpu,
+        client_cpu: args.client_cpu,
+        touch_mb: args.touch_mb,
+        old_mb: args.old_mb,
+    };
+    let report = broker::run(&options, own_network, &mut |line| eprintln!("{line}"))?;
+    finish(&report, args.json.as_deref())
+}
+
+/// Prints what rounds of trials found, and writes all of it where that is wanted.
+fn finish(report: &Figured, json: Option<&Path>) -> Result<ExitCode> {
     print(&report.table());
-    if let Some(path) = &args.json {
-        let json = serde_json::to_string_pretty(&report).context("encode the report")?;
+    if let Some(path) = json {
+        let json = serde_json::to_string_pretty(report).context("encode the report")?;
         std::fs::write(path, json).with_context(|| format!("write {}", path.display()))?;
     }
     Ok(ExitCode::SUCCESS)
@@ -246,6 +322,20 @@ fn list() {
     for peer in PEERS {
         let version = peer.version().unwrap_or_else(|error| format!("not present: {error:#}"));
         text.push_str(&format!("  {:<18} {} [{version}]\n", peer.name, peer.about));
+    }
+    text.push_str("rows of `bench broker`:\n");
+    for (row, about) in broker::ROWS {
+        text.push_str(&format!("  {row:<4} {about}\n"));
+    }
+    text.push_str("workloads of `bench broker`:\n");
+    for (name, _) in broker::workload::BUILT_IN {
+        let about = broker::workload::Workload::find(name).map(|workload| workload.about);
+        text.push_str(&format!("  {name:<18} {}\n", about.unwrap_or_default()));
+    }
+    text.push_str("brokers:\n");
+    for (name, about, version) in broker::sides() {
+        let version = version.unwrap_or_else(|error| format!("not present: {error:#}"));
+        text.push_str(&format!("  {name:<18} {about} [{version}]\n"));
     }
     print(&text);
 }

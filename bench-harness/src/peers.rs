@@ -30,13 +30,32 @@ pub enum Protocol {
 
 /// Where a server's program is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Program {
-    /// On PATH.
+pub(crate) enum Program {
+    /// On PATH, or at this path.
     Path(&'static str),
     /// Beside this program.
     Sibling(&'static str),
+    /// Below `clients/` next to the directory of this program, where install scripts put what they fetch.
+    Fetched(&'static str),
     /// This program.
     Own,
+}
+
+impl Program {
+    /// Its path, or its name on PATH.
+    ///
+    /// # Errors
+    /// The path of this program cannot be told.
+    pub(crate) fn path(self) -> Result<String> {
+        let own = std::env::current_exe().context("the path of this program")?;
+        let path = match self {
+            Self::Path(name) => return Ok(name.to_owned()),
+            Self::Own => own,
+            Self::Sibling(name) => own.with_file_name(name),
+            Self::Fetched(name) => own.with_file_name("../clients").join(name),
+        };
+        Ok(path.to_string_lossy().into_owned())
+    }
 }
 
 /// A server that can be compared.
@@ -285,22 +304,13 @@ impl Place {
 }
 
 impl Peer {
-    fn program(&self) -> Result<String> {
-        let own = std::env::current_exe().context("the path of this program")?;
-        Ok(match self.program {
-            Program::Path(name) => name.to_owned(),
-            Program::Own => own.to_string_lossy().into_owned(),
-            Program::Sibling(name) => own.with_file_name(name).to_string_lossy().into_owned(),
-        })
-    }
-
     /// What its program says of its version.
     ///
     /// # Errors
     /// It is not there; the text says what is missing.
     pub fn version(&self) -> Result<String> {
         match self.version {
-            Version::Flag => process::first_line(&self.program()?, &["--version"]),
+            Version::Flag => process::first_line(&self.program.path()?, &["--version"]),
             Version::Runtime(package) => {
                 let version = locked_version(package).unwrap_or("unknown");
                 Ok(format!("{package} {version}"))
@@ -321,7 +331,10 @@ impl Peer {
                 .replace("{cpus}", &cpus.join(","))
                 .replace("{buffer}", &place.read_buffer.to_string())
         };
-        Ok(CommandLine { program: self.program()?, args: self.args.iter().map(fill).collect() })
+        Ok(CommandLine {
+            program: self.program.path()?,
+            args: self.args.iter().map(fill).collect(),
+        })
     }
 
     /// Starts it and waits until it answers.

@@ -20,9 +20,10 @@ use hdrhistogram::Histogram;
 use rustix::fs::OFlags;
 use rustix::io::{ReadWriteFlags, pwritev2};
 
-use super::usage::Usage;
-use super::{Figures, Options, Report, alternate, shard};
+use super::{Options, shard};
 use crate::clock;
+use crate::figures::{Contender, Figures, Report, alternate};
+use crate::usage::Usage;
 
 const RECORD_BYTES: usize = 1024;
 /// In front of each record: checksum and length, and the place they were made for.
@@ -42,13 +43,13 @@ pub(super) fn run(options: &Options, report: &mut Report) {
     let (trial_ns, cpu) = (options.trial_ns, options.cpu);
     for group in [1, 16, 128] {
         let name = format!("4c durable append, {group} records of 1 KiB per commit");
-        let contenders: [super::Contender<'_>; 4] = [
+        let contenders: [Contender<'_>; 4] = [
             ("ours", Box::new(|| ours(&dir.join("ours"), group, trial_ns, cpu))),
             ("helper thread + fdatasync", Box::new(|| helper(&dir, group, trial_ns, cpu))),
             ("glommio DmaFile", Box::new(|| dma_file(&dir, group, trial_ns, cpu))),
             ("floor: blocking write", Box::new(|| blocking(&dir, group, trial_ns, cpu))),
         ];
-        let mut cell = alternate(&name, options.rounds, &contenders, report);
+        let mut cell = alternate(&name, options.rounds, &contenders, &mut report.skipped);
         for figure in ["machine_us", "with_kernel_us"] {
             cell.claim(figure, 1, 0.85);
             cell.claim(figure, 2, 0.60);
@@ -69,7 +70,7 @@ struct Meter {
 impl Meter {
     fn start(trial_ns: u64) -> Result<Self> {
         let commits = Histogram::new_with_max(60_000_000_000, 3)?;
-        let before = Usage::now();
+        let before = Usage::of(std::process::id());
         Ok(Self { before, end_ns: clock::mono_ns() + trial_ns, commits })
     }
 
@@ -81,7 +82,7 @@ impl Meter {
     }
 
     fn stop(self) -> Figures {
-        let (machine, both, process, elapsed) = Usage::now().since(&self.before);
+        let (machine, both, process, elapsed) = Usage::of(std::process::id()).since(&self.before);
         let count = self.commits.len().max(1) as f64;
         let quantile = |q| self.commits.value_at_quantile(q) as f64 / 1e3;
         Figures::from([

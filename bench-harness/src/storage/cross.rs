@@ -15,8 +15,9 @@ use engine::shard::launch::launch;
 use engine::shard::mesh::{Port, mesh};
 use engine::shard::{Handler, ShardCx};
 
-use super::{Figures, Options, Report, alternate, shard};
+use super::{Options, shard};
 use crate::clock;
+use crate::figures::{Contender, Figures, Report, alternate};
 
 const CAPACITY: usize = 16_384;
 /// Messages per turn.
@@ -25,18 +26,21 @@ const BATCH: usize = 4096;
 const PACE_NS: u64 = 50_000;
 
 pub(super) fn run(options: &Options, report: &mut Report) {
-    let contenders: [super::Contender<'_>; 1] =
-        [("ours", Box::new(|| trial(options, Mode::Batched)))];
-    let mut cell =
-        alternate("4e messages between two shards, batched", options.rounds, &contenders, report);
+    let contenders: [Contender<'_>; 1] = [("ours", Box::new(|| trial(options, Mode::Batched)))];
+    let mut cell = alternate(
+        "4e messages between two shards, batched",
+        options.rounds,
+        &contenders,
+        &mut report.skipped,
+    );
     cell.claims.clear();
     report.cells.push(cell);
-    let contenders: [super::Contender<'_>; 2] = [
+    let contenders: [Contender<'_>; 2] = [
         ("ours (doorbell)", Box::new(|| trial(options, Mode::Doorbell))),
         ("eventfd", Box::new(|| trial(options, Mode::Eventfd))),
     ];
     let name = "4e waking a sleeping shard, 20,000 messages a second";
-    let mut cell = alternate(name, options.rounds, &contenders, report);
+    let mut cell = alternate(name, options.rounds, &contenders, &mut report.skipped);
     cell.claim("receiver_us_per_message", 1, 0.5);
     report.cells.push(cell);
 }

@@ -20,7 +20,8 @@ use rustix::fs::sendfile;
 use rustix::io::Errno;
 use rustix::net::sockopt;
 
-use super::{Figures, Options, Report, alternate, shard};
+use super::{Options, shard};
+use crate::figures::{Contender, Figures, Report, alternate};
 use crate::{clock, machine};
 
 const FILE_BYTES: usize = 256 << 20;
@@ -37,12 +38,12 @@ pub(super) fn run(options: &Options, report: &mut Report) {
     }
     for chunk in [64 << 10, 256 << 10] {
         let name = format!("4d file to socket, {} KiB a time, from the page cache", chunk >> 10);
-        let contenders: [super::Contender<'_>; 3] = [
+        let contenders: [Contender<'_>; 3] = [
             ("ours (sendfile)", Box::new(|| ours(&path, chunk, options))),
             ("read + send", Box::new(|| blocking(&path, options, 1, &read_and_send(chunk)))),
             ("floor: sendfile and poll", Box::new(|| blocking(&path, options, 4, &bare(chunk)))),
         ];
-        let mut cell = alternate(&name, options.rounds, &contenders, report);
+        let mut cell = alternate(&name, options.rounds, &contenders, &mut report.skipped);
         cell.claim("cpu_ms_per_gb", 1, 0.60);
         report.cells.push(cell);
     }
@@ -56,12 +57,12 @@ pub(super) fn run_cold(options: &Options, report: &mut Report) {
         report.skipped.push(format!("cold: {error:#}"));
         return;
     }
-    let contenders: [super::Contender<'_>; 2] = [
+    let contenders: [Contender<'_>; 2] = [
         ("ours (read-ahead on workers)", Box::new(|| cold_turns(&path, false, options))),
         ("sendfile at once", Box::new(|| cold_turns(&path, true, options))),
     ];
     let name = "4d file to socket, 256 KiB a time, nothing cached: how long the shard stands still";
-    let cell = alternate(name, options.rounds, &contenders, report);
+    let cell = alternate(name, options.rounds, &contenders, &mut report.skipped);
     report.cells.push(cell);
     // Only space is lost if it stays.
     let _ = fs::remove_file(&path);

@@ -9,7 +9,7 @@ use std::os::fd::{BorrowedFd, IntoRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{Advice, AtFlags, Mode, OFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use view::Instant;
 
@@ -247,7 +247,15 @@ impl Ring {
     pub(super) fn no_read_ahead(&mut self, file: Fd) {
         self.count_calls(1);
         // Only advice.
-        let _ = rustix::fs::fadvise(borrow(file), 0, None, rustix::fs::Advice::Random);
+        let _ = rustix::fs::fadvise(borrow(file), 0, None, Advice::Random);
+    }
+
+    pub(super) fn drop_cached(&mut self, file: Fd, offset: u64, len: u64) {
+        self.count_calls(1);
+        // Only advice. Nothing is the whole file to fadvise(2).
+        if let Some(len) = std::num::NonZeroU64::new(len) {
+            let _ = rustix::fs::fadvise(borrow(file), offset, Some(len), Advice::DontNeed);
+        }
     }
 
     pub(super) fn read_now(

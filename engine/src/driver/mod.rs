@@ -250,6 +250,11 @@ impl Driver {
         each!(self, arm => arm.no_read_ahead(file));
     }
 
+    /// Drops a range of a file from the page cache, as far as nobody uses it or has changed it.
+    pub fn drop_cached(&mut self, file: Fd, offset: u64, len: u64) {
+        each!(self, arm => arm.drop_cached(file, offset, len));
+    }
+
     /// Reads without waiting for the disk (preadv2 with RWF_NOWAIT): EAGAIN when not cached.
     ///
     /// # Errors

@@ -13,6 +13,7 @@ use std::task::Poll;
 use crate::buf::DirectBuf;
 use crate::driver::{Completion, Errno, Fd, Op, OpenOptions, Payload};
 use crate::error::Error;
+use crate::fs::Disk;
 use crate::shard::{Pending, ShardCx};
 
 /// Reads in flight of one [`File::read_many`]: deeper gains little on the disks measured.
@@ -82,6 +83,18 @@ impl File {
     /// As ftruncate(2).
     pub fn truncate(&self, len: u64) -> Result<(), Error> {
         self.cx.driver().truncate(self.fd, len)
+    }
+
+    /// From now on the kernel reads only what is asked for, and nothing behind it: for a file whose reader asks early
+    /// enough, or at random places.
+    pub fn no_read_ahead(&self) {
+        self.cx.driver().no_read_ahead(self.fd);
+    }
+
+    /// Drops a range from the page cache that will not be needed soon, as far as nobody uses it: what a socket has not
+    /// sent yet stays.
+    pub fn drop_cached(&self, offset: u64, len: u64) {
+        self.cx.driver().drop_cached(self.fd, offset, len);
     }
 
     fn failed(&self, op: &'static str, errno: Errno) -> Error {
@@ -173,6 +186,7 @@ impl File {
     /// # Errors
     /// EIO: what was written since the last sync may be lost, and a later sync will not tell.
     pub async fn sync(&self) -> Result<(), Error> {
+        let _syncing = Disk::sync(&self.cx);
         let completion = self.cx.perform(Op::Fsync { fd: self.fd, data_only: true }).await;
         completion.result.map(|_| ()).map_err(|errno| self.failed("fdatasync", errno))
     }

@@ -2,12 +2,13 @@
 //!
 //! What a page cache hit serves is done on the shard without waiting; everything that may wait for
 //! the disk is an operation of the driver. Next: `log` for durable appends, `send` for file to
-//! socket, `file` and `append` for the rest.
+//! socket, `disk` for what reads owe to syncs, `file` and `append` for the rest.
 
 pub mod log;
 
 mod append;
 mod dir;
+mod disk;
 mod file;
 mod send;
 #[cfg(test)]
@@ -19,4 +20,5 @@ pub use append::AppendFile;
 pub use dir::Dir;
 pub use file::{Caching, File, READS_MAX};
 
+pub(crate) use disk::Disk;
 pub(crate) use send::{send_chunks, send_range};

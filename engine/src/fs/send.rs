@@ -2,9 +2,9 @@
 //! the disk.
 //!
 //! The range is looked at in windows: cachestat(2) says whether a window is in the page cache; what
-//! is not is read ahead by a kernel worker, one window before it is needed. Cached bytes go out
+//! is not is read ahead by a kernel worker, one window before it is needed, or in small steps between syncs. Cached bytes go out
 //! by non-blocking sendfile(2); a turn ends with the call that makes it 256 KiB. Invariants: sendfile touches only what was
-//! cached or read ahead a moment ago; other tasks run between two turns. Next:
+//! cached or read ahead a moment ago; other tasks run between two turns. Next: `disk` for why syncs come first,
 //! `driver::Driver::sendfile`.
 
 use crate::driver::{Errno, Fd, Op};
@@ -13,6 +13,8 @@ use crate::shard::{Pending, ShardCx};
 
 /// Looked at and read ahead at once.
 const WINDOW_BYTES: u64 = 512 * 1024;
+/// The same while there are syncs, which wait for no more than this.
+const SHORT_WINDOW_BYTES: u64 = 128 * 1024;
 const PAGE_BYTES: u64 = 4096;
 /// Less per call is dominated by the call.
 const CHUNK_MIN_BYTES: usize = 64 * 1024;
@@ -35,7 +37,16 @@ pub(crate) async fn send_range(
     let chunk = chunk.clamp(CHUNK_MIN_BYTES, CHUNK_MAX_BYTES);
     // Chunks are no multiples of a packet: each would end with a small one.
     let _cork = (end.saturating_sub(offset) > chunk as u64).then(|| Cork::new(cx, to));
-    send_chunks(cx, to, file, offset, end, chunk).await
+    Ok(send_chunks(cx, to, file, offset, end, chunk).await?.bytes)
+}
+
+/// What came of sending a range.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SentRange {
+    /// So much was sent.
+    pub(crate) bytes: u64,
+    /// Some of it had to be read from the disk.
+    pub(crate) was_cold: bool,
 }
 
 /// Holds back partial packets as long as it lives.
@@ -63,8 +74,8 @@ pub(crate) async fn send_chunks(
     offset: u64,
     end: u64,
     chunk: usize,
-) -> Result<u64, Errno> {
-    let mut windows = Windows { cx, file, end, warm_to: offset, ahead: None };
+) -> Result<SentRange, Errno> {
+    let mut windows = Windows { cx, file, end, warm_to: offset, ahead: None, was_cold: false };
     let (mut at, mut turn_end) = (offset, offset.saturating_add(CHUNK_MAX_BYTES as u64));
     while at < end {
         if at >= windows.warm_to {
@@ -92,7 +103,7 @@ pub(crate) async fn send_chunks(
             Err(errno) => return Err(errno),
         }
     }
-    Ok(at - offset)
+    Ok(SentRange { bytes: at - offset, was_cold: windows.was_cold })
 }
 
 struct Windows<'a> {
@@ -103,6 +114,7 @@ struct Windows<'a> {
     warm_to: u64,
     /// The read-ahead of the window after that, and its end.
     ahead: Option<(u64, Pending)>,
+    was_cold: bool,
 }
 
 impl Windows<'_> {
@@ -116,6 +128,7 @@ impl Windows<'_> {
             None => {
                 let end = self.window_end(at);
                 if !self.is_cached(at, end) {
+                    self.cx.disk().let_syncs_pass(self.cx).await;
                     self.read_ahead(at, end).await.result?;
                 }
                 end
@@ -124,7 +137,7 @@ impl Windows<'_> {
         // Also when the read came back short: then the file was cut, or sendfile waits a moment.
         self.warm_to = window_end.max(at + 1);
         let next_end = self.window_end(window_end);
-        if window_end < self.end && !self.is_cached(window_end, next_end) {
+        if window_end < self.end && !self.is_busy() && !self.is_cached(window_end, next_end) {
             self.ahead = Some((next_end, self.read_ahead(window_end, next_end)));
         }
         Ok(())
@@ -132,7 +145,12 @@ impl Windows<'_> {
 
     /// Windows lie at multiples of their size, so that the next one's read-ahead fits.
     fn window_end(&self, at: u64) -> u64 {
-        (at / WINDOW_BYTES + 1).saturating_mul(WINDOW_BYTES).min(self.end)
+        let window_bytes = if self.is_busy() { SHORT_WINDOW_BYTES } else { WINDOW_BYTES };
+        (at / window_bytes + 1).saturating_mul(window_bytes).min(self.end)
+    }
+
+    fn is_busy(&self) -> bool {
+        self.cx.disk().is_busy(self.cx.now().mono_ns)
     }
 
     /// Whether all pages of the range are in the cache, by the kernel's word.
@@ -144,7 +162,8 @@ impl Windows<'_> {
         there.is_some_and(|there| there >= end - start)
     }
 
-    fn read_ahead(&self, at: u64, end: u64) -> Pending {
+    fn read_ahead(&mut self, at: u64, end: u64) -> Pending {
+        self.was_cold = true;
         // A page that the kernel is still reading counts as cached, and sendfile would wait for it:
         // so there must be no reads but ours.
         self.cx.driver().no_read_ahead(self.file);

@@ -223,5 +223,12 @@ fn a_range_that_was_dropped_from_the_cache_is_read_ahead_and_sent() {
             at += lease.len() as u64;
         }
         assert_eq!(at, len as u64);
+        // What was read for it leaves again when that is wanted; `None` where the kernel cannot tell.
+        let cached = |cx: &ShardCx| cx.driver().cached_bytes(file.fd(), 0, len as u64);
+        assert!(cached(&cx).is_none_or(|cached| cached >= len as u64 / 2));
+        file.drop_cached(0, 0);
+        assert!(cached(&cx).is_none_or(|cached| cached >= len as u64 / 2), "nothing is not all");
+        file.drop_cached(0, len as u64);
+        assert!(cached(&cx).is_none_or(|cached| cached < len as u64 / 2));
     });
 }

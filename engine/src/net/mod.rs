@@ -14,4 +14,4 @@ mod transfer;
 
 pub use server::{ConnId, ConnInfo, Server, ServerConfig, ServerStats, Service, Via};
 pub use stream::Stream;
-pub use transfer::Part;
+pub use transfer::{Cold, Part};

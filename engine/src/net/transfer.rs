@@ -31,6 +31,25 @@ pub enum Part {
     },
 }
 
+/// A range of a file that had to be read from the disk to be sent. It stays in the page cache until
+/// somebody drops it, which is worth while only once the peer has it all.
+#[derive(Debug)]
+pub struct Cold {
+    file: Rc<File>,
+    offset: u64,
+    len: u64,
+}
+
+impl Cold {
+    /// Drops it from the page cache: one pass over old data is no reason for newer data to leave.
+    pub fn drop_cached(&self) {
+        self.file.drop_cached(self.offset, self.len);
+    }
+}
+
+/// Cold ranges of a reply that are told; what others bring in stays.
+const COLD_MAX: usize = 64;
+
 /// Bytes per call when a range is sent.
 const CHUNK_BYTES: usize = 256 << 10;
 
@@ -56,25 +75,31 @@ impl<S: Service> Drop for Hold<'_, S> {
 }
 
 impl<S: Service> Server<S> {
-    /// Sends `parts` in order, behind what is being sent. To be called from
-    /// [`Service::perform`] only, while the connection awaits.
+    /// Sends `parts` in order, behind what is being sent; which of them were on the disk only, which is not known
+    /// of those that were sealed. To be called from [`Service::perform`] only, while the connection awaits.
     ///
     /// # Errors
     /// The peer is gone, or a file could not be read or was shorter than its part: then the
     /// connection is closed, since what follows would be taken for the missing bytes.
-    pub async fn transfer(&self, id: ConnId, parts: Vec<Part>) -> Result<(), Errno> {
+    pub async fn transfer(&self, id: ConnId, parts: Vec<Part>) -> Result<Vec<Cold>, Errno> {
         let hold = self.hold(id).await?;
         self.driver_cork(hold.fd, true);
         if hold.sealed {
             let sent = self.transfer_sealed(id, hold.fd, parts).await;
             drop(hold);
-            return sent.inspect_err(|_| self.close(id));
+            return sent.map(|()| Vec::new()).inspect_err(|_| self.close(id));
         }
+        let mut cold = Vec::new();
         for part in parts {
             let sent = match part {
                 Part::Bytes(out) => self.transfer_bytes(hold.fd, out).await,
                 Part::File { file, offset, len } => {
-                    self.transfer_range(hold.fd, &file, offset, len).await
+                    let sent = self.transfer_range(hold.fd, &file, offset, len).await;
+                    sent.map(|was_cold| {
+                        if was_cold && cold.len() < COLD_MAX {
+                            cold.push(Cold { file, offset, len });
+                        }
+                    })
                 }
             };
             if let Err(errno) = sent {
@@ -83,7 +108,7 @@ impl<S: Service> Server<S> {
                 return Err(errno);
             }
         }
-        Ok(())
+        Ok(cold)
     }
 
     fn driver_cork(&self, fd: Fd, on: bool) {
@@ -136,13 +161,13 @@ impl<S: Service> Server<S> {
         file: &File,
         offset: u64,
         len: u64,
-    ) -> Result<(), Errno> {
+    ) -> Result<bool, Errno> {
         let end = offset.saturating_add(len);
         let sent = fs::send_chunks(&self.cx, fd, file.fd(), offset, end, CHUNK_BYTES).await?;
         self.count(|stats| {
-            stats.sent_bytes += sent;
-            stats.sent_file_bytes += sent;
+            stats.sent_bytes += sent.bytes;
+            stats.sent_file_bytes += sent.bytes;
         });
-        if sent < len { Err(Errno(libc::EIO)) } else { Ok(()) }
+        if sent.bytes < len { Err(Errno(libc::EIO)) } else { Ok(sent.was_cold) }
     }
 }

@@ -26,6 +26,7 @@ use crate::driver::{Completion, Driver, Op, OpId, Token};
 use crate::event::Log;
 use crate::exec::Executor;
 use crate::exec::timer::{TimerId, Wheel};
+use crate::fs::Disk;
 use crate::metrics::Registry;
 use crate::rng::Rng;
 
@@ -122,6 +123,7 @@ struct Inner {
     metrics: Registry,
     handles: report::Handles,
     sources: RefCell<Vec<Source>>,
+    disk: Disk,
 }
 
 impl fmt::Debug for ShardCx {
@@ -173,6 +175,7 @@ impl ShardCx {
             metrics,
             handles,
             sources: RefCell::default(),
+            disk: Disk::default(),
         }))
     }
 
@@ -210,6 +213,11 @@ impl ShardCx {
     #[must_use]
     pub fn driver(&self) -> std::cell::RefMut<'_, Driver> {
         self.0.driver.borrow_mut()
+    }
+
+    /// What this shard's files have in flight.
+    pub(crate) fn disk(&self) -> &Disk {
+        &self.0.disk
     }
 
     /// Starts a task of this shard.

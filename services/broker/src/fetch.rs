@@ -10,7 +10,7 @@ use std::rc::Rc;
 
 use engine::buf::DirectBuf;
 use engine::fs::Caching;
-use engine::net::{ConnId, Part, Server};
+use engine::net::{Cold, ConnId, Part, Server};
 use logic::log::fetch_session::{Key, Mode, Place, Refused, Served, Wanted};
 use view::Output;
 use wire::kafka::api::{Api, FETCH};
@@ -18,7 +18,7 @@ use wire::kafka::frame::{self, RequestHeader};
 use wire::kafka::{TopicRef, fetch};
 
 use crate::code::Code;
-use crate::partition::{Cold, LEADER_EPOCH, Located, Missing};
+use crate::partition::{self, LEADER_EPOCH, Located, Missing};
 use crate::produce::OwnedRef;
 use crate::serve::Broker;
 use crate::shard::Shard;
@@ -46,6 +46,8 @@ pub struct FetchJob {
     mode: Mode,
     topics: Vec<(OwnedRef, Vec<fetch::Partition>)>,
     forgotten: Vec<Key<OwnedRef>>,
+    /// What was read from the disk for the answer before, which the client has by now.
+    behind: Vec<Cold>,
 }
 
 /// What is answered about a partition.
@@ -62,7 +64,12 @@ struct Plan {
 }
 
 impl FetchJob {
-    pub(crate) fn new(header: &RequestHeader<'_>, request: &fetch::Request<'_>) -> Self {
+    /// A request on a connection whose answer before had `behind` read from the disk.
+    pub(crate) fn new(
+        header: &RequestHeader<'_>,
+        request: &fetch::Request<'_>,
+        behind: Vec<Cold>,
+    ) -> Self {
         let topics = request
             .topics()
             .map(|(topic, partitions)| (OwnedRef::new(topic), partitions.collect()))
@@ -80,6 +87,7 @@ impl FetchJob {
             mode: Mode::Sessionless,
             topics,
             forgotten: forgotten.collect(),
+            behind,
         }
     }
 
@@ -158,7 +166,7 @@ impl FetchJob {
         }
     }
 
-    fn plan(&self, shard: &mut Shard) -> Result<Plan, Cold> {
+    fn plan(&self, shard: &mut Shard) -> Result<Plan, partition::Cold> {
         let limit = u64::try_from(self.max_bytes).unwrap_or(0).min(ANSWER_MAX_BYTES);
         let mut plan =
             Plan { topics: Vec::with_capacity(self.topics.len()), bytes: 0, urgent: false };
@@ -263,7 +271,7 @@ fn plan_partition(
     wanted: &fetch::Partition,
     limit: u64,
     plan: &mut Plan,
-) -> Result<Planned, Cold> {
+) -> Result<Planned, partition::Cold> {
     let mut answer = fetch::Answer {
         index: wanted.index,
         error: 0,
@@ -320,7 +328,7 @@ fn current_leader(shard: &Shard, topic: TopicRef<'_>, index: i32) -> Option<(i32
 }
 
 /// Reads the place of some headers, so that they are in the page cache.
-pub(crate) async fn warm(cold: Cold) {
+pub(crate) async fn warm(cold: partition::Cold) {
     let buf = DirectBuf::zeroed(COLD_BYTES);
     // Read errors show when the headers are looked at.
     let _ = cold.file.read_at(buf, COLD_BYTES, cold.position, Caching::Keep).await;
@@ -340,6 +348,8 @@ async fn planned(server: &Server<Broker>, job: &FetchJob) -> Option<Plan> {
 /// Answers a fetch request.
 pub(crate) async fn perform(server: Rc<Server<Broker>>, conn: ConnId, job: FetchJob) -> Done {
     let mut job = job;
+    // One pass over old records is no reason for new ones to leave the page cache.
+    job.behind.drain(..).for_each(|cold| cold.drop_cached());
     let now_ms = server.cx().now().unix_ms();
     if let Err(code) = job.begin(&mut server.shard().borrow_mut(), now_ms) {
         return Done::Reply(job.refused(code));
@@ -370,6 +380,6 @@ pub(crate) async fn perform(server: Rc<Server<Broker>>, conn: ConnId, job: Fetch
         }
     };
     // A peer that is gone is found out by its connection.
-    let _ = server.transfer(conn, job.parts(plan, session_id)).await;
-    Done::Sent
+    let sent = server.transfer(conn, job.parts(plan, session_id)).await;
+    Done::Sent(sent.unwrap_or_default())
 }

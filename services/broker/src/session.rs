@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use engine::net::{ConnId, ConnInfo};
+use engine::net::{Cold, ConnId, ConnInfo};
 use kafka_protocol::messages::{ApiKey, RequestKind};
 use view::{Flow, Input, Instant, Output};
 use wire::kafka::api::{API_VERSIONS, Api, FETCH, PRODUCE};
@@ -37,6 +37,8 @@ pub struct Session {
     draining: bool,
     /// Number and version of the last request.
     last: (i16, i16),
+    /// What was read from the disk for the last answer.
+    behind: Vec<Cold>,
 }
 
 enum Next {
@@ -71,6 +73,7 @@ impl Session {
             peer: info.peer.to_string(),
             tls: info.tls,
             in_flight: VecDeque::new(),
+            behind: Vec::new(),
             draining: false,
             last: (-1, -1),
         }
@@ -116,7 +119,10 @@ impl Session {
         }
         if header.key == FETCH {
             return match fetch::Request::read(reader, header.version) {
-                Ok(request) => Next::Await(Work::Fetch(Box::new(FetchJob::new(&header, &request)))),
+                Ok(request) => {
+                    let behind = std::mem::take(&mut self.behind);
+                    Next::Await(Work::Fetch(Box::new(FetchJob::new(&header, &request, behind))))
+                }
                 Err(malformed) => Next::Refused(Refused::Body(malformed)),
             };
         }
@@ -244,7 +250,8 @@ impl view::Session for Session {
     ) -> Flow<Work> {
         match done {
             Done::Reply(bytes) => out.push(bytes.into()),
-            Done::Ready | Done::Sent => {}
+            Done::Ready => {}
+            Done::Sent(behind) => self.behind = behind,
         }
         Flow::Flush
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use engine::net::ConnId;
+use engine::net::{Cold, ConnId};
 use kafka_protocol::messages::RequestKind;
 
 use crate::catalog::Catalog;
@@ -50,8 +50,8 @@ pub enum Done {
     Ready,
     /// A response, to be sent.
     Reply(Vec<u8>),
-    /// The response is on its way; or the connection is not what it was.
-    Sent,
+    /// The response is on its way; or the connection is not what it was. With what was read from the disk for it.
+    Sent(Vec<Cold>),
 }
 
 /// What one shard asks another.

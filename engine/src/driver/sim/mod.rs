@@ -343,6 +343,11 @@ impl SimDriver {
         self.stats.calls += 1;
     }
 
+    /// See [`super::Driver::drop_cached`]; whether something is cached is drawn when it is asked.
+    pub const fn drop_cached(&mut self, _file: Fd, _offset: u64, _len: u64) {
+        self.stats.calls += 1;
+    }
+
     /// See [`super::Driver::read_now`].
     ///
     /// # Errors

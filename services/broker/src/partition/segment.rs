@@ -72,6 +72,7 @@ impl Segment {
         let file = File::open(cx, &path, &options)?;
         // Left over from a roll that was not finished.
         file.truncate(0)?;
+        file.no_read_ahead();
         Ok(Self { file: Some((Rc::new(file), true)), ..Self::known(path, base, 0) })
     }
 
@@ -103,6 +104,8 @@ impl Segment {
         }
         let options = OpenOptions { write, ..OpenOptions::default() };
         let file = Rc::new(File::open(cx, &self.path, &options)?);
+        // A look at one header would bring in megabytes behind it, all at once.
+        file.no_read_ahead();
         self.file = Some((Rc::clone(&file), write));
         Ok(file)
     }

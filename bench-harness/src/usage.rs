@@ -1,7 +1,7 @@
-//! CPU by whom: the machine, this process, kernel threads.
+//! CPU by whom: the machine, one process, kernel threads.
 //!
 //! The machine's count holds everything that ran, other processes included, in ticks of 10 ms; the
-//! sum of this process and all kernel threads leaves other processes out but also misses interrupts
+//! sum of the process and all kernel threads leaves other processes out but also misses interrupts
 //! that hit an idle CPU. On a quiet machine they agree; on a busy one believe the second.
 
 use std::fs;
@@ -10,7 +10,7 @@ use crate::clock;
 
 /// CPU used up to a moment, in nanoseconds.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Usage {
+pub(crate) struct Usage {
     machine_ns: u64,
     kernel_threads_ns: u64,
     process_ns: u64,
@@ -22,18 +22,19 @@ const TICK_NS: u64 = 10_000_000;
 const KTHREADD: &str = "2";
 
 impl Usage {
-    pub(super) fn now() -> Self {
+    /// What was used until now, by process `pid` among others.
+    pub(crate) fn of(pid: u32) -> Self {
         Self {
             machine_ns: machine_ns(),
             kernel_threads_ns: kernel_threads_ns(),
-            process_ns: clock::process_cpu_ns(std::process::id()).unwrap_or(0),
+            process_ns: clock::process_cpu_ns(pid).unwrap_or(0),
             at_ns: clock::mono_ns(),
         }
     }
 
-    /// Since `before`, in nanoseconds: (machine, this process with kernel threads, this process,
+    /// Since `before`, in nanoseconds: (machine, the process with kernel threads, the process,
     /// elapsed).
-    pub(super) const fn since(&self, before: &Self) -> (f64, f64, f64, f64) {
+    pub(crate) const fn since(&self, before: &Self) -> (f64, f64, f64, f64) {
         let machine = self.machine_ns.saturating_sub(before.machine_ns);
         let kernel = self.kernel_threads_ns.saturating_sub(before.kernel_threads_ns);
         let process = self.process_ns.saturating_sub(before.process_ns);
@@ -79,12 +80,12 @@ mod tests {
 
     #[test]
     fn work_of_this_process_shows_in_all_counts() {
-        let before = Usage::now();
+        let before = Usage::of(std::process::id());
         let until = clock::thread_cpu_ns() + 200_000_000;
         while clock::thread_cpu_ns() < until {
             std::hint::spin_loop();
         }
-        let (machine, both, process, elapsed) = Usage::now().since(&before);
+        let (machine, both, process, elapsed) = Usage::of(std::process::id()).since(&before);
         assert!(process >= 200e6 && both >= process && elapsed >= 200e6);
         assert!(machine >= 150e6, "{machine}");
     }
