@@ -25,6 +25,9 @@ pub(super) struct Peer {
     pub(super) name: &'static str,
     pub(super) about: &'static str,
     pub(super) protocol: Protocol,
+    /// Topics are made so that acknowledged means on disk, as far as the workload wants that; else it is the system's
+    /// to write.
+    pub(super) sync: bool,
     program: Program,
     args: &'static [&'static str],
     version_args: &'static [&'static str],
@@ -36,6 +39,18 @@ pub(super) struct Peer {
     after: &'static [&'static str],
 }
 
+const OURS_ARGS: &[&str] = &[
+    "--broker",
+    "127.0.0.1:{port}",
+    "--admin",
+    "off",
+    "--data",
+    "{data}",
+    "--shards",
+    "1",
+    "--cpus",
+    "{cpu}",
+];
 const NATS_ARGS: &[&str] = &["-c", "{data}/nats.conf"];
 const NATS_CONFIG: &str = "listen: \"127.0.0.1:{port}\"\n\
     jetstream { store_dir: \"{data}/jetstream\", max_file_store: 256G, max_memory_store: 256M }\n";
@@ -49,21 +64,23 @@ const NATS_PROGRAM: Program = Program::Fetched("nats-server/bin/nats-server");
 pub(super) const PEERS: &[Peer] = &[
     Peer {
         name: "broker",
-        about: "ours, one shard",
+        about: "ours, one shard, synced before the acknowledgement",
         protocol: Protocol::Kafka,
+        sync: true,
         program: Program::Sibling("broker"),
-        args: &[
-            "--broker",
-            "127.0.0.1:{port}",
-            "--admin",
-            "off",
-            "--data",
-            "{data}",
-            "--shards",
-            "1",
-            "--cpus",
-            "{cpu}",
-        ],
+        args: OURS_ARGS,
+        version_args: &["--version"],
+        env: &[],
+        files: &[],
+        after: &[],
+    },
+    Peer {
+        name: "broker-os",
+        about: "ours, one shard, topics with flush.mode=os: for those that do not sync",
+        protocol: Protocol::Kafka,
+        sync: false,
+        program: Program::Sibling("broker"),
+        args: OURS_ARGS,
         version_args: &["--version"],
         env: &[],
         files: &[],
@@ -73,6 +90,7 @@ pub(super) const PEERS: &[Peer] = &[
         name: "nats-sync",
         about: "NATS JetStream of today, sync_interval: always",
         protocol: Protocol::Nats,
+        sync: true,
         program: NATS_PROGRAM,
         args: NATS_ARGS,
         version_args: &["--version"],
@@ -84,6 +102,7 @@ pub(super) const PEERS: &[Peer] = &[
         name: "nats",
         about: "NATS JetStream of today, synced every two minutes",
         protocol: Protocol::Nats,
+        sync: false,
         program: NATS_PROGRAM,
         args: NATS_ARGS,
         version_args: &["--version"],
@@ -95,6 +114,7 @@ pub(super) const PEERS: &[Peer] = &[
         name: "nats-debian",
         about: "NATS JetStream of Debian 12, which cannot sync each message",
         protocol: Protocol::Nats,
+        sync: false,
         program: Program::Path("nats-server"),
         args: NATS_ARGS,
         version_args: &["--version"],
@@ -106,6 +126,7 @@ pub(super) const PEERS: &[Peer] = &[
         name: "rabbitmq",
         about: "RabbitMQ streams of Debian 12, which leave syncing to the system",
         protocol: Protocol::Stream,
+        sync: false,
         program: Program::Path("/usr/lib/rabbitmq/bin/rabbitmq-server"),
         args: &[],
         version_args: &[],

@@ -36,6 +36,7 @@ pub(super) fn prepare(
         None => Pace::Closed,
     };
     let mut load = Load::new(workload.batch_messages, workload.window, pace);
+    let workload = &Workload { sync: workload.sync && peer.sync, ..workload.clone() };
     for topic in workload.topic_names(prefix) {
         speak::create(peer.protocol, addr, &topic, workload)?;
         for partition in 0..workload.partitions {

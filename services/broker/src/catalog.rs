@@ -76,6 +76,8 @@ const FILE_NEW: &str = "catalog.new";
 const MAGIC: [u8; 8] = *b"catalog1";
 /// Magic, CRC-32 of the rest, four bytes of room so that the archive is aligned.
 const HEADER_BYTES: usize = 16;
+/// Copied and written at a time, so that a large file holds up nobody.
+const WRITE_BYTES: usize = 1 << 20;
 /// Far above what the largest number of topics takes.
 const FILE_MAX_BYTES: u64 = 256 << 20;
 
@@ -155,9 +157,13 @@ pub(crate) async fn replace_file(
     let options = OpenOptions { write: true, create: true, ..OpenOptions::default() };
     let file = File::open(cx, &dir.path().join(temporary), &options)?;
     file.truncate(0)?;
-    let mut buf = DirectBuf::zeroed(bytes.len().max(1));
-    buf[..bytes.len()].copy_from_slice(bytes);
-    file.write_at(buf, bytes.len(), 0).await?;
+    let mut position = 0;
+    for piece in bytes.chunks(WRITE_BYTES) {
+        let mut buf = DirectBuf::zeroed(piece.len());
+        buf[..piece.len()].copy_from_slice(piece);
+        file.write_at(buf, piece.len(), position).await?;
+        position += piece.len() as u64;
+    }
     file.sync().await?;
     dir.rename(temporary, name)?;
     dir.sync().await

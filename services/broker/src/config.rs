@@ -79,6 +79,15 @@ pub const BROKER: &[Row] = &[
         )
     },
     Row {
+        doc: "memory of each shard for the keys of a partition that is being compacted, 32 bytes for each key",
+        ..row(
+            "broker-compaction-memory",
+            "broker.compaction_memory",
+            Kind::Size { min_bytes: 1 << 20, max_bytes: 64 << 30 },
+            "64mb",
+        )
+    },
+    Row {
         doc: "longest request",
         ..row(
             "broker-request-max",
@@ -111,6 +120,8 @@ pub struct BrokerConfig {
     pub request_max_bytes: usize,
     /// How long an empty group waits for more members.
     pub rebalance_delay_ms: i64,
+    /// Memory for keys while a partition is compacted.
+    pub compaction_memory_bytes: usize,
     /// Where its files are.
     pub dir: PathBuf,
     /// The listeners for TLS.
@@ -214,6 +225,8 @@ impl BrokerConfig {
                 values.duration_ns("broker-rebalance-delay") / 1_000_000,
             )
             .unwrap_or(0),
+            compaction_memory_bytes: usize::try_from(values.size_bytes("broker-compaction-memory"))
+                .unwrap_or(usize::MAX),
             dir: data.join("broker"),
             tls: TlsConfig::new(values, address, shards)?,
         })

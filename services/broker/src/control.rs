@@ -229,10 +229,7 @@ fn check_partitions(
 }
 
 fn check_config(config: &BTreeMap<String, String>) -> Result<(), (Code, String)> {
-    for (option, value) in config {
-        topic_config::check(option, value).map_err(|why| refuse(Code::InvalidConfig, why))?;
-    }
-    Ok(())
+    topic_config::check_all(config).map_err(|why| refuse(Code::InvalidConfig, why))
 }
 
 /// Makes a change, on the controller's shard.

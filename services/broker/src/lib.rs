@@ -13,6 +13,7 @@
 mod api;
 pub mod catalog;
 pub mod code;
+mod compact;
 pub mod config;
 mod control;
 mod coordinator;

@@ -37,6 +37,20 @@ static SYNCS: Metric = Metric::counter("broker_syncs_total", "Syncs of partition
 static SYNC_NS: Metric = Metric::counter("broker_sync_ns_total", "Nanoseconds that syncs took.");
 static MALFORMED: Metric =
     Metric::counter("broker_malformed_requests_total", "Requests that ended their connection.");
+static COMPACTIONS: Metric =
+    Metric::counter("broker_compaction_rounds_total", "Rounds of compaction that were finished.");
+static COMPACTION_FAILURES: Metric = Metric::counter(
+    "broker_compaction_failures_total",
+    "Rounds of compaction that were not; the log says why.",
+);
+static COMPACTION_NS: Metric =
+    Metric::counter("broker_compaction_ns_total", "Nanoseconds that rounds of compaction took.");
+static COMPACTION_READ: Metric =
+    Metric::counter("broker_compaction_read_bytes_total", "Bytes that compaction read.");
+static COMPACTION_WRITTEN: Metric =
+    Metric::counter("broker_compaction_written_bytes_total", "Bytes that compaction wrote.");
+static COMPACTION_DROPPED: Metric =
+    Metric::counter("broker_compaction_dropped_records_total", "Records that compaction dropped.");
 static ACCEPTED: Metric = Metric::counter("broker_connections_total", "Connections accepted.");
 static RECEIVED: Metric = Metric::counter("broker_received_bytes_total", "Bytes received.");
 static SENT: Metric = Metric::counter("broker_sent_bytes_total", "Bytes sent.");
@@ -44,8 +58,12 @@ static CLIENTS: Metric = Metric::gauge("broker_clients", "Connections now.");
 static PARTITIONS: Metric = Metric::gauge("broker_partitions", "Partitions led by this shard.");
 static OFFLINE: Metric =
     Metric::gauge("broker_offline_partitions", "Of these, partitions that failed.");
+static UNCLEANABLE: Metric = Metric::gauge(
+    "broker_compaction_uncleanable_partitions",
+    "Partitions that are to be compacted and cannot be until the next start.",
+);
 
-const COUNTERS: [&Metric; 18] = [
+const COUNTERS: [&Metric; 24] = [
     &REQUESTS,
     &BATCHES,
     &RECORDS,
@@ -59,6 +77,12 @@ const COUNTERS: [&Metric; 18] = [
     &SYNCS,
     &SYNC_NS,
     &MALFORMED,
+    &COMPACTIONS,
+    &COMPACTION_FAILURES,
+    &COMPACTION_NS,
+    &COMPACTION_READ,
+    &COMPACTION_WRITTEN,
+    &COMPACTION_DROPPED,
     &ACCEPTED,
     &RECEIVED,
     &SENT,
@@ -68,7 +92,7 @@ const COUNTERS: [&Metric; 18] = [
 
 struct Handles {
     counters: [Counter; COUNTERS.len()],
-    gauges: [Gauge; 3],
+    gauges: [Gauge; 4],
 }
 
 /// Registers the metrics of a server with its shard.
@@ -76,7 +100,8 @@ pub(crate) fn install(server: &Rc<Server<Broker>>) {
     let registry = server.cx().metrics();
     let handles = Handles {
         counters: COUNTERS.map(|metric| registry.counter(metric, &[])),
-        gauges: [&CLIENTS, &PARTITIONS, &OFFLINE].map(|metric| registry.gauge(metric, &[])),
+        gauges: [&CLIENTS, &PARTITIONS, &OFFLINE, &UNCLEANABLE]
+            .map(|metric| registry.gauge(metric, &[])),
     };
     let weak: Weak<Server<Broker>> = Rc::downgrade(server);
     server.cx().add_source(Box::new(move |numbers| {
@@ -104,6 +129,12 @@ fn sample(server: &Server<Broker>, handles: &Handles, numbers: &mut Vec<(&'stati
         stats.syncs,
         stats.sync_ns,
         stats.malformed,
+        stats.compactions,
+        stats.compaction_failures,
+        stats.compaction_ns,
+        stats.compaction_read_bytes,
+        stats.compaction_written_bytes,
+        stats.compaction_dropped_records,
         net.accepted,
         net.received_bytes,
         net.sent_bytes,
@@ -115,7 +146,9 @@ fn sample(server: &Server<Broker>, handles: &Handles, numbers: &mut Vec<(&'stati
     }
     let partitions = shard.partitions().count() as u64;
     let offline = shard.partitions().filter(|one| one.failed().is_some()).count() as u64;
-    for (handle, value) in handles.gauges.iter().zip([net.live, partitions, offline]) {
+    let uncleanable = shard.partitions().filter(|one| one.is_uncleanable()).count() as u64;
+    let gauges = [net.live, partitions, offline, uncleanable];
+    for (handle, value) in handles.gauges.iter().zip(gauges) {
         handle.set(i64::try_from(value).unwrap_or(i64::MAX));
     }
     numbers.extend([

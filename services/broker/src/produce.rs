@@ -253,6 +253,10 @@ impl Shard {
             log_start_offset: part.log_start,
             message,
         };
-        produce::write_partition(out, version, &outcome);
+        let records = part.stored.as_ref().err().map_or(&[][..], |refusal| &refusal.records[..]);
+        let no_key = Some("a compacted topic accepts no record without a key");
+        let wrong: Vec<produce::RecordError<'_>> =
+            records.iter().map(|&index| produce::RecordError { index, message: no_key }).collect();
+        produce::write_refused_partition(out, version, &outcome, &wrong, None);
     }
 }

@@ -25,7 +25,7 @@ use crate::partition::{FileJob, Synced, unix_ms};
 use crate::session::Flushed;
 use crate::shard::{Endpoint, ShardConfig, Slot};
 use crate::work::{Answer, Ask, Done, Work};
-use crate::{Session, Shard, api, fetch, metrics};
+use crate::{Session, Shard, api, compact, fetch, metrics};
 
 /// Syncs begun in a turn; the others wait for the next.
 const SYNCS_MAX: usize = 64;
@@ -103,6 +103,7 @@ impl Plan {
             auto_create: broker.auto_create,
             partitions_max: broker.partitions_max,
             rebalance_delay_ms: broker.rebalance_delay_ms,
+            compaction_memory_bytes: broker.compaction_memory_bytes,
         }
     }
 }
@@ -136,6 +137,7 @@ pub fn start(
     }
     cx.spawn("broker groups", coordinator::tick(Rc::clone(&server)));
     cx.spawn("broker housekeeping", housekeeping(Rc::clone(&server)));
+    cx.spawn("broker compaction", compact::run(Rc::clone(&server)));
     server
 }
 
@@ -166,6 +168,20 @@ async fn look_after(server: &Rc<Server<Broker>>, slot: Slot) {
         expired
     };
     tidy(&cx, job).await;
+}
+
+/// The job with the snapshot of producers that it is to write.
+pub(crate) async fn with_snapshot(
+    shard: &Rc<RefCell<Shard>>,
+    slot: Slot,
+    mut job: FileJob,
+) -> FileJob {
+    let mut step =
+        || shard.borrow_mut().partition(slot).is_some_and(|one| one.step_snapshot(&mut job));
+    while step() {
+        engine::exec::sync::yield_now().await;
+    }
+    job
 }
 
 /// Writes and removes files beside the log; if that fails, a start has more to read.
@@ -254,7 +270,10 @@ impl Broker {
                 let Synced { target, result, sidecars } = job.run(&cx).await;
                 Self::end_sync(&server, slot, |partition| partition.end_sync(&cx, target, result));
                 server.shard().borrow_mut().stats.sync_ns += cx.now().mono_ns - begun_ns;
-                tidy(&cx, sidecars).await;
+                if let Some(job) = sidecars {
+                    let job = with_snapshot(server.shard(), slot, job).await;
+                    tidy(&cx, Some(job)).await;
+                }
             });
         }
         let mut shard = server.shard().borrow_mut();

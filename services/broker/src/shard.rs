@@ -39,6 +39,8 @@ pub struct ShardConfig {
     pub partitions_max: usize,
     /// How long an empty group waits for more members.
     pub rebalance_delay_ms: i64,
+    /// Memory for keys while a partition is compacted.
+    pub compaction_memory_bytes: usize,
 }
 
 /// Where the shards of this machine are, as clients know it.
@@ -98,6 +100,12 @@ pub(crate) struct Stats {
     pub(crate) syncs: u64,
     pub(crate) sync_ns: u64,
     pub(crate) malformed: u64,
+    pub(crate) compactions: u64,
+    pub(crate) compaction_failures: u64,
+    pub(crate) compaction_ns: u64,
+    pub(crate) compaction_read_bytes: u64,
+    pub(crate) compaction_written_bytes: u64,
+    pub(crate) compaction_dropped_records: u64,
 }
 
 /// One core's slice of the broker.

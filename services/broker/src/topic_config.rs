@@ -6,6 +6,8 @@
 
 use std::collections::BTreeMap;
 
+use logic::log::compact::Rules;
+
 /// What a value may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -61,7 +63,7 @@ pub const ROWS: &[Row] = &[
         Kind::Choices(&["compact", "delete"]),
         7,
         "delete",
-        "delete: old segments go; compact: they stay, and are not compacted",
+        "delete: old segments go; compact: of each key the last record stays; both: both",
     ),
     row(
         "compression.type",
@@ -70,7 +72,13 @@ pub const ROWS: &[Row] = &[
         "producer",
         "batches are kept as the producer sent them",
     ),
-    row("delete.retention.ms", LONG, 5, "86400000", "kept; the log is not compacted"),
+    row(
+        "delete.retention.ms",
+        LONG,
+        5,
+        "86400000",
+        "how long a record without a value stays in a compacted log, so that consumers see that its key is gone",
+    ),
     row("file.delete.delay.ms", LONG, 5, "60000", "kept; removed segments leave the disk at once"),
     row(
         "flush.messages",
@@ -105,14 +113,14 @@ pub const ROWS: &[Row] = &[
         Kind::Integer { min: 1, max: i64::MAX },
         5,
         "9223372036854775807",
-        "kept; the log is not compacted",
+        "records are compacted when they are older, however few they are",
     ),
     row(
         "max.message.bytes",
         Kind::Integer { min: 0, max: i32::MAX as i64 },
         3,
         "1048588",
-        "the largest record batch",
+        "the largest record batch; of a compressed one in a compacted topic also decompressed",
     ),
     row(
         "message.timestamp.after.max.ms",
@@ -135,8 +143,14 @@ pub const ROWS: &[Row] = &[
         "CreateTime",
         "whose clock timestamps are from",
     ),
-    row("min.cleanable.dirty.ratio", Kind::Fraction, 6, "0.5", "kept; the log is not compacted"),
-    row("min.compaction.lag.ms", LONG, 5, "0", "kept; the log is not compacted"),
+    row(
+        "min.cleanable.dirty.ratio",
+        Kind::Fraction,
+        6,
+        "0.5",
+        "compact when more of the log than this was written since the last time",
+    ),
+    row("min.compaction.lag.ms", LONG, 5, "0", "records stay for so long whatever follows them"),
     row(
         "min.insync.replicas",
         Kind::Integer { min: 1, max: i32::MAX as i64 },
@@ -144,7 +158,7 @@ pub const ROWS: &[Row] = &[
         "1",
         "there is one replica",
     ),
-    row("preallocate", Kind::Bool, 1, "false", "kept; room is never reserved"),
+    row("preallocate", Kind::Choice(&["false"]), 1, "false", "room is never reserved"),
     row(
         "retention.bytes",
         OR_NEVER,
@@ -167,13 +181,13 @@ pub const ROWS: &[Row] = &[
         "10485760",
         "size of a segment's index",
     ),
-    row("segment.jitter.ms", LONG, 5, "0", "kept for clients that read it back"),
+    row("segment.jitter.ms", LONG, 5, "0", "begin a new segment earlier by a random part of this"),
     row(
         "segment.ms",
         Kind::Integer { min: 1, max: i64::MAX },
         5,
         "604800000",
-        "begin a new segment after so long",
+        "begin a new segment when a record is newer by this than the first one",
     ),
     row("unclean.leader.election.enable", Kind::Bool, 1, "false", "there is one replica"),
 ];
@@ -212,6 +226,24 @@ pub fn check(name: &str, value: &str) -> Result<(), String> {
     Err(format!("invalid value {value} for configuration {name}: must be {expected}"))
 }
 
+/// Checks all that is set of a topic, also together.
+///
+/// # Errors
+/// What is wrong with it, for the peer.
+pub fn check_all(values: &BTreeMap<String, String>) -> Result<(), String> {
+    for (option, value) in values {
+        check(option, value)?;
+    }
+    let rules = TopicConfig::new(values).compaction;
+    if rules.min_lag_ms > rules.max_lag_ms {
+        return Err(format!(
+            "conflict topic config setting min.compaction.lag.ms ({}) > max.compaction.lag.ms ({})",
+            rules.min_lag_ms, rules.max_lag_ms
+        ));
+    }
+    Ok(())
+}
+
 /// When a write is acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flush {
@@ -232,6 +264,8 @@ pub struct TopicConfig {
     pub delete: bool,
     /// Old segments are compacted.
     pub compact: bool,
+    /// When and how.
+    pub compaction: Rules,
     /// Largest record batch.
     pub message_max_bytes: usize,
     /// Broker's clock instead of the producer's.
@@ -242,8 +276,10 @@ pub struct TopicConfig {
     pub timestamp_after_max_ms: i64,
     /// Size of a segment.
     pub segment_bytes: u64,
-    /// Age of a segment.
+    /// From a segment's first record to its last, at most.
     pub segment_ms: i64,
+    /// By how much less at random.
+    pub segment_jitter_ms: i64,
     /// Size of a segment's index.
     pub segment_index_bytes: usize,
     /// One index entry for so many bytes.
@@ -276,17 +312,32 @@ impl TopicConfig {
             },
             delete: has_policy("delete"),
             compact: has_policy("compact"),
+            compaction: Rules {
+                min_dirty_ratio: text("min.cleanable.dirty.ratio").parse().unwrap_or(0.5),
+                min_lag_ms: integer("min.compaction.lag.ms"),
+                max_lag_ms: integer("max.compaction.lag.ms"),
+                delete_retention_ms: integer("delete.retention.ms"),
+            },
             message_max_bytes: size("max.message.bytes"),
             log_append_time: text("message.timestamp.type") == "LogAppendTime",
             timestamp_before_max_ms: integer("message.timestamp.before.max.ms"),
             timestamp_after_max_ms: integer("message.timestamp.after.max.ms"),
             segment_bytes: unsigned("segment.bytes"),
             segment_ms: integer("segment.ms"),
+            segment_jitter_ms: integer("segment.jitter.ms"),
             segment_index_bytes: size("segment.index.bytes"),
             index_interval_bytes: u32::try_from(integer("index.interval.bytes")).unwrap_or(4096),
             retention_bytes: limit("retention.bytes").map(i64::cast_unsigned),
             retention_ms: limit("retention.ms"),
         }
+    }
+
+    /// From a segment's first record to its last, at most: what is to be compacted in time has to be in a segment that
+    /// has ended.
+    #[must_use]
+    pub fn segment_span_ms(&self) -> i64 {
+        let due_ms = if self.compact { self.compaction.max_lag_ms } else { i64::MAX };
+        self.segment_ms.min(due_ms)
     }
 }
 
@@ -310,7 +361,7 @@ mod tests {
             ("segment.bytes", "2147483648"),
             ("cleanup.policy", "shred"),
             ("cleanup.policy", ""),
-            ("preallocate", "yes"),
+            ("preallocate", "true"),
             ("min.cleanable.dirty.ratio", "1.5"),
             ("compression.type", "gzip"),
             ("no.such.option", "1"),
@@ -318,6 +369,29 @@ mod tests {
             let problem = check(name, value).expect_err(name);
             assert!(problem.contains(name), "{problem}");
         }
+    }
+
+    #[test]
+    fn lags_that_contradict_each_other_are_refused() {
+        let lags = |min: &str, max: &str| {
+            let set = [("min.compaction.lag.ms", min), ("max.compaction.lag.ms", max)];
+            check_all(&set.map(|(name, value)| (name.to_owned(), value.to_owned())).into())
+        };
+        assert_eq!(lags("5", "5"), Ok(()));
+        assert!(lags("6", "5").expect_err("contradict").contains("min.compaction.lag.ms (6)"));
+        assert!(lags("-1", "5").is_err(), "each by itself");
+    }
+
+    #[test]
+    fn segments_end_in_time_to_be_compacted() {
+        let span_ms = |policy: &str, lag_ms: &str| {
+            let set = [("cleanup.policy", policy), ("max.compaction.lag.ms", lag_ms)];
+            let values = set.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+            TopicConfig::new(&values).segment_span_ms()
+        };
+        assert_eq!(span_ms("delete", "1000"), 604_800_000);
+        assert_eq!(span_ms("compact,delete", "1000"), 1000);
+        assert_eq!(span_ms("compact", "999999999999"), 604_800_000);
     }
 
     #[test]

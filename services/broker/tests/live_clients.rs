@@ -147,6 +147,11 @@ fn kafka_python() {
 }
 
 #[test]
+fn compaction() {
+    run("compaction", || CLIENTS.python("kafka-python", "compaction.py"));
+}
+
+#[test]
 fn aiokafka() {
     run("aiokafka", || CLIENTS.python("aiokafka", "aio.py"));
 }

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use engine::buf::DirectBuf;
+use engine::exec::sync::yield_now;
 use engine::fs::Caching;
 use engine::net::Server;
 use kafka_protocol::messages::delete_records_response::{
@@ -20,6 +21,7 @@ use kafka_protocol::messages::{
 };
 use wire::kafka::TopicRef;
 use wire::kafka::batch::{Batch, Codec};
+use wire::kafka::compress::Decompress;
 use wire::kafka::records::records;
 
 use crate::code::Code;
@@ -33,6 +35,11 @@ const EARLIEST: i64 = -2;
 const MAX_TIMESTAMP: i64 = -3;
 const EARLIEST_LOCAL: i64 = -4;
 const LATEST_TIERED: i64 = -5;
+
+/// The most that a batch is decompressed to, to find a record in it: beyond, the batch's first is told.
+const PLAIN_MAX_BYTES: usize = 16 << 20;
+/// Decompressed before others get their turn.
+const PIECE_BYTES: usize = 64 << 10;
 
 /// Attempts to have headers read that are gone again from the page cache.
 const COLD_MAX: usize = 16;
@@ -122,16 +129,33 @@ async fn look_into(range: &Located, wanted: i64) -> Result<Found, Code> {
     let bytes = buf.get(..read).unwrap_or_default();
     let (batch, _) = Batch::split(bytes).map_err(|_| Code::CorruptMessage)?;
     let whole = (batch.base_offset(), batch.max_timestamp());
-    if batch.is_log_append_time() || batch.codec() != Ok(Codec::None) {
+    if batch.is_log_append_time() {
         return Ok(whole);
     }
-    for record in records(batch.body()).flatten() {
+    let plain = match batch.codec() {
+        Ok(Codec::None) => None,
+        Ok(codec) => match plain(codec, batch.body()).await {
+            Some(plain) => Some(plain),
+            None => return Ok(whole),
+        },
+        Err(_) => return Ok(whole),
+    };
+    for record in records(plain.as_deref().unwrap_or(batch.body())).flatten() {
         let timestamp = batch.base_timestamp().saturating_add(record.timestamp_delta);
         if timestamp >= wanted {
             return Ok((batch.base_offset() + i64::from(record.offset_delta), timestamp));
         }
     }
     Ok(whole)
+}
+
+/// The records of a compressed batch; `None` when they are too many, or cannot be read.
+async fn plain(codec: Codec, body: &[u8]) -> Option<Vec<u8>> {
+    let mut job = Decompress::new(codec, body, PLAIN_MAX_BYTES).ok()?;
+    while !job.step(PIECE_BYTES).ok()? {
+        yield_now().await;
+    }
+    Some(job.into_plain())
 }
 
 /// Where an epoch ends.

@@ -12,6 +12,7 @@ use engine::error::Error;
 use engine::exec::sync::Turns;
 use engine::fs::Dir;
 use engine::shard::ShardCx;
+use logic::log::producers::snapshot::Step;
 use logic::log::retention::{self, Limits};
 
 use super::segment::{INDEX, LOG, SNAPSHOT, TIME_INDEX, file_name};
@@ -21,6 +22,8 @@ use crate::code::Code;
 
 /// The file that holds the log's start when that is no segment's.
 const START: &str = "log-start";
+/// Producers written before others get their turn.
+const SNAPSHOT_BUDGET: usize = 1000;
 /// Where each file is written before it gets its name.
 const TEMPORARY: &str = "writing";
 
@@ -30,6 +33,8 @@ pub(crate) struct FileJob {
     /// One at a time and in order: they use one temporary file, and what is older must not replace what is newer.
     turns: Rc<Turns>,
     dir: PathBuf,
+    /// The snapshot of producers that is still to be made.
+    snapshot: Option<String>,
     write: Vec<(String, Vec<u8>)>,
     remove: Vec<String>,
 }
@@ -72,7 +77,7 @@ impl Partition {
 
     /// Whether enough was appended since sidecars were written.
     pub(super) const fn wants_checkpoint(&self) -> bool {
-        self.since_checkpoint >= CHECKPOINT_BYTES
+        self.since_checkpoint >= CHECKPOINT_BYTES && !self.snapshotting
     }
 
     /// The sidecars of the segments that have none yet and of the active one, and what is known of producers.
@@ -89,16 +94,38 @@ impl Partition {
             job.write.push((file_name(segment.base, INDEX), segment.offsets.encode(u32::MAX)));
             job.write.push((file_name(segment.base, TIME_INDEX), segment.times_to_write()));
         }
-        let snapshot = file_name(self.end, SNAPSHOT);
         // Also when none is known: it tells a start what it need not read.
-        job.write.push((snapshot.clone(), self.producers.encode()));
-        job.remove.extend(self.snapshots.drain(..).filter(|name| *name != snapshot));
-        self.snapshots.push(snapshot);
+        job.snapshot = Some(file_name(self.end, SNAPSHOT));
+        self.producers.begin_snapshot();
+        self.snapshotting = true;
         job
+    }
+
+    /// Makes a part of the snapshot that `job` is to write, of what was known when the job was decided on. Whether
+    /// there is more to make.
+    pub(crate) fn step_snapshot(&mut self, job: &mut FileJob) -> bool {
+        let Some(name) = &job.snapshot else { return false };
+        match self.producers.step_snapshot(SNAPSHOT_BUDGET) {
+            Step::More => return true,
+            Step::File(bytes) => {
+                // Behind the indexes: what it says must not lie behind what they say.
+                job.write.push((name.clone(), bytes));
+                job.remove.extend(self.snapshots.drain(..).filter(|old| old != name));
+                self.snapshots.push(name.clone());
+            }
+            // The log was cut.
+            Step::None => {}
+        }
+        job.snapshot = None;
+        self.snapshotting = false;
+        false
     }
 
     /// Drops segments that the topic's limits no longer keep; `None` when there are none.
     pub(crate) fn expire(&mut self, now_ms: i64) -> Option<FileJob> {
+        if self.compaction.swapping {
+            return None;
+        }
         let known: Vec<retention::Segment> = self
             .segments
             .iter()

@@ -11,6 +11,7 @@
 //! finding offsets, `clean` for what goes.
 
 mod clean;
+mod compact;
 mod open;
 mod read;
 mod segment;
@@ -26,21 +27,29 @@ use engine::fs::{Dir, File};
 use engine::shard::ShardCx;
 use logic::log::Producers;
 use logic::log::producers::{BatchId, Check, Stored};
+use logic::log::retention::{self, Active, Incoming, SegmentLimits};
 use view::Instant;
 use wire::kafka::batch::{Batch, Codec, Problem};
+use wire::kafka::compress;
 use wire::kafka::records::records;
 
 use crate::code::Code;
 use crate::topic_config::{Flush, TopicConfig};
 use crate::watch::Watch;
-use segment::{SEGMENT_MAX_BYTES, Segment};
+use read::Hints;
 
 pub(crate) use clean::FileJob;
-pub(crate) use open::remove_dir;
+pub(crate) use compact::{first_timestamp, store_noted};
+pub(crate) use open::{Check as Batches, read_file, remove_dir};
 pub(crate) use read::{Cold, Located, Missing};
+pub(crate) use segment::{
+    INDEX, LOG, SEGMENT_MAX_BYTES, Segment, TIME_INDEX, file_name, offset_of,
+};
 
 /// Producers remembered per partition.
 const PRODUCERS_MAX: usize = 100_000;
+/// Records without a key that are named when a batch is refused.
+const RECORD_ERRORS_MAX: usize = 100;
 /// Bytes appended after which indexes and producers are written, so that a start has little to read.
 const CHECKPOINT_BYTES: u64 = 32 << 20;
 /// The epoch of the only leader there is.
@@ -73,11 +82,13 @@ pub(crate) struct Appended {
 pub(crate) struct Refusal {
     pub(crate) code: Code,
     pub(crate) why: String,
+    /// Numbers of the records at fault, within the batch.
+    pub(crate) records: Vec<i32>,
 }
 
 impl Refusal {
     pub(crate) fn new(code: Code, why: impl Into<String>) -> Self {
-        Self { code, why: why.into() }
+        Self { code, why: why.into(), records: Vec::new() }
     }
 }
 
@@ -161,12 +172,15 @@ pub(crate) struct Partition {
     commits: VecDeque<(i64, CommitId)>,
     watches: Vec<Rc<Watch>>,
     since_checkpoint: u64,
+    /// A snapshot of producers is being made.
+    snapshotting: bool,
     /// Names of the snapshots that are there.
     snapshots: Vec<String>,
-    /// Where the last reads ended: the next ones begin there.
     /// Whose turn it is to write and remove files beside the log.
     tidying: Rc<Turns>,
-    hints: read::Hints,
+    /// Where the last reads ended: the next ones begin there.
+    hints: Hints,
+    compaction: compact::Compaction,
 }
 
 impl Partition {
@@ -244,7 +258,7 @@ impl Partition {
         }
         self.check_times(&batch, now)?;
         if self.config.compact {
-            check_keys(&batch)?;
+            self.check_keys(&batch)?;
         }
         if batch.producer_id() >= 0 {
             match self.producers.check(&batch_id(&batch)) {
@@ -269,6 +283,48 @@ impl Partition {
             self.producers.refused(&batch_id(&batch), unix_ms(now));
         }
         appended
+    }
+
+    /// Records of a compacted topic need keys. A compressed batch may take as many bytes as one that is not, so that it
+    /// is opened in a turn.
+    fn check_keys(&self, batch: &Batch<'_>) -> Result<(), Refusal> {
+        let invalid = |why: String| Refusal::new(Code::InvalidRecord, why);
+        let plain = match batch.codec()? {
+            Codec::None => None,
+            codec => {
+                let most = self.config.message_max_bytes;
+                let plain = compress::decompress(codec, batch.body(), most);
+                Some(plain.map_err(|problem| match problem {
+                    compress::Problem::TooLong(_) => {
+                        let why =
+                            format!("{problem}, as max.message.bytes of a compacted topic says");
+                        Refusal::new(Code::MessageTooLarge, why)
+                    }
+                    compress::Problem::Damaged(_) => invalid(problem.to_string()),
+                })?)
+            }
+        };
+        let (mut count, mut keyless, mut wrong) = (0, 0, Vec::new());
+        for record in records(plain.as_deref().unwrap_or(batch.body())) {
+            let record = record.map_err(|why| invalid(format!("record {count}: {why}")))?;
+            if record.key.is_none() {
+                keyless += 1;
+                if wrong.len() < RECORD_ERRORS_MAX {
+                    wrong.push(count);
+                }
+            }
+            count += 1;
+        }
+        if count != batch.record_count() {
+            let stated = batch.record_count();
+            return Err(invalid(format!("{count} records in a batch that says {stated}")));
+        }
+        if keyless > 0 {
+            let why =
+                format!("{keyless} of {count} records have no key, which a compacted topic needs");
+            return Err(Refusal { records: wrong, ..invalid(why) });
+        }
+        Ok(())
     }
 
     fn stored_before(&self, stored: &Stored) -> Appended {
@@ -329,9 +385,6 @@ impl Partition {
         if let Err((errno, stuck)) = active.append(cx, batch, front) {
             return Err(self.append_failed(cx, errno, stuck));
         }
-        if active.begun_ms < 0 {
-            active.begun_ms = now_ms;
-        }
         active.note(batch, base_offset, timestamp_ms, position, self.config.index_interval_bytes);
         self.end = base_offset + i64::from(batch.last_offset_delta()) + 1;
         self.since_checkpoint += batch.len() as u64;
@@ -379,27 +432,39 @@ impl Partition {
     }
 
     fn must_roll(&self, batch: &Batch<'_>, now_ms: i64) -> bool {
-        let Some(active) = self.segments.back() else { return true };
-        if active.len == 0 {
-            return false;
-        }
-        let most = self.config.segment_bytes.min(SEGMENT_MAX_BYTES);
-        let full = active.len + batch.len() as u64 > most;
-        let old = active.begun_ms >= 0
-            && now_ms.saturating_sub(active.begun_ms) >= self.config.segment_ms;
-        let indexed = (active.offsets.len() + 1) * logic::log::offset_index::ENTRY_BYTES
-            > self.config.segment_index_bytes;
-        let last = self.end.saturating_add(i64::from(batch.last_offset_delta()));
-        let far = last.saturating_sub(active.base) > i64::from(i32::MAX);
-        full || old || indexed || far
+        let Some(segment) = self.segments.back() else { return true };
+        let active = Active {
+            base_offset: segment.base,
+            len_bytes: segment.len,
+            first_timestamp_ms: segment.first_timestamp_ms,
+            created_ms: segment.created_ms,
+            offset_entries: segment.offsets.len(),
+            time_entries: segment.times.len(),
+        };
+        let stamped = self.config.log_append_time;
+        let incoming = Incoming {
+            len_bytes: batch.len() as u64,
+            last_offset: self.end.saturating_add(i64::from(batch.last_offset_delta())),
+            max_timestamp_ms: if stamped { now_ms } else { batch.max_timestamp() },
+        };
+        let limits = SegmentLimits {
+            len_bytes: self.config.segment_bytes.min(SEGMENT_MAX_BYTES),
+            span_ms: self.config.segment_span_ms().saturating_sub(segment.jitter_ms),
+            index_bytes: self.config.segment_index_bytes,
+        };
+        retention::roll(&active, &incoming, &limits, now_ms).is_some()
     }
 
     /// Seals the active segment and begins the next.
     fn roll(&mut self, cx: &ShardCx) -> Result<(), Refusal> {
         let made = Segment::create(cx, &self.dir, self.end);
-        let segment = made.map_err(|error| {
+        let mut segment = made.map_err(|error| {
             Refusal::new(Code::StorageError, format!("a new segment cannot be made: {error}"))
         })?;
+        let jitter_ms = self.config.segment_jitter_ms.min(self.config.segment_span_ms());
+        if let Ok(jitter_ms @ 1..) = u64::try_from(jitter_ms) {
+            segment.jitter_ms = cx.rng().below(jitter_ms).cast_signed();
+        }
         if let Some(sealed) = self.segments.back_mut()
             && let Ok(file) = sealed.file(cx, true)
         {
@@ -500,23 +565,4 @@ fn batch_id(batch: &Batch<'_>) -> BatchId {
         base_sequence: batch.base_sequence(),
         last_sequence: batch.last_sequence(),
     }
-}
-
-/// Records of a compacted topic need keys. Compressed ones are looked at when the log is compacted.
-fn check_keys(batch: &Batch<'_>) -> Result<(), Refusal> {
-    if batch.codec() != Ok(Codec::None) {
-        return Ok(());
-    }
-    for record in records(batch.body()) {
-        let record = record.map_err(|malformed| {
-            Refusal::new(Code::InvalidRecord, format!("a record of the batch: {malformed}"))
-        })?;
-        if record.key.is_none() {
-            return Err(Refusal::new(
-                Code::InvalidRecord,
-                "a record without key in a compacted topic",
-            ));
-        }
-    }
-    Ok(())
 }

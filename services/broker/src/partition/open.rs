@@ -33,7 +33,7 @@ const BATCH_MAX_BYTES: usize = 256 << 20;
 const SIDECAR_MAX_BYTES: u64 = 256 << 20;
 
 /// The whole of a small file; `None` when there is none.
-pub(super) async fn read_file(cx: &ShardCx, path: &Path) -> Result<Option<Vec<u8>>, Error> {
+pub(crate) async fn read_file(cx: &ShardCx, path: &Path) -> Result<Option<Vec<u8>>, Error> {
     let file = match File::open(cx, path, &OpenOptions::default()) {
         Ok(file) => file,
         Err(error) if error.errno().is_some_and(|errno| errno.0 == 2) => return Ok(None),
@@ -62,7 +62,7 @@ pub(crate) async fn remove_dir(cx: &ShardCx, path: &Path) -> Result<(), Error> {
 }
 
 /// Batches of a segment from a position on, checked.
-struct Check {
+pub(crate) struct Check {
     file: Rc<File>,
     position: u64,
     end: u64,
@@ -71,6 +71,15 @@ struct Check {
 }
 
 impl Check {
+    pub(crate) const fn new(file: Rc<File>, from: u64, end: u64) -> Self {
+        Self { file, position: from, end, chunk: Vec::new(), chunk_at: from }
+    }
+
+    /// Where the batches end that were found whole, if that is not where they should.
+    pub(crate) fn damage(&self) -> Option<u64> {
+        (self.position < self.end).then_some(self.position)
+    }
+
     /// Makes the batch at the position lie in the chunk; whether it is whole.
     async fn load(&mut self) -> Result<bool, Error> {
         let there = |check: &Self| {
@@ -105,7 +114,7 @@ impl Check {
     }
 
     /// The batch at the position, when it is whole and undamaged and its offsets go on from `expected`.
-    async fn next(&mut self, expected: i64) -> Result<Option<Batch<'_>>, Error> {
+    pub(crate) async fn next(&mut self, expected: i64) -> Result<Option<Batch<'_>>, Error> {
         if self.position >= self.end || !self.load().await? {
             return Ok(None);
         }
@@ -133,6 +142,7 @@ impl Partition {
         config: Rc<TopicConfig>,
     ) -> Result<Self, Error> {
         let handle = Dir::open(cx, &dir).await?;
+        crate::compact::swap::recover(cx, &handle).await?;
         let names = handle.list()?;
         let bases: Vec<i64> = names.iter().filter_map(|name| offset_of(name, LOG)).collect();
         let mut partition = Self {
@@ -154,11 +164,14 @@ impl Partition {
             commits: VecDeque::new(),
             watches: Vec::new(),
             since_checkpoint: 0,
+            snapshotting: false,
             snapshots: Vec::new(),
             tidying: Rc::default(),
             hints: super::read::Hints::default(),
+            compaction: super::compact::Compaction::default(),
         };
         partition.load_start(cx).await?;
+        partition.load_noted(cx).await?;
         let replayed_from = partition.load_producers(cx, &names).await?;
         for (at, base) in bases.iter().enumerate() {
             let next = bases.get(at + 1).copied();
@@ -178,6 +191,7 @@ impl Partition {
             partition.end = partition.start;
             handle.sync().await?;
         }
+        partition.load_first_timestamp(cx).await;
         partition.start = partition.start.min(partition.end);
         partition.high = partition.end_place();
         partition.durable = partition.end;
@@ -227,13 +241,14 @@ impl Partition {
         let mut segment = Segment::known(path.clone(), base, 0);
         let file = segment.file(cx, next.is_none())?;
         segment.len = file.len()?;
-        segment.begun_ms = unix_ms(cx.now());
-        self.load_indexes(cx, &mut segment).await?;
+        segment.created_ms = unix_ms(cx.now());
+        let indexed = self.load_indexes(cx, &mut segment).await?;
         let trusted = segment.offsets.last();
+        let compacted = next.is_some_and(|next| next <= self.compaction.noted.gaps_to);
         // Producers have to be replayed from their snapshot on, and the index may speak of more than the snapshot: it is
         // written first.
         let replays = next.is_none_or(|next| next > replayed_from);
-        let whole = next.is_some() && trusted.is_some() && !replays;
+        let whole = next.is_some() && (trusted.is_some() || indexed && compacted) && !replays;
         if whole {
             segment.has_sidecars = true;
             segment.let_go();
@@ -256,7 +271,7 @@ impl Partition {
         };
         self.end = end;
         // Compaction leaves gaps, but only in segments that were synced.
-        let was_synced = trusted.is_some();
+        let was_synced = trusted.is_some() || compacted;
         let is_last = next.is_none_or(|next| !was_synced && end < next);
         if good < segment.len {
             self.cut_or_mark(cx, &mut segment, good, is_last)?;
@@ -267,7 +282,7 @@ impl Partition {
         }
         if let Some(next) = next.filter(|_| !is_last) {
             segment.let_go();
-            segment.has_sidecars = was_synced;
+            segment.has_sidecars = was_synced && indexed;
             self.end = next;
         }
         self.segments.push_back(segment);
@@ -290,7 +305,8 @@ impl Partition {
         if bases.is_empty() { Ok(()) } else { dir.sync().await }
     }
 
-    async fn load_indexes(&self, cx: &ShardCx, segment: &mut Segment) -> Result<(), Error> {
+    /// Takes the indexes from their files; whether they are there and fit.
+    async fn load_indexes(&self, cx: &ShardCx, segment: &mut Segment) -> Result<bool, Error> {
         let offsets = read_file(cx, &segment.path().with_extension(INDEX)).await?;
         let times = read_file(cx, &segment.path().with_extension(TIME_INDEX)).await?;
         if let (Some(offsets), Some(times)) = (offsets, times)
@@ -300,8 +316,9 @@ impl Partition {
             segment.offsets = index;
             segment.max_timestamp_ms = times.last_timestamp().unwrap_or(-1);
             segment.times = times;
+            return Ok(true);
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Checks batches from a position on and notes them; where the good ones end, and at which offset.
@@ -314,25 +331,21 @@ impl Partition {
     ) -> Result<(u64, i64), Error> {
         let file = segment.file(cx, false)?;
         let end = segment.len;
-        let mut check = Check { file, position: from, end, chunk: Vec::new(), chunk_at: from };
+        let mut check = Check::new(file, from, end);
         let mut expected = first;
         let now_ms = unix_ms(cx.now());
         loop {
             let position = check.position;
             let Some(batch) = check.next(expected).await? else { return Ok((position, expected)) };
+            // Nobody looks for the time of records that compaction took away.
+            let max_timestamp_ms = if batch.is_empty() { -1 } else { batch.max_timestamp() };
             let known =
                 segment.offsets.last().is_some_and(|last| u64::from(last.position) >= position);
             if !known || position == 0 {
                 let interval = self.config.index_interval_bytes;
-                segment.note(
-                    &batch,
-                    batch.base_offset(),
-                    batch.max_timestamp(),
-                    position,
-                    interval,
-                );
+                segment.note(&batch, batch.base_offset(), max_timestamp_ms, position, interval);
             } else {
-                segment.max_timestamp_ms = segment.max_timestamp_ms.max(batch.max_timestamp());
+                segment.max_timestamp_ms = segment.max_timestamp_ms.max(max_timestamp_ms);
             }
             expected = batch.last_offset() + 1;
             if batch.base_offset() >= replayed_from

@@ -266,7 +266,10 @@ impl Partition {
             let mut scan = segment_scan(cx, segment, u64::from(from), visible)?;
             while let Some((position, header)) = scan.next(cx)? {
                 let Ok(batch) = Batch::header(&header) else { break };
-                if batch.max_timestamp() >= timestamp_ms && batch.last_offset() >= self.start {
+                if batch.max_timestamp() >= timestamp_ms
+                    && batch.last_offset() >= self.start
+                    && !batch.is_empty()
+                {
                     let len = batch.len() as u64;
                     let file = Rc::clone(&scan.file);
                     return Ok(Some(Located { file, position, len }));

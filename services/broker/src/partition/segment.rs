@@ -50,8 +50,12 @@ pub(crate) struct Segment {
     pub(crate) times: TimeIndex,
     /// The largest timestamp in it; -1 for none.
     pub(crate) max_timestamp_ms: i64,
-    /// When its first batch was appended.
-    pub(crate) begun_ms: i64,
+    /// The newest timestamp of its first batch; below 0 for none, or not read yet.
+    pub(crate) first_timestamp_ms: i64,
+    /// When it was made or found, by the broker's clock.
+    pub(crate) created_ms: i64,
+    /// By how much its span is shorter than the topic says.
+    pub(crate) jitter_ms: i64,
     /// From this position on its bytes are damaged.
     pub(crate) damaged_at: Option<u64>,
     /// Its sidecars say all of it.
@@ -62,6 +66,9 @@ pub(crate) struct Segment {
 }
 
 impl Segment {
+    /// Instead of [`Segment::first_timestamp_ms`] when that was not read yet.
+    pub(crate) const UNREAD: i64 = i64::MIN;
+
     /// An empty segment, whose file is made.
     ///
     /// # Errors
@@ -73,7 +80,8 @@ impl Segment {
         // Left over from a roll that was not finished.
         file.truncate(0)?;
         file.no_read_ahead();
-        Ok(Self { file: Some((Rc::new(file), true)), ..Self::known(path, base, 0) })
+        let created_ms = super::unix_ms(cx.now());
+        Ok(Self { file: Some((Rc::new(file), true)), created_ms, ..Self::known(path, base, 0) })
     }
 
     /// A segment whose file is there.
@@ -84,7 +92,9 @@ impl Segment {
             offsets: OffsetIndex::default(),
             times: TimeIndex::default(),
             max_timestamp_ms: -1,
-            begun_ms: -1,
+            first_timestamp_ms: Self::UNREAD,
+            created_ms: -1,
+            jitter_ms: 0,
             damaged_at: None,
             has_sidecars: false,
             path,
@@ -127,6 +137,11 @@ impl Segment {
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Its file was renamed.
+    pub(crate) fn set_path(&mut self, path: PathBuf) {
+        self.path = path;
     }
 
     /// How much of it can be read.
@@ -173,6 +188,9 @@ impl Segment {
         let offset = u32::try_from(first - self.base).unwrap_or(u32::MAX);
         let position = u32::try_from(position).unwrap_or(u32::MAX);
         let len = u32::try_from(batch.len()).unwrap_or(u32::MAX);
+        if position == 0 {
+            self.first_timestamp_ms = max_timestamp_ms;
+        }
         let entry = offset_index::Entry { offset, position };
         if self.offsets.append(entry, len, interval_bytes) && self.max_timestamp_ms >= 0 {
             self.times.append(time_index::Entry { timestamp_ms: self.max_timestamp_ms, offset });

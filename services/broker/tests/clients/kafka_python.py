@@ -63,6 +63,22 @@ for codec in [None, "gzip", "snappy", "lz4", "zstd"]:
     assert sum(committed) == RECORDS, committed
     again.close()
 
+for codec in ["gzip", "snappy", "lz4", "zstd"]:
+    # Within a batch, whose records are a second apart.
+    topic = create(f"times-{codec}", partitions=1)
+    options = {"compression_type": codec, "linger_ms": 200}
+    producer = KafkaProducer(bootstrap_servers=SERVERS, acks="all", **options)
+    begun = int(time.time() * 1000) - 100_000
+    for n in range(10):
+        producer.send(topic, value=b"v", timestamp_ms=begun + n * 1000)
+    producer.flush(30)
+    producer.close()
+    consumer = KafkaConsumer(bootstrap_servers=SERVERS)
+    partition = TopicPartition(topic, 0)
+    found = consumer.offsets_for_times({partition: begun + 6500})[partition]
+    assert (found.offset, found.timestamp) == (7, begun + 7000), (codec, found)
+    consumer.close()
+
 topic = create("times", partitions=1)
 produce(topic, 20)
 time.sleep(0.05)

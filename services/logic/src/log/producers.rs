@@ -4,11 +4,15 @@
 //! answers one of the last five again with the offset it got, and refuses the rest (KIP-98, KIP-360). Rules are
 //! those of Kafka's ProducerStateManager: a producer that is not known may begin with any sequence number,
 //! since its state may have expired. Invariants: at most [`BATCHES_MAX`] batches per producer and
-//! `producers_max` producers, of which the one silent for longest goes; look-ups do not depend on their
-//! number.
+//! `producers_max` producers, of which the one silent for longest goes, so about 400 bytes for each of
+//! them; a look-up is O(1), an append O(log producers). Offsets grow from append to append. Next: [`snapshot`]
+//! for the file.
 
-use std::collections::{BTreeMap, VecDeque};
+pub mod snapshot;
 
+use std::collections::{BTreeSet, VecDeque};
+
+use snapshot::Snapshot;
 use view::HashMap;
 
 /// Batches of a producer that are remembered.
@@ -74,18 +78,29 @@ pub struct Producer {
     pub seen_ms: i64,
     /// Where it has to begin, when its first batch could not be stored.
     begins_at: Option<i32>,
-    /// Place in the order of silence.
-    tick: u64,
+    /// Its place in the order of silence: the last offset of the log when it was heard last.
+    heard_at: i64,
 }
+
+impl Producer {
+    /// The offset of its last record; -1 for none.
+    #[must_use]
+    pub fn last_offset(&self) -> i64 {
+        self.batches.back().map_or(-1, |last| last.last_offset)
+    }
+}
+
+/// Orders producers by the log's last offset when they were heard last, which is that of their last record,
+/// then by id: the most silent first.
+type Place = (i64, i64);
 
 /// Producers of one partition.
 #[derive(Clone, Debug)]
 pub struct Producers {
     by_id: HashMap<i64, Producer>,
-    /// Ids by the order in which they were heard last.
-    by_silence: BTreeMap<u64, i64>,
-    next_tick: u64,
+    by_silence: BTreeSet<Place>,
     producers_max: usize,
+    snapshot: Option<Snapshot>,
 }
 
 impl Producers {
@@ -94,9 +109,9 @@ impl Producers {
     pub fn new(producers_max: usize) -> Self {
         Self {
             by_id: HashMap::default(),
-            by_silence: BTreeMap::new(),
-            next_tick: 0,
+            by_silence: BTreeSet::new(),
             producers_max: producers_max.max(1),
+            snapshot: None,
         }
     }
 
@@ -131,14 +146,16 @@ impl Producers {
     /// that of a producer that is not known could.
     pub fn refused(&mut self, batch: &BatchId, now_ms: i64) {
         if !self.by_id.contains_key(&batch.producer_id) {
-            let producer = self.heard(batch.producer_id, batch.epoch, now_ms);
+            let last = self.by_silence.last().map_or(-1, |(offset, _)| *offset);
+            let producer = self.heard(batch.producer_id, batch.epoch, last, now_ms);
             producer.begins_at = Some(batch.base_sequence);
         }
     }
 
     /// Notes a batch that was appended, or is found in the log.
     pub fn append(&mut self, producer_id: i64, epoch: i16, stored: Stored, now_ms: i64) {
-        let producer = self.heard(producer_id, epoch, now_ms);
+        self.keep_for_snapshot(producer_id);
+        let producer = self.heard(producer_id, epoch, stored.last_offset, now_ms);
         producer.begins_at = None;
         if producer.epoch != epoch {
             producer.epoch = epoch;
@@ -151,9 +168,13 @@ impl Producers {
     }
 
     /// A producer that is heard now, known before or not.
-    fn heard(&mut self, producer_id: i64, epoch: i16, now_ms: i64) -> &mut Producer {
-        let tick = self.next_tick;
-        self.next_tick += 1;
+    fn heard(
+        &mut self,
+        producer_id: i64,
+        epoch: i16,
+        last_offset: i64,
+        now_ms: i64,
+    ) -> &mut Producer {
         if !self.by_id.contains_key(&producer_id) && self.by_id.len() >= self.producers_max {
             self.drop_most_silent();
         }
@@ -162,16 +183,19 @@ impl Producers {
             batches: VecDeque::with_capacity(BATCHES_MAX),
             seen_ms: now_ms,
             begins_at: None,
-            tick,
+            heard_at: last_offset,
         });
-        self.by_silence.remove(&producer.tick);
-        self.by_silence.insert(tick, producer_id);
-        producer.tick = tick;
+        self.by_silence.remove(&(producer.heard_at, producer_id));
+        self.by_silence.insert((last_offset, producer_id));
+        producer.heard_at = last_offset;
         producer.seen_ms = now_ms;
         producer
     }
 
     fn drop_most_silent(&mut self) {
+        if let Some((_, id)) = self.by_silence.first() {
+            self.keep_for_snapshot(*id);
+        }
         if let Some((_, id)) = self.by_silence.pop_first() {
             self.by_id.remove(&id);
         }
@@ -181,13 +205,41 @@ impl Producers {
     /// more.
     pub fn expire(&mut self, before_ms: i64, budget: usize) -> bool {
         for _ in 0..budget {
-            let Some((_, id)) = self.by_silence.first_key_value() else { return false };
+            let Some((_, id)) = self.by_silence.first() else { return false };
             if self.by_id.get(id).is_some_and(|producer| producer.seen_ms >= before_ms) {
                 return false;
             }
             self.drop_most_silent();
         }
         true
+    }
+
+    /// Forgets batches at `end_offset` and behind, as the log was cut there, and producers of which
+    /// none is left, in O(producers that wrote there). A snapshot under way ends.
+    ///
+    /// A producer all of whose last batches were cut is not known any more, so that it may begin with any
+    /// sequence number; one that goes back an epoch likewise.
+    pub fn truncate(&mut self, end_offset: i64) {
+        self.snapshot = None;
+        while let Some(place) = self.by_silence.last().copied().filter(|last| last.0 >= end_offset)
+        {
+            self.by_silence.remove(&place);
+            let (_, id) = place;
+            let Some(producer) = self.by_id.get_mut(&id) else { continue };
+            while producer.batches.pop_back_if(|last| last.last_offset >= end_offset).is_some() {}
+            if producer.batches.is_empty() {
+                self.by_id.remove(&id);
+            } else {
+                producer.heard_at = producer.last_offset();
+                self.by_silence.insert((producer.heard_at, id));
+            }
+        }
+    }
+
+    /// What is known of a producer.
+    #[must_use]
+    pub fn get(&self, producer_id: i64) -> Option<&Producer> {
+        self.by_id.get(&producer_id)
     }
 
     /// Producers known.
@@ -204,82 +256,13 @@ impl Producers {
 
     /// Producers, the most silent first.
     pub fn iter(&self) -> impl Iterator<Item = (i64, &Producer)> {
-        self.by_silence.values().filter_map(|id| Some((*id, self.by_id.get(id)?)))
+        self.by_silence.iter().filter_map(|(_, id)| Some((*id, self.by_id.get(id)?)))
     }
 }
 
 /// The sequence number after `sequence`.
 const fn following(sequence: i32) -> i32 {
     if sequence == SEQUENCE_MAX { 0 } else { sequence + 1 }
-}
-
-const SNAPSHOT_MAGIC: &[u8; 8] = b"prodst01";
-/// Id, epoch and number of batches, time.
-const PRODUCER_BYTES: usize = 8 + 2 + 2 + 8;
-const STORED_BYTES: usize = 4 + 4 + 8 + 8 + 8;
-
-impl Producers {
-    /// The state as a file: magic, CRC-32 of the rest, number of producers, then each with its batches;
-    /// little-endian.
-    #[must_use]
-    pub fn encode(&self) -> Vec<u8> {
-        let mut body = Vec::with_capacity(self.len() * (PRODUCER_BYTES + STORED_BYTES));
-        let known = || self.iter().filter(|(_, producer)| !producer.batches.is_empty());
-        body.extend_from_slice(&(known().count() as u64).to_le_bytes());
-        for (id, producer) in known() {
-            body.extend_from_slice(&id.to_le_bytes());
-            body.extend_from_slice(&producer.epoch.to_le_bytes());
-            let batches = u16::try_from(producer.batches.len()).unwrap_or(0);
-            body.extend_from_slice(&batches.to_le_bytes());
-            body.extend_from_slice(&producer.seen_ms.to_le_bytes());
-            for stored in &producer.batches {
-                body.extend_from_slice(&stored.base_sequence.to_le_bytes());
-                body.extend_from_slice(&stored.last_sequence.to_le_bytes());
-                for number in [stored.base_offset, stored.last_offset, stored.timestamp_ms] {
-                    body.extend_from_slice(&number.to_le_bytes());
-                }
-            }
-        }
-        let mut file = SNAPSHOT_MAGIC.to_vec();
-        file.extend_from_slice(&crc32fast::hash(&body).to_le_bytes());
-        file.extend_from_slice(&body);
-        file
-    }
-
-    /// Reads such a file; `None` when it is damaged.
-    #[must_use]
-    pub fn decode(file: &[u8], producers_max: usize) -> Option<Self> {
-        let body = file.strip_prefix(SNAPSHOT_MAGIC)?;
-        let (sum, mut body) = body.split_first_chunk::<4>()?;
-        if crc32fast::hash(body) != u32::from_le_bytes(*sum) {
-            return None;
-        }
-        let mut producers = Self::new(producers_max);
-        let count = u64::from_le_bytes(take(&mut body)?);
-        for _ in 0..count {
-            let id = i64::from_le_bytes(take(&mut body)?);
-            let epoch = i16::from_le_bytes(take(&mut body)?);
-            let batches = u16::from_le_bytes(take(&mut body)?);
-            let seen_ms = i64::from_le_bytes(take(&mut body)?);
-            for _ in 0..batches {
-                let stored = Stored {
-                    base_sequence: i32::from_le_bytes(take(&mut body)?),
-                    last_sequence: i32::from_le_bytes(take(&mut body)?),
-                    base_offset: i64::from_le_bytes(take(&mut body)?),
-                    last_offset: i64::from_le_bytes(take(&mut body)?),
-                    timestamp_ms: i64::from_le_bytes(take(&mut body)?),
-                };
-                producers.append(id, epoch, stored, seen_ms);
-            }
-        }
-        body.is_empty().then_some(producers)
-    }
-}
-
-fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
-    let (array, rest) = bytes.split_first_chunk::<N>()?;
-    *bytes = rest;
-    Some(*array)
 }
 
 #[cfg(test)]
@@ -358,6 +341,24 @@ mod tests {
     }
 
     #[test]
+    fn one_whose_batch_could_not_be_stored_takes_its_turn_in_silence() {
+        let mut producers = Producers::new(3);
+        let by = |producer_id| BatchId { producer_id, ..id(0, 0, 1) };
+        store(&mut producers, by(1), 10);
+        producers.refused(&by(2), 11);
+        store(&mut producers, by(3), 20);
+        assert!(!producers.expire(11, 10));
+        let known: Vec<i64> = producers.iter().map(|(id, _)| id).collect();
+        assert_eq!(known, [2, 3], "it holds up nobody");
+        store(&mut producers, by(2), 30);
+        let known: Vec<i64> = producers.iter().map(|(id, _)| id).collect();
+        assert_eq!(known, [3, 2]);
+        producers.refused(&by(4), 31);
+        producers.truncate(0);
+        assert!(producers.is_empty() && producers.by_silence.is_empty());
+    }
+
+    #[test]
     fn sequence_numbers_go_on_at_zero() {
         let mut producers = Producers::new(10);
         store(&mut producers, id(0, i32::MAX - 1, 2), 0);
@@ -381,26 +382,91 @@ mod tests {
         assert!(producers.is_empty());
     }
 
+    /// What Kafka's rules say, from all batches that ever were.
+    fn model(log: &[(BatchId, Stored)], batch: &BatchId) -> Check {
+        let mine = || log.iter().filter(|(id, _)| id.producer_id == batch.producer_id);
+        let Some((last, _)) = mine().next_back() else { return Check::Append };
+        if batch.epoch < last.epoch {
+            return Check::Fenced { epoch: last.epoch };
+        }
+        // Batches since the epoch was last changed.
+        let epoch = || mine().rev().take_while(|(id, _)| id.epoch == last.epoch);
+        if batch.epoch > last.epoch {
+            let begins = batch.base_sequence == 0;
+            return if begins { Check::Append } else { Check::OutOfOrder { expected: 0 } };
+        }
+        if let Some((_, stored)) = epoch().take(BATCHES_MAX).find(|(id, _)| id == batch) {
+            return Check::Duplicate(*stored);
+        }
+        let expected = i32::try_from((i64::from(last.last_sequence) + 1) % (1 << 31));
+        match expected.unwrap_or(-1) {
+            expected if expected == batch.base_sequence => Check::Append,
+            expected => Check::OutOfOrder { expected },
+        }
+    }
+
     proptest! {
         #[test]
-        fn a_file_comes_back_and_every_damage_is_seen(
-            batches in prop::collection::vec((0_i64..6, 0_i16..4, 0_i64..1000), 0..40),
-            damage in any::<prop::sample::Index>(),
+        fn checks_agree_with_a_model_that_forgets_nothing(
+            batches in prop::collection::vec((0_i64..3, 0_i16..3, -1_i32..8, 1_i32..3), 0..80),
         ) {
-            let mut producers = Producers::new(5);
-            for (producer_id, epoch, offset) in batches {
-                let batch = BatchId { producer_id, ..id(epoch, 0, 1) };
-                store(&mut producers, batch, offset);
+            let (mut producers, mut log) = (Producers::new(3), Vec::new());
+            for (at, (producer_id, epoch, step, records)) in batches.into_iter().enumerate() {
+                // Steps far enough back meet duplicates, and numbers close to the end wrap around.
+                let base_sequence = match step {
+                    -1 => i32::MAX,
+                    step => step,
+                };
+                let batch = BatchId { producer_id, ..id(epoch, base_sequence, records) };
+                let check = producers.check(&batch);
+                prop_assert_eq!(check, model(&log, &batch));
+                if check == Check::Append {
+                    let offset = i64::try_from(at)? * 10;
+                    store(&mut producers, batch, offset);
+                    log.push((batch, *producers.get(producer_id).expect("it").batches.back().expect("one")));
+                }
             }
-            let file = producers.encode();
-            let read = Producers::decode(&file, 5).expect("what was written");
-            prop_assert_eq!(&read.encode(), &file);
-            let at = damage.index(file.len());
-            let cut: Vec<u8> = file.iter().take(at).copied().collect();
-            prop_assert!(Producers::decode(&cut, 5).is_none());
-            let flip = |(n, byte): (usize, u8)| byte ^ u8::from(n == at);
-            let damaged: Vec<u8> = file.into_iter().enumerate().map(flip).collect();
-            prop_assert!(Producers::decode(&damaged, 5).is_none());
         }
+
+        #[test]
+        fn a_cut_leaves_what_was_known_there(
+            batches in prop::collection::vec((0_i64..6, 0_i16..2), 0..60),
+            cut in 0_i64..700,
+        ) {
+            let (mut producers, mut before) = (Producers::new(10), Producers::new(10));
+            for (at, (producer_id, epoch)) in batches.into_iter().enumerate() {
+                let (batch, offset) = (id(epoch, 0, 1), i64::try_from(at)? * 10);
+                let batch = BatchId { producer_id, ..batch };
+                store(&mut producers, batch, offset);
+                if offset + 1 < cut {
+                    store(&mut before, batch, offset);
+                }
+            }
+            producers.truncate(cut);
+            prop_assert_eq!(producers.by_silence.len(), producers.by_id.len());
+            for (id, producer) in producers.iter() {
+                // A part of what it was then, without a hole.
+                let then: Vec<_> = before.get(id).expect("it was there").batches.iter().collect();
+                let now: Vec<_> = producer.batches.iter().collect();
+                prop_assert!(then.ends_with(&now) || now.ends_with(&then));
+                prop_assert!(!now.is_empty() && producer.last_offset() < cut);
+            }
+        }
+    }
+
+    #[test]
+    fn a_cut_takes_batches_and_then_producers() {
+        let mut producers = Producers::new(10);
+        for batch in 0..3 {
+            store(&mut producers, id(0, batch, 1), i64::from(batch) * 10);
+        }
+        store(&mut producers, BatchId { producer_id: 8, ..id(0, 0, 1) }, 15);
+        producers.truncate(21);
+        assert_eq!(producers.check(&id(0, 2, 1)), Check::Append, "its last ended at 21");
+        assert_eq!(producers.get(7).map(Producer::last_offset), Some(11));
+        producers.truncate(12);
+        assert!(producers.get(8).is_none());
+        producers.truncate(0);
+        assert!(producers.is_empty());
     }
 }

@@ -57,6 +57,18 @@ impl TimeIndex {
         self.entries.last().map(|entry| entry.offset)
     }
 
+    /// Entries so far.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// Drops entries at or after an offset.
     pub fn truncate(&mut self, offset: u32) {
         let keep = self.entries.partition_point(|entry| entry.offset < offset);

@@ -99,6 +99,7 @@ impl Setup {
             auto_create: false,
             partitions_max: 100,
             rebalance_delay_ms: 0,
+            compaction_memory_bytes: 1 << 20,
         };
         let (machine, listening) = Machine::start(world, self.shards, &self.driver, |cx| {
             let port = ports.next().expect("a port for each shard");

@@ -11,6 +11,7 @@
 pub mod api;
 pub mod batch;
 pub mod client;
+pub mod compress;
 pub mod fetch;
 pub mod frame;
 mod leader;
