@@ -12,7 +12,7 @@ mod disk;
 mod file;
 mod send;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 

@@ -12,10 +12,10 @@ use crate::shard::{Idle, ShardConfig, ShardCx};
 
 /// A directory of its own on the disk that holds the build, removed on drop.
 #[derive(Debug)]
-pub(super) struct TempDir(PathBuf);
+pub(crate) struct TempDir(PathBuf);
 
 impl TempDir {
-    pub(super) fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/fs-tests");
         let path = path.join(format!("{name}-{}", std::process::id()));
         // Left over from a run that was killed.
@@ -24,7 +24,7 @@ impl TempDir {
         Self(path.canonicalize().expect("made above"))
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.0
     }
 }
@@ -43,7 +43,7 @@ fn setup() -> Setup {
 }
 
 /// Runs `test` on a ring of this thread.
-pub(super) fn on_ring<F: Future<Output = ()> + 'static>(test: impl FnOnce(ShardCx) -> F) {
+pub(crate) fn on_ring<F: Future<Output = ()> + 'static>(test: impl FnOnce(ShardCx) -> F) {
     let ring = Ring::start(&setup(), 0, Bells::new(1)).expect("a kernel with io_uring");
     let driver = Driver::Uring(Box::new(ring));
     let log = Log::new(Level::Error);
@@ -63,7 +63,7 @@ pub(super) fn on_ring<F: Future<Output = ()> + 'static>(test: impl FnOnce(ShardC
 
 /// Runs `test` in `world` until it is done or `turns_max` turns have passed, and whether it is
 /// done. Then the process is gone: what it had open is closed, what was in flight is abandoned.
-pub(super) fn in_world<F: Future<Output = ()> + 'static>(
+pub(crate) fn in_world<F: Future<Output = ()> + 'static>(
     world: &World,
     turns_max: u64,
     test: impl FnOnce(ShardCx) -> F,

@@ -12,6 +12,7 @@
 use bytes::BytesMut;
 use view::Output;
 
+use super::tls::Secure;
 use crate::chunked::Chunked;
 use crate::driver::{Fd, OpId};
 
@@ -69,6 +70,8 @@ pub(super) struct Conn<S> {
     pub(super) want: usize,
     /// Bytes of the send in flight that went out with earlier ones.
     pub(super) sent_skip: usize,
+    /// What stands between the socket and the session; none on a plain connection.
+    pub(super) tls: Option<Box<Secure>>,
 }
 
 impl<S> Conn<S> {
@@ -89,7 +92,13 @@ impl<S> Conn<S> {
             backlog: BytesMut::new(),
             want: 0,
             sent_skip: 0,
+            tls: None,
         }
+    }
+
+    /// Whether nothing waits to be sent behind the send in flight.
+    pub(super) fn has_sent_all(&self) -> bool {
+        self.pending.is_empty() && self.tls.as_ref().is_none_or(|tls| !tls.owes())
     }
 }
 

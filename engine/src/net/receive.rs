@@ -13,7 +13,7 @@ const BIG_FRAMES: u8 = 32;
 /// The first of the two steps.
 const SMALL_LEN: u32 = 512;
 /// Frames announced above this length are received straight into place.
-const BIG_FRAME_MIN_BYTES: usize = 32 << 10;
+pub(super) const BIG_FRAME_MIN_BYTES: usize = 32 << 10;
 /// Longest single receive into a connection's own buffer: bounds what a peer that announces a
 /// huge frame can make us reserve before it has sent anything.
 const INTO_MAX_BYTES: usize = 1 << 20;
@@ -33,7 +33,8 @@ impl<S: Service> Server<S> {
         let fd = conn.fd;
         let missing = conn.want.saturating_sub(conn.backlog.len());
         conn.ops_in_flight += 1;
-        if missing > 0 && conn.want >= BIG_FRAME_MIN_BYTES && !lingering {
+        let direct = !lingering && conn.tls.is_none();
+        if missing > 0 && conn.want >= BIG_FRAME_MIN_BYTES && direct {
             let len = missing.min(INTO_MAX_BYTES);
             let mut buf = std::mem::take(&mut conn.backlog);
             grow(&mut buf, len, conn.want);
@@ -57,6 +58,7 @@ impl<S: Service> Server<S> {
         let blocked = conn.awaiting || self.is_paused(conn);
         conn.closing == Closing::Flushing
             || blocked && conn.backlog.len() >= self.config.input_max_bytes
+            || conn.tls.as_ref().is_some_and(|tls| tls.is_full())
     }
 
     pub(super) const fn is_paused(&self, conn: &Conn<S::Session>) -> bool {
@@ -64,7 +66,7 @@ impl<S: Service> Server<S> {
     }
 
     /// Stops a multishot receive; it ends with a completion.
-    fn cancel_multi(&self, id: ConnId, conn: &mut Conn<S::Session>) {
+    pub(super) fn cancel_multi(&self, id: ConnId, conn: &mut Conn<S::Session>) {
         if let Receiving::Multi(target) = conn.receiving {
             conn.receiving = Receiving::Cancelling;
             conn.ops_in_flight += 1;
@@ -108,6 +110,7 @@ impl<S: Service> Server<S> {
         let runnable = takes && !conn.queued;
         match payload {
             _ if conn.closing >= Closing::Lingering => {}
+            sealed if conn.tls.is_some() => self.on_sealed(id, conn, sealed, runnable),
             Payload::Lease(lease) if runnable && conn.backlog.is_empty() => {
                 self.feed_borrowed(id, conn, &lease);
             }
@@ -151,7 +154,7 @@ impl<S: Service> Server<S> {
     }
 
     /// Hands the session the backlog.
-    fn feed_backlog(&self, id: ConnId, conn: &mut Conn<S::Session>) {
+    pub(super) fn feed_backlog(&self, id: ConnId, conn: &mut Conn<S::Session>) {
         if conn.backlog.is_empty() {
             return;
         }
@@ -209,7 +212,7 @@ impl<S: Service> Server<S> {
         let now = self.cx.now();
         let flow = conn.session.on_bytes(input, &mut out, &mut self.shard.borrow_mut(), now);
         conn.big_frames = match input.wanted() {
-            want if want >= BIG_FRAME_MIN_BYTES => BIG_FRAMES,
+            want if want >= BIG_FRAME_MIN_BYTES && conn.tls.is_none() => BIG_FRAMES,
             _ => conn.big_frames.saturating_sub(u8::from(input.consumed() > 0)),
         };
         conn.pending = out;
@@ -290,6 +293,10 @@ impl<S: Service> Server<S> {
             let mut conns = self.conns.borrow_mut();
             let Some(conn) = conns.get_mut(id) else { return };
             conn.queued = false;
+            if conn.tls.is_some() {
+                // The rest of a reply that would have made a turn too long.
+                self.send(id, conn);
+            }
             let open = conn.closing == Closing::Open && !self.stopping.get();
             if open && !conn.awaiting && !self.is_paused(conn) {
                 self.feed_backlog(id, conn);
@@ -328,7 +335,7 @@ fn grow(buf: &mut BytesMut, len: usize, want: usize) {
     }
 }
 
-fn reserve_for(backlog: &mut BytesMut, len: usize, want: usize) {
+pub(super) fn reserve_for(backlog: &mut BytesMut, len: usize, want: usize) {
     if backlog.capacity() - backlog.len() < len {
         let target = if want >= BIG_FRAME_MIN_BYTES { want.min(INTO_MAX_BYTES) } else { 0 };
         grow(backlog, target.max(len), want);

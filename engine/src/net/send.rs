@@ -18,6 +18,9 @@ impl<S: Service> Server<S> {
             self.await_end(conn);
             return;
         }
+        if conn.tls.is_some() {
+            return self.send_sealed(id, conn);
+        }
         let out = std::mem::take(&mut conn.pending);
         if out.is_empty() {
             self.keep(out);
@@ -30,7 +33,7 @@ impl<S: Service> Server<S> {
 
     /// Sends `out` without its first `skip` bytes: `now` if it need not go out whole, else waiting
     /// for room.
-    fn start_send(
+    pub(super) fn start_send(
         &self,
         id: ConnId,
         conn: &mut Conn<S::Session>,
@@ -53,13 +56,13 @@ impl<S: Service> Server<S> {
     /// Sees to it that the shard does not sleep before it hears of the connection's send, when
     /// something waits for that.
     pub(super) fn await_end(&self, conn: &Conn<S::Session>) {
-        let waits = conn.closing != Closing::Open || conn.eof || !conn.pending.is_empty();
+        let waits = conn.closing != Closing::Open || conn.eof || !conn.has_sent_all();
         if conn.sending && waits {
             self.awaits_send.set(true);
         }
     }
 
-    fn keep(&self, out: Output) {
+    pub(super) fn keep(&self, out: Output) {
         let buffer = out.into_buffer();
         let mut spare = self.spare.borrow_mut();
         if buffer.capacity() > 0 && buffer.capacity() <= SPARE_MAX_BYTES && spare.len() < SPARES_MAX
@@ -89,7 +92,11 @@ impl<S: Service> Server<S> {
                     }
                     self.keep(out);
                     let was_paused = self.is_paused(conn);
-                    self.send(id, conn);
+                    if conn.tls.is_some() && self.turn_is_full() {
+                        self.queue(id, conn);
+                    } else {
+                        self.send(id, conn);
+                    }
                     if was_paused && !self.is_paused(conn) {
                         self.queue(id, conn);
                     }
@@ -145,15 +152,13 @@ impl<S: Service> Server<S> {
         let mut conns = self.conns.borrow_mut();
         let Some(conn) = conns.get_mut(id) else { return };
         self.await_end(conn);
-        let quiet = !conn.sending
-            && !conn.awaiting
-            && conn.pending.is_empty()
-            && !conn.session.owes_answers();
+        let quiet =
+            !conn.sending && !conn.awaiting && conn.has_sent_all() && !conn.session.owes_answers();
         if conn.closing == Closing::Open && conn.eof && quiet && !conn.queued {
             // The peer is done, and so are we with what it sent.
             conn.closing = Closing::Flushing;
         }
-        if conn.closing == Closing::Flushing && quiet {
+        if conn.closing == Closing::Flushing && quiet && !self.says_goodbye(id, conn) {
             if conn.eof {
                 conn.closing = Closing::Closed;
             } else {

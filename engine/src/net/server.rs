@@ -9,16 +9,19 @@
 //! states.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 
 use view::{Output, Session};
 
 pub use super::conn::ConnId;
 use super::conn::{Closing, Conn, Conns};
 use super::stream::Stream;
+use super::tls::Tls;
 use crate::config::Engine;
 use crate::driver::{Completion, Fd, ListenOptions, Op, OpId, Payload, PeerName, TcpInfo};
 use crate::error::Error;
@@ -51,6 +54,8 @@ pub struct ConnInfo {
     pub peer: PeerName,
     /// The door.
     pub via: Via,
+    /// Whether it is encrypted.
+    pub tls: bool,
 }
 
 /// What a service gives the server.
@@ -123,6 +128,8 @@ pub struct ServerConfig {
     /// Send values of this size and above by zero-copy; `None` for never. Worth it only on routes
     /// that do not copy anyway, which loopback does.
     pub zero_copy_min_bytes: Option<usize>,
+    /// How long a peer may take for its TLS handshake.
+    pub handshake_ns: u64,
     /// Listening sockets.
     pub listen: ListenOptions,
 }
@@ -137,6 +144,7 @@ impl Default for ServerConfig {
             linger_ns: 300_000_000,
             flush_ns: 5_000_000_000,
             zero_copy_min_bytes: None,
+            handshake_ns: 10_000_000_000,
             listen: ListenOptions::default(),
         }
     }
@@ -182,6 +190,12 @@ pub struct ServerStats {
     pub sent_bytes: u64,
     /// Of these, bytes that went from files to sockets without passing through user memory.
     pub sent_file_bytes: u64,
+    /// Bytes of files that were read into memory to be encrypted, then sent.
+    pub sent_copied_bytes: u64,
+    /// TLS handshakes that were completed.
+    pub handshakes: u64,
+    /// TLS connections that ended with an error, or before their handshake was complete.
+    pub tls_errors: u64,
     /// Received bytes that were copied because their frame had not arrived whole, or could not be
     /// taken yet.
     pub copied_bytes: u64,
@@ -204,6 +218,7 @@ struct Listening {
     via: Via,
     accept: Option<OpId>,
     path: Option<PathBuf>,
+    tls: Option<Arc<dyn Tls>>,
 }
 
 /// A service on one shard.
@@ -219,6 +234,10 @@ pub struct Server<S: Service> {
     pub(super) again: RefCell<Vec<ConnId>>,
     /// Reply bytes handed to the driver in this turn.
     pub(super) turn_bytes: Cell<usize>,
+    /// Steps of TLS handshakes taken in this turn.
+    pub(super) turn_handshakes: Cell<u32>,
+    /// Connections with handshakes that wait for their turn.
+    pub(super) handshakes: RefCell<VecDeque<ConnId>>,
     pub(super) spare: RefCell<Vec<Vec<u8>>>,
     pub(super) stats: RefCell<ServerStats>,
     next_id: Cell<u64>,
@@ -244,12 +263,13 @@ pub(super) enum Role {
     Linger,
     Idle,
     Retry,
+    Handshake,
 }
 
 const ROLE_SHIFT: u32 = 52;
 
 impl Role {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Accept,
         Self::Receive,
         Self::Send,
@@ -258,6 +278,7 @@ impl Role {
         Self::Linger,
         Self::Idle,
         Self::Retry,
+        Self::Handshake,
     ];
 
     const fn local(self, id: u64) -> u64 {
@@ -289,6 +310,8 @@ impl<S: Service> Server<S> {
             starved: RefCell::default(),
             again: RefCell::default(),
             turn_bytes: Cell::new(0),
+            turn_handshakes: Cell::new(0),
+            handshakes: RefCell::default(),
             spare: RefCell::default(),
             stats: RefCell::default(),
             next_id: Cell::new(1),
@@ -355,10 +378,27 @@ impl<S: Service> Server<S> {
     /// # Errors
     /// The address is taken, or not this host's.
     pub fn listen(&self, addr: SocketAddr, via: Via) -> Result<(), Error> {
+        self.listen_as(addr, via, None)
+    }
+
+    /// Accepts encrypted connections on a TCP address; their sessions see plaintext.
+    ///
+    /// # Errors
+    /// The address is taken, or not this host's.
+    pub fn listen_tls(&self, addr: SocketAddr, via: Via, tls: &Arc<dyn Tls>) -> Result<(), Error> {
+        self.listen_as(addr, via, Some(Arc::clone(tls)))
+    }
+
+    fn listen_as(
+        &self,
+        addr: SocketAddr,
+        via: Via,
+        tls: Option<Arc<dyn Tls>>,
+    ) -> Result<(), Error> {
         let mut options = self.config.listen.clone();
         options.shared = via == Via::Shared && self.cx.count() > 1;
         let fd = self.cx.driver().listen(addr, &options)?;
-        self.start_listening(Listening { fd, via, accept: None, path: None });
+        self.start_listening(Listening { fd, via, accept: None, path: None, tls });
         Ok(())
     }
 
@@ -368,7 +408,8 @@ impl<S: Service> Server<S> {
     /// The path is in use or not writable.
     pub fn listen_unix(&self, path: PathBuf) -> Result<(), Error> {
         let fd = self.cx.driver().listen_unix(&path, &self.config.listen)?;
-        self.start_listening(Listening { fd, via: Via::Unix, accept: None, path: Some(path) });
+        let path = Some(path);
+        self.start_listening(Listening { fd, via: Via::Unix, accept: None, path, tls: None });
         Ok(())
     }
 
@@ -409,22 +450,32 @@ impl<S: Service> Server<S> {
 
     fn open(&self, index: usize, fd: Fd) {
         self.count(|stats| stats.accepted += 1);
-        let via = self.listening.borrow()[index].via;
+        let (via, tls) = {
+            let listening = &self.listening.borrow()[index];
+            (listening.via, listening.tls.clone())
+        };
         let (local, peer) = self.cx.driver().names(fd);
         let conn = self.conns.borrow_mut().reserve_id();
         let id = self.next_id.get() << 8 | self.cx.index() as u64;
         self.next_id.set(self.next_id.get() + 1);
-        let info = ConnInfo { conn, id, fd: fd.0, local, peer, via };
+        let info = ConnInfo { conn, id, fd: fd.0, local, peer, via, tls: tls.is_some() };
         let session = self.service.open(info, &mut self.shard.borrow_mut());
         match session {
             Ok(session) => {
                 let active_s = self.now_s();
                 self.conns.borrow_mut().put(conn, Conn::new(fd, session, active_s));
+                if let Some(tls) = tls {
+                    self.secure(conn, &*tls);
+                }
                 self.receive(conn);
             }
-            Err(refusal) => {
+            Err(mut refusal) => {
                 self.conns.borrow_mut().release_id(conn);
                 self.count(|stats| stats.refused += 1);
+                if tls.is_some() {
+                    // There are no keys to say it with.
+                    refusal.clear();
+                }
                 self.refuse(Stream::new(&self.cx, fd), Output::with_text(&refusal));
             }
         }
@@ -513,6 +564,7 @@ impl<S: Service> Handler for Server<S> {
         let Payload::Lease(lease) = &completion.payload else { return };
         if let Some(conn) = self.conns.borrow_mut().get_mut(ConnId::from_bits(id))
             && conn.backlog.is_empty()
+            && conn.tls.is_none()
         {
             conn.session.foresee(lease, &mut self.shard.borrow_mut());
         }
@@ -528,13 +580,15 @@ impl<S: Service> Handler for Server<S> {
             Some(Role::Idle) => self.sweep_idle(id as usize),
             Some(Role::Retry) => self.accept(id as usize),
             Some(Role::Linger) => self.close(ConnId::from_bits(id)),
+            Some(Role::Handshake) => self.end_handshake(ConnId::from_bits(id)),
             _ => {}
         }
     }
 
     fn on_turn(&self) -> bool {
         self.turn_bytes.set(0);
-        let more = self.service.on_turn(&self.me());
+        self.turn_handshakes.set(0);
+        let more = self.service.on_turn(&self.me()) | self.take_handshakes();
         self.feed_starved();
         let mut again = std::mem::take(&mut *self.again.borrow_mut());
         let mut done = 0;

@@ -58,6 +58,7 @@ struct Hold<'a, S: Service> {
     server: &'a Server<S>,
     id: ConnId,
     fd: Fd,
+    sealed: bool,
 }
 
 impl<S: Service> Drop for Hold<'_, S> {
@@ -74,8 +75,8 @@ impl<S: Service> Drop for Hold<'_, S> {
 }
 
 impl<S: Service> Server<S> {
-    /// Sends `parts` in order, behind what is being sent; which of them were on the disk only. To be called from
-    /// [`Service::perform`] only, while the connection awaits.
+    /// Sends `parts` in order, behind what is being sent; which of them were on the disk only, which is not known
+    /// of those that were sealed. To be called from [`Service::perform`] only, while the connection awaits.
     ///
     /// # Errors
     /// The peer is gone, or a file could not be read or was shorter than its part: then the
@@ -83,6 +84,11 @@ impl<S: Service> Server<S> {
     pub async fn transfer(&self, id: ConnId, parts: Vec<Part>) -> Result<Vec<Cold>, Errno> {
         let hold = self.hold(id).await?;
         self.driver_cork(hold.fd, true);
+        if hold.sealed {
+            let sent = self.transfer_sealed(id, hold.fd, parts).await;
+            drop(hold);
+            return sent.map(|()| Vec::new()).inspect_err(|_| self.close(id));
+        }
         let mut cold = Vec::new();
         for part in parts {
             let sent = match part {
@@ -125,7 +131,8 @@ impl<S: Service> Server<S> {
                 if !conn.sending {
                     conn.sending = true;
                     conn.ops_in_flight += 1;
-                    return Ok(Hold { server: self, id, fd: conn.fd });
+                    let sealed = conn.tls.is_some();
+                    return Ok(Hold { server: self, id, fd: conn.fd, sealed });
                 }
             }
             // A reply that goes out whole wakes nobody.
@@ -135,7 +142,7 @@ impl<S: Service> Server<S> {
         }
     }
 
-    async fn transfer_bytes(&self, fd: Fd, out: Output) -> Result<(), Errno> {
+    pub(super) async fn transfer_bytes(&self, fd: Fd, out: Output) -> Result<(), Errno> {
         let (mut out, mut skip) = (out, 0);
         while skip < out.len() {
             let completion = self.cx.perform(Op::Send { fd, out, skip, zero_copy: false }).await;

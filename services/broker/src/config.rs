@@ -1,11 +1,13 @@
 //! The broker's options and their typed form.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use engine::config::{Kind, Row, Values};
 use engine::error::{Error, Kind as ErrorKind};
+use engine::net::tls::{Tls, TlsFiles};
 use engine::rng::Seed;
 
 use crate::quota::QuotaRules;
@@ -30,6 +32,24 @@ pub const BROKER: &[Row] = &[
     Row {
         doc: "the host that clients are told; off: the broker's address",
         ..unset("broker-announce", "broker.announce", Kind::Text { max_bytes: 255 })
+    },
+    Row {
+        doc: "where it listens for TLS, laid out as --broker; clients that come here are told the \
+              ports for TLS; needs --broker-tls-cert and --broker-tls-key",
+        ..unset("broker-tls", "broker.tls.address", Kind::Address)
+    },
+    Row {
+        doc: "certificate for TLS and those that lead to its authority, PEM",
+        ..unset("broker-tls-cert", "broker.tls.cert", Kind::Path)
+    },
+    Row {
+        doc: "private key of that certificate, PEM",
+        ..unset("broker-tls-key", "broker.tls.key", Kind::Path)
+    },
+    Row {
+        doc: "refuse TLS clients without a certificate of an authority in this file, PEM; off: ask \
+              for none",
+        ..unset("broker-tls-client-ca", "broker.tls.client_ca", Kind::Path)
     },
     Row {
         doc: "number of this machine: its shards are brokers 64 * number + shard",
@@ -170,24 +190,88 @@ pub struct BrokerConfig {
     pub session_min_ms: i32,
     /// Where its files are.
     pub dir: PathBuf,
+    /// The listeners for TLS.
+    pub tls: Option<TlsConfig>,
+}
+
+/// Listeners for TLS beside the plain ones.
+#[derive(Clone)]
+pub struct TlsConfig {
+    /// The shared address.
+    pub address: SocketAddr,
+    /// Certificates and key.
+    pub tls: Arc<dyn Tls>,
+}
+
+impl fmt::Debug for TlsConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TlsConfig({})", self.address)
+    }
+}
+
+impl TlsConfig {
+    /// The typed form of the options for TLS; `None` when there is no listener for it.
+    fn new(values: &Values, plain: SocketAddr, shards: usize) -> Result<Option<Self>, Error> {
+        let path = |name| values.path_if_set(name).map(Path::to_owned);
+        let wrong = |problem: String, remedy: &str| {
+            Err(Error::new("option", ErrorKind::Invalid, problem).remedied(remedy))
+        };
+        let Some(address) = values.address_if_set("broker-tls") else {
+            for name in ["broker-tls-cert", "broker-tls-key", "broker-tls-client-ca"] {
+                if path(name).is_some() {
+                    let problem = format!("--{name}: there is no listener for TLS");
+                    return wrong(problem, "give --broker-tls HOST:PORT too");
+                }
+            }
+            return Ok(None);
+        };
+        let (Some(cert), Some(key)) = (path("broker-tls-cert"), path("broker-tls-key")) else {
+            let problem = "--broker-tls: a certificate and its key are needed".to_owned();
+            return wrong(problem, "give --broker-tls-cert FILE and --broker-tls-key FILE");
+        };
+        ports_fit("--broker-tls", address, shards)?;
+        if usize::from(address.port().abs_diff(plain.port())) <= shards {
+            let problem = format!("--broker-tls {address}: its ports overlap those of {plain}");
+            return wrong(
+                problem,
+                "give a port further from that of --broker than there are shards",
+            );
+        }
+        let tls = TlsFiles { cert, key, client_ca: path("broker-tls-client-ca") }.load()?;
+        Ok(Some(Self { address, tls }))
+    }
+}
+
+/// The ports of all shards follow that of the address.
+fn ports_fit(option: &str, address: SocketAddr, shards: usize) -> Result<(), Error> {
+    if usize::from(address.port()) + shards <= usize::from(u16::MAX) {
+        return Ok(());
+    }
+    let problem = format!("{option}: no room for the ports of {shards} shards above it");
+    Err(Error::new("option", ErrorKind::Invalid, problem)
+        .remedied(format!("give a port below {}", usize::from(u16::MAX) - shards)))
+}
+
+/// A shard's own address, behind the shared one.
+#[must_use]
+pub fn shard_address(shared: SocketAddr, shard: usize) -> SocketAddr {
+    let offset = u16::try_from(shard).unwrap_or(u16::MAX).saturating_add(1);
+    SocketAddr::new(shared.ip(), shared.port().saturating_add(offset))
 }
 
 impl BrokerConfig {
     /// The typed form of `values`, whose table must contain [`BROKER`].
     ///
     /// # Errors
-    /// The ports of `shards` shards do not fit behind the address, or there are too many shards.
+    /// The ports of `shards` shards do not fit behind the address, there are too many shards, or what TLS needs is
+    /// not there.
     pub fn new(
         values: &Values,
         address: SocketAddr,
         shards: usize,
         data: &Path,
     ) -> Result<Self, Error> {
-        if usize::from(address.port()) + shards > usize::from(u16::MAX) {
-            let problem = format!("--broker: no room for the ports of {shards} shards above it");
-            return Err(Error::new("option", ErrorKind::Invalid, problem)
-                .remedied(format!("give a port below {}", usize::from(u16::MAX) - shards)));
-        }
+        ports_fit("--broker", address, shards)?;
         if i32::try_from(shards).map_or(true, |shards| shards > SHARDS_MAX) {
             let problem = format!("--broker: {shards} shards, of {SHARDS_MAX} that can be brokers");
             return Err(Error::new("option", ErrorKind::Invalid, problem)
@@ -228,13 +312,13 @@ impl BrokerConfig {
             )
             .unwrap_or(i32::MAX),
             dir: data.join("broker"),
+            tls: TlsConfig::new(values, address, shards)?,
         })
     }
 
     /// A shard's own address.
     #[must_use]
     pub fn shard_address(&self, shard: usize) -> SocketAddr {
-        let offset = u16::try_from(shard).unwrap_or(u16::MAX).saturating_add(1);
-        SocketAddr::new(self.address.ip(), self.address.port().saturating_add(offset))
+        shard_address(self.address, shard)
     }
 }

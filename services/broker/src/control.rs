@@ -426,7 +426,7 @@ fn prepare(shard: &mut Shard, catalog: &Catalog, index: usize) -> Todo {
         let first_new = i32::try_from(entry.slots.len()).unwrap_or(i32::MAX);
         entry.slots.resize(usize::try_from(topic.partitions).unwrap_or(0), None);
         for partition in first_new..topic.partitions {
-            if topic.leader(partition, shard.config.ports.len()) == index {
+            if topic.leader(partition, shard.config.plain.ports.len()) == index {
                 todo.open.push((Rc::clone(&name), partition, Rc::clone(&config)));
             }
         }

@@ -33,4 +33,4 @@ mod watch;
 mod work;
 
 pub use session::Session;
-pub use shard::{Shard, ShardConfig};
+pub use shard::{Endpoint, Shard, ShardConfig};

@@ -21,11 +21,17 @@ static SENDFILE: Metric = Metric::counter(
 );
 static COPIED: Metric = Metric::counter(
     "broker_fetch_bytes_copied_total",
-    "Bytes of records that were copied to user memory to be sent.",
+    "Bytes of records that were read into user memory to be encrypted and sent.",
+);
+static HANDSHAKES: Metric =
+    Metric::counter("broker_tls_handshakes_total", "TLS handshakes that were completed.");
+static TLS_ERRORS: Metric = Metric::counter(
+    "broker_tls_errors_total",
+    "TLS connections that ended with an error, or before their handshake was complete.",
 );
 static RECEIVE_COPIED: Metric = Metric::counter(
     "broker_receive_bytes_copied_total",
-    "Received bytes that were copied because their request had not arrived whole.",
+    "Received bytes that were copied because their request had not arrived whole, or was encrypted.",
 );
 static SYNCS: Metric = Metric::counter("broker_syncs_total", "Syncs of partitions.");
 static SYNC_NS: Metric = Metric::counter("broker_sync_ns_total", "Nanoseconds that syncs took.");
@@ -66,7 +72,7 @@ static DAMAGED: Metric = Metric::gauge(
     "Ranges of segments that were found damaged, and are not served.",
 );
 
-const COUNTERS: [&Metric; 25] = [
+const COUNTERS: [&Metric; 27] = [
     &REQUESTS,
     &BATCHES,
     &RECORDS,
@@ -92,6 +98,8 @@ const COUNTERS: [&Metric; 25] = [
     &ACCEPTED,
     &RECEIVED,
     &SENT,
+    &HANDSHAKES,
+    &TLS_ERRORS,
 ];
 
 struct Handles {
@@ -128,7 +136,7 @@ fn sample(server: &Server<Broker>, handles: &Handles, numbers: &mut Vec<(&'stati
         stats.fetches,
         stats.fetched_bytes,
         net.sent_file_bytes,
-        stats.fetch_copied_bytes,
+        net.sent_copied_bytes,
         net.copied_bytes,
         stats.syncs,
         stats.sync_ns,
@@ -145,6 +153,8 @@ fn sample(server: &Server<Broker>, handles: &Handles, numbers: &mut Vec<(&'stati
         net.accepted,
         net.received_bytes,
         net.sent_bytes,
+        net.handshakes,
+        net.tls_errors,
     ];
     for (handle, value) in handles.counters.iter().zip(counters) {
         handle.set(value);

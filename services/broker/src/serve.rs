@@ -6,6 +6,7 @@
 
 use std::cell::RefCell;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Mutex;
@@ -17,12 +18,12 @@ use engine::net::{ConnId, ConnInfo, Server, ServerConfig, Service, Via};
 use engine::shard::ShardCx;
 use engine::shard::calls::{self, Asker, Calls, CallsPort};
 
-use crate::config::BrokerConfig;
+use crate::config::{BrokerConfig, TlsConfig, shard_address};
 use crate::control::{self, CONTROLLER, Controller};
 use crate::coordinator;
 use crate::partition::{FileJob, Synced, unix_ms};
 use crate::session::Flushed;
-use crate::shard::{ShardConfig, Slot};
+use crate::shard::{Endpoint, ShardConfig, Slot};
 use crate::work::{Answer, Ask, Done, Work};
 use crate::{Session, Shard, api, compact, fetch, guard, metrics};
 
@@ -83,21 +84,31 @@ impl Plan {
         );
         server.listen(self.broker.shard_address(cx.index()), Via::Shard)?;
         server.listen(self.broker.address, Via::Shared)?;
+        if let Some(TlsConfig { address, tls }) = &self.broker.tls {
+            server.listen_tls(shard_address(*address, cx.index()), Via::Shard, tls)?;
+            server.listen_tls(*address, Via::Shared, tls)?;
+        }
         Ok(server)
     }
 
-    fn shard_config(&self) -> ShardConfig {
-        let broker = &self.broker;
-        let host = match (&broker.announce, broker.address.ip()) {
+    /// What clients that came to `address` are told.
+    fn endpoint(&self, address: SocketAddr) -> Endpoint {
+        let host = match (&self.broker.announce, address.ip()) {
             (Some(host), _) => host.clone(),
             (None, ip) if ip.is_unspecified() => "127.0.0.1".into(),
             (None, ip) => ip.to_string(),
         };
         let shards = 0..self.engine.shards;
+        let ports = shards.map(|shard| shard_address(address, shard).port()).collect();
+        Endpoint { host, ports }
+    }
+
+    fn shard_config(&self) -> ShardConfig {
+        let broker = &self.broker;
         ShardConfig {
             node: broker.node,
-            host,
-            ports: shards.map(|shard| broker.shard_address(shard).port()).collect(),
+            plain: self.endpoint(broker.address),
+            tls: broker.tls.as_ref().map(|tls| self.endpoint(tls.address)),
             request_max_bytes: broker.request_max_bytes,
             partitions: broker.partitions,
             auto_create: broker.auto_create,

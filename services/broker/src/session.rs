@@ -30,6 +30,7 @@ const FRAMES_MAX: usize = 128;
 pub struct Session {
     conn: ConnId,
     peer: String,
+    tls: bool,
     in_flight: VecDeque<CommitId>,
     /// Waits until nothing is in flight.
     draining: bool,
@@ -81,6 +82,7 @@ impl Session {
             frame_max_bytes,
             conn: info.conn,
             peer: info.peer.to_string(),
+            tls: info.tls,
             in_flight: VecDeque::new(),
             behind: Vec::new(),
             draining: false,
@@ -182,6 +184,7 @@ impl Session {
             client_id: header.client_id.unwrap_or_default().to_owned(),
             peer: self.peer.clone(),
             throttle_ms: self.record(&[(Use::Requests, 1)], header, shard, now),
+            tls: self.tls,
             request,
         })))
     }

@@ -28,10 +28,10 @@ use crate::users::Users;
 pub struct ShardConfig {
     /// Number of this machine among brokers.
     pub node: i32,
-    /// Host that clients are told.
-    pub host: String,
-    /// Port of each shard, by number.
-    pub ports: Vec<u16>,
+    /// What clients are told of this machine.
+    pub plain: Endpoint,
+    /// What those that came by TLS are told instead.
+    pub tls: Option<Endpoint>,
     /// Longest request.
     pub request_max_bytes: usize,
     /// Partitions of a topic that does not say how many.
@@ -56,6 +56,15 @@ pub struct ShardConfig {
     pub session_min_ms: i32,
 }
 
+/// Where the shards of this machine are, as clients know it.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    /// The host.
+    pub host: String,
+    /// Port of each shard, by number.
+    pub ports: Vec<u16>,
+}
+
 /// Fetch sessions at a time (Kafka's max.incremental.fetch.session.cache.slots).
 const FETCH_SESSIONS_MAX: usize = 1000;
 /// Partitions in all of them.
@@ -65,6 +74,12 @@ const FETCH_SESSION_PARTITIONS_MAX: usize = 100_000;
 pub(crate) const SHARDS_MAX: i32 = 64;
 
 impl ShardConfig {
+    /// What a client is told, by how it came.
+    #[must_use]
+    pub fn endpoint(&self, tls: bool) -> &Endpoint {
+        self.tls.as_ref().filter(|_| tls).unwrap_or(&self.plain)
+    }
+
     /// The number that clients know a shard by.
     #[must_use]
     pub fn broker_id(&self, shard: usize) -> i32 {
@@ -95,7 +110,6 @@ pub(crate) struct Stats {
     pub(crate) refused_batches: u64,
     pub(crate) fetches: u64,
     pub(crate) fetched_bytes: u64,
-    pub(crate) fetch_copied_bytes: u64,
     pub(crate) syncs: u64,
     pub(crate) sync_ns: u64,
     pub(crate) malformed: u64,
@@ -235,6 +249,6 @@ impl Shard {
 
     /// The shard that leads a partition.
     pub(crate) fn leader(&self, topic: &Topic, partition: i32) -> usize {
-        topic.leader(partition, self.config.ports.len())
+        topic.leader(partition, self.config.plain.ports.len())
     }
 }

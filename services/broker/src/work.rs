@@ -46,6 +46,8 @@ pub struct Call {
     pub peer: String,
     /// How long the client is left alone.
     pub throttle_ms: u32,
+    /// Whether it came by TLS.
+    pub tls: bool,
     /// What is asked.
     pub request: RequestKind,
 }

@@ -42,6 +42,8 @@ const FENCED: &[(&str, &[User])] = &[
     ("io-uring", &[("engine", None), ("bench-harness", Some("io-uring-of-monoio"))]),
     ("monoio", &[("bench-harness", None)]),
     ("glommio", &[("bench-harness", None)]),
+    // Behind the engine's own trait.
+    ("rustls", &[("engine", None)]),
 ];
 
 /// Packages of their own, with their own lock file: live clients that would make every build longer.

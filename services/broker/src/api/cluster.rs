@@ -65,6 +65,7 @@ async fn next_producer_id(server: &Rc<Server<Broker>>) -> Result<i64, Code> {
 pub(super) fn describe(
     server: &Server<Broker>,
     request: &DescribeClusterRequest,
+    tls: bool,
 ) -> DescribeClusterResponse {
     let shard = server.shard().borrow();
     let config = &shard.config;
@@ -73,10 +74,11 @@ pub(super) fn describe(
             .with_error_code(Code::InvalidRequest.number())
             .with_error_message(Some(text("only brokers have endpoints")));
     }
-    let brokers = config.ports.iter().enumerate().map(|(shard, port)| {
+    let endpoint = config.endpoint(tls);
+    let brokers = endpoint.ports.iter().enumerate().map(|(shard, port)| {
         DescribeClusterBroker::default()
             .with_broker_id(BrokerId(config.broker_id(shard)))
-            .with_host(text(config.host.as_str()))
+            .with_host(text(endpoint.host.as_str()))
             .with_port(i32::from(*port))
             .with_rack(Some(text(config.node.to_string())))
     });

@@ -40,10 +40,11 @@ const FROM_DEFAULT: i8 = 5;
 /// What brokers say of themselves: clients look for these.
 fn broker_values(shard: &Shard, name: &str) -> [(&'static str, String); 10] {
     let config = &shard.config;
-    let named = (0..config.ports.len()).find(|one| config.broker_id(*one).to_string() == name);
-    let port = config.ports.get(named.unwrap_or(shard.cx.index())).copied().unwrap_or(0);
+    let named =
+        (0..config.plain.ports.len()).find(|one| config.broker_id(*one).to_string() == name);
+    let port = config.plain.ports.get(named.unwrap_or(shard.cx.index())).copied().unwrap_or(0);
     [
-        ("advertised.listeners", format!("PLAINTEXT://{}:{port}", config.host)),
+        ("advertised.listeners", format!("PLAINTEXT://{}:{port}", config.plain.host)),
         ("auto.create.topics.enable", config.auto_create.to_string()),
         ("default.replication.factor", "1".into()),
         ("delete.topic.enable", "true".into()),
@@ -179,7 +180,7 @@ pub(super) fn resources(
         found.extend(shard.catalog.topics.keys().map(|name| resource(TOPIC, name.clone())));
     }
     if wanted(BROKER) {
-        let brokers = (0..shard.config.ports.len()).map(|one| shard.config.broker_id(one));
+        let brokers = (0..shard.config.plain.ports.len()).map(|one| shard.config.broker_id(one));
         found.extend(brokers.map(|id| resource(BROKER, id.to_string())));
     }
     ListConfigResourcesResponse::default().with_config_resources(found)

@@ -42,6 +42,7 @@ pub(super) async fn find(
     server: &Rc<Server<Broker>>,
     request: FindCoordinatorRequest,
     version: i16,
+    tls: bool,
 ) -> FindCoordinatorResponse {
     let keys = if version >= 4 { request.coordinator_keys } else { vec![request.key] };
     let mut found = Vec::with_capacity(keys.len());
@@ -54,9 +55,10 @@ pub(super) async fn find(
         found.push(match shard {
             Ok(shard) => {
                 let config = Rc::clone(&server.shard().borrow().config);
+                let endpoint = config.endpoint(tls);
                 one.with_node_id(BrokerId(config.broker_id(shard)))
-                    .with_host(text(config.host.as_str()))
-                    .with_port(config.ports.get(shard).map_or(0, |port| i32::from(*port)))
+                    .with_host(text(endpoint.host.as_str()))
+                    .with_port(endpoint.ports.get(shard).map_or(0, |port| i32::from(*port)))
             }
             Err(code) => one
                 .with_node_id(BrokerId(-1))

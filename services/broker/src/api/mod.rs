@@ -75,10 +75,12 @@ fn tell_cordoned(body: &mut BytesMut) {
 }
 
 async fn dispatch(server: &Rc<Server<Broker>>, call: Call) -> Option<ResponseKind> {
-    let version = call.version;
+    let (version, tls) = (call.version, call.tls);
     let client = (version, call.client_id, call.peer);
     Some(match call.request {
-        RequestKind::Metadata(request) => topics::metadata(server, request, version).await.into(),
+        RequestKind::Metadata(request) => {
+            topics::metadata(server, request, version, tls).await.into()
+        }
         RequestKind::CreateTopics(request) => topics::create(server, request).await.into(),
         RequestKind::DeleteTopics(request) => topics::delete(server, request, version).await.into(),
         RequestKind::CreatePartitions(request) => topics::grow(server, request).await.into(),
@@ -94,7 +96,7 @@ async fn dispatch(server: &Rc<Server<Broker>>, call: Call) -> Option<ResponseKin
         RequestKind::OffsetForLeaderEpoch(request) => offsets::for_epoch(server, request).into(),
         RequestKind::DeleteRecords(request) => offsets::delete(server, request).await.into(),
         RequestKind::InitProducerId(request) => cluster::producer_id(server, &request).await.into(),
-        RequestKind::DescribeCluster(request) => cluster::describe(server, &request).into(),
+        RequestKind::DescribeCluster(request) => cluster::describe(server, &request, tls).into(),
         RequestKind::DescribeLogDirs(request) => cluster::log_dirs(server, &request).into(),
         RequestKind::AlterReplicaLogDirs(request) => replicas::move_dirs(server, request).into(),
         RequestKind::ElectLeaders(request) => replicas::elect(server, request).into(),
@@ -108,7 +110,7 @@ async fn dispatch(server: &Rc<Server<Broker>>, call: Call) -> Option<ResponseKin
         }
         RequestKind::DescribeProducers(request) => cluster::producers(server, request).into(),
         RequestKind::FindCoordinator(request) => {
-            groups::find(server, request, version).await.into()
+            groups::find(server, request, version, tls).await.into()
         }
         RequestKind::JoinGroup(request) => groups::join(server, request, client).await.into(),
         RequestKind::SyncGroup(request) => groups::sync(server, request).await.into(),

@@ -164,8 +164,8 @@ pub(super) fn quorum(
     if version >= 2 {
         let listener = Listener::default()
             .with_name(text("PLAINTEXT"))
-            .with_host(text(shard.config.host.as_str()))
-            .with_port(shard.config.ports.get(CONTROLLER).copied().unwrap_or(0));
+            .with_host(text(shard.config.plain.host.as_str()))
+            .with_port(shard.config.plain.ports.get(CONTROLLER).copied().unwrap_or(0));
         response.nodes =
             vec![Node::default().with_node_id(controller).with_listeners(vec![listener])];
     }

@@ -37,14 +37,15 @@ use crate::topic_config;
 /// Partitions of one `DescribeTopicPartitions` answer, whatever is asked for (Kafka's default).
 const DESCRIBE_MAX: i32 = 2000;
 
-/// The brokers there are: each shard is one.
-fn brokers(config: &ShardConfig) -> Vec<MetadataResponseBroker> {
-    let shards = config.ports.iter().enumerate();
+/// The brokers there are: each shard is one, at the port that is like the client's own.
+fn brokers(config: &ShardConfig, tls: bool) -> Vec<MetadataResponseBroker> {
+    let endpoint = config.endpoint(tls);
+    let shards = endpoint.ports.iter().enumerate();
     shards
         .map(|(shard, port)| {
             MetadataResponseBroker::default()
                 .with_node_id(BrokerId(config.broker_id(shard)))
-                .with_host(text(config.host.as_str()))
+                .with_host(text(endpoint.host.as_str()))
                 .with_port(i32::from(*port))
                 .with_rack(Some(text(config.node.to_string())))
         })
@@ -73,6 +74,7 @@ pub(super) async fn metadata(
     server: &Rc<Server<Broker>>,
     request: MetadataRequest,
     version: i16,
+    tls: bool,
 ) -> MetadataResponse {
     // Version 0 has no null: an empty list means all.
     let wanted = request.topics.filter(|topics| version > 0 || !topics.is_empty());
@@ -92,7 +94,7 @@ pub(super) async fn metadata(
     }
     let shard = server.shard().borrow();
     let mut response = MetadataResponse::default()
-        .with_brokers(brokers(&shard.config))
+        .with_brokers(brokers(&shard.config, tls))
         .with_controller_id(BrokerId(shard.config.broker_id(CONTROLLER)))
         .with_topics(topics);
     if version >= 2 {

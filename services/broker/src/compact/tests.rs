@@ -123,8 +123,8 @@ impl Log1 {
     async fn open(cx: &ShardCx, config: Rc<TopicConfig>) -> Result<Self, Error> {
         let shard_config = ShardConfig {
             node: 1,
-            host: "h".into(),
-            ports: vec![1],
+            plain: crate::Endpoint { host: "h".into(), ports: vec![1] },
+            tls: None,
             request_max_bytes: 1 << 20,
             partitions: 1,
             auto_create: false,

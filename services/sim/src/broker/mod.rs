@@ -14,8 +14,8 @@ mod rot;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-use broker::ShardConfig;
 use broker::serve::{self, Broker};
+use broker::{Endpoint, ShardConfig};
 use engine::buf::PoolConfig;
 use engine::driver::Setup as DriverSetup;
 use engine::driver::sim::{Faults, World};
@@ -109,8 +109,12 @@ impl Setup {
         let mut ports = calls::ports(self.shards, 64).into_iter();
         let config = ShardConfig {
             node: 1,
-            host: "127.0.0.1".into(),
-            ports: (0..self.shards).map(|shard| Self::address(shard).port()).collect(),
+            plain: Endpoint {
+                host: "127.0.0.1".into(),
+                ports: (0..self.shards).map(|shard| Self::address(shard).port()).collect(),
+            },
+            // Keys and certificates do not repeat by seed.
+            tls: None,
             request_max_bytes: 1 << 20,
             partitions: 1,
             auto_create: false,
