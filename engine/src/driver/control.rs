@@ -345,6 +345,12 @@ impl Ring {
         Ok(keep(fd))
     }
 
+    pub(super) fn shut_down_now(&mut self, fd: Fd) {
+        self.count_calls(1);
+        // ENOTCONN: it is over already.
+        let _ = rustix::net::shutdown(borrow(fd), rustix::net::Shutdown::Both);
+    }
+
     pub(super) fn close_now(&mut self, fd: Fd) {
         self.count_calls(1);
         uring::close(fd);

@@ -363,6 +363,13 @@ impl Driver {
         each!(self, arm => arm.adopt(fd))
     }
 
+    /// Ends both directions of a socket, and what is in flight on it, before this returns. As an operation it would run on a
+    /// kernel worker, which looks the descriptor up when it gets there (Linux 6.18): closed meanwhile, its number may
+    /// be another connection's by then.
+    pub fn shut_down_now(&mut self, fd: Fd) {
+        each!(self, arm => arm.shut_down_now(fd));
+    }
+
     /// Closes a descriptor with no operation in flight, at once.
     pub fn close_now(&mut self, fd: Fd) {
         each!(self, arm => arm.close_now(fd));

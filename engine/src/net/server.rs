@@ -522,7 +522,7 @@ impl<S: Service> Server<S> {
             if let Some(target) = listening.accept {
                 self.cx.submit_ignored(Op::Cancel { target });
             }
-            self.cx.submit_ignored(Op::Shutdown { fd: listening.fd, write_only: false });
+            self.cx.driver().shut_down_now(listening.fd);
             self.cx.submit_ignored(Op::Close { fd: listening.fd });
             if let Some(path) = listening.path {
                 // A stale socket file only costs the next start a connect.

@@ -113,7 +113,7 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.cx.submit_ignored(Op::Shutdown { fd: self.fd, write_only: false });
+        self.cx.driver().shut_down_now(self.fd);
         self.cx.submit_ignored(Op::Close { fd: self.fd });
     }
 }
@@ -212,7 +212,7 @@ where
         if let Some(target) = self.0.op.take() {
             self.0.cx.submit_ignored(Op::Cancel { target });
         }
-        self.0.cx.submit_ignored(Op::Shutdown { fd: self.0.listener, write_only: false });
+        self.0.cx.driver().shut_down_now(self.0.listener);
         self.0.cx.submit_ignored(Op::Close { fd: self.0.listener });
     }
 

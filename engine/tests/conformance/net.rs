@@ -415,6 +415,24 @@ fn a_stale_unix_socket_is_replaced_and_a_live_one_is_not(arm: &mut Arm) {
     arm.remove(&directory);
 }
 
+/// What a dropped connection ended must not be the next one, which gets its number.
+fn a_shutdown_hits_nobody_who_gets_the_number_next(arm: &mut Arm) {
+    for round in 0..20 {
+        let pair = arm.connect();
+        let (receive, _) = arm.submit(Op::RecvMulti { fd: pair.client });
+        arm.settle();
+        arm.driver.shut_down_now(pair.client);
+        arm.submit(Op::Close { fd: pair.client });
+        let next = arm.connect();
+        let end = arm.wait(receive);
+        assert_eq!((end.result, end.more), (Ok(0), false), "round {round}");
+        arm.send_all(next.client, inline(b"still there"));
+        assert_eq!(arm.recv_exactly(next.server, 11), b"still there");
+        arm.driver.close_now(pair.server);
+        arm.close(next);
+    }
+}
+
 crate::conformance!(
     accept_takes_several_connections,
     cancelled_accept_ends,
@@ -430,6 +448,7 @@ crate::conformance!(
     a_zero_copy_send_returns_its_buffer,
     one_direction_may_end_before_the_other,
     a_full_shutdown_ends_a_receive,
+    a_shutdown_hits_nobody_who_gets_the_number_next,
     an_operation_keeps_a_closed_connection_alive,
     sending_to_a_closed_peer_fails,
     poll_waits_until_ready,

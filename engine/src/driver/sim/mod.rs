@@ -460,6 +460,12 @@ impl SimDriver {
         Err(Error::new("adopt", crate::error::Kind::Unsupported, format!("{fd:?}")))
     }
 
+    /// See [`super::Driver::shut_down_now`].
+    pub fn shut_down_now(&mut self, fd: Fd) {
+        self.stats.calls += 1;
+        self.kernel().borrow_mut().shut_down_now(fd);
+    }
+
     /// See [`super::Driver::close_now`].
     pub fn close_now(&mut self, fd: Fd) {
         self.stats.calls += 1;

@@ -625,6 +625,13 @@ impl Kernel {
         self.wake_writers(id);
     }
 
+    pub(super) fn shut_down_now(&mut self, fd: Fd) {
+        if let Ok(Target::Sock(id)) = self.target(fd) {
+            // As shutdown(2), whose errors say that it is over already.
+            let _ = self.shut_down(id, false);
+        }
+    }
+
     pub(super) fn shut_down(&mut self, id: SockId, write_only: bool) -> Result<(), i32> {
         let sock = self.socks.get_mut(&id).ok_or(libc::EBADF)?;
         if let Role::Listening(_) = sock.role {
