@@ -112,7 +112,7 @@ impl Api {
     #[must_use]
     pub const fn begins_with_throttle(&self, version: i16) -> bool {
         match self.key {
-            0 | 17 | 18 | 36 | 47 => false,
+            0 | 17 | 18 | 36 | 47 | 55 => false,
             3 | 8 | 9 => version >= 3,
             2 | 19 | 23 => version >= 2,
             10 | 11 | 12 | 13 | 14 | 15 | 16 | 20 => version >= if self.key == 11 { 2 } else { 1 },
