@@ -73,7 +73,7 @@ def prepare(address):
     service.ExternalService, service.SpawnedService = ExternalService, None
     sys.modules.update({"test": package, "test.service": service})
     # The newest release that the client takes the broker for; a folder that exists, in place of an installation.
-    os.environ.update(KAFKA_URI=f"kafka://{address}", KAFKA_VERSION="4.2", KAFKA_ROOT=str(SOURCE))
+    os.environ.update(KAFKA_URI=f"kafka://{address}", KAFKA_VERSION="4.3", KAFKA_ROOT=str(SOURCE))
     # A client that is told to watch a topic while metadata is being answered forgets it until the next refresh,
     # after five minutes. (`ClusterMetadata.update_metadata` clears a wish newer than the request it answers.)
     for client in [kafka.KafkaConsumer, kafka.KafkaProducer, kafka.KafkaAdminClient]:
