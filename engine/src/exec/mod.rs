@@ -19,6 +19,8 @@ use waker::TaskId;
 
 /// Polls longer than this are reported.
 pub const STALL_NS: u64 = 5_000_000;
+/// A turn polls no further task when its polls have taken this much together; the others are first in the next.
+const POLLS_NS: u64 = 2_000_000;
 
 type BoxFuture = Pin<Box<dyn Future<Output = ()>>>;
 
@@ -117,7 +119,7 @@ impl Executor {
         !self.ready.borrow().is_empty() || !waker::is_empty()
     }
 
-    /// Polls at most `max` of the tasks ready now, in the order `pick` gives (it is handed the
+    /// Polls at most `max` of the tasks ready now, and none any more after [`POLLS_NS`], in the order `pick` gives (it is handed the
     /// number of candidates and names one; the real shard always takes the first). `clock_ns`
     /// is read around each poll for the stall report.
     pub fn run(
@@ -129,10 +131,11 @@ impl Executor {
     ) {
         let mut batch = std::mem::take(&mut *self.ready.borrow_mut());
         waker::take_ready(&mut batch);
-        let mut before = clock_ns();
+        let begun = clock_ns();
+        let mut before = begun;
         let mut polled = 0;
         let mut start = 0;
-        while start < batch.len() && polled < max {
+        while start < batch.len() && polled < max && before.saturating_sub(begun) < POLLS_NS {
             let chosen = start + pick(batch.len() - start).min(batch.len() - start - 1);
             batch.swap(start, chosen);
             let id = batch[start];
@@ -279,6 +282,25 @@ mod tests {
         assert!(executor.has_ready());
         run(&executor);
         assert_eq!(done.get(), 10);
+        assert!(!executor.has_ready());
+    }
+
+    #[test]
+    fn many_small_polls_make_no_long_turn() {
+        let executor = Executor::new(0);
+        executor.enter();
+        let (clock, done) = (Rc::new(Cell::new(0_u64)), Rc::new(Cell::new(0)));
+        for _ in 0..10 {
+            let (tick, done) = (Rc::clone(&clock), Rc::clone(&done));
+            executor.spawn("worker", async move {
+                tick.set(tick.get() + POLLS_NS / 4);
+                done.set(done.get() + 1);
+            });
+        }
+        for turn in [4, 8, 10] {
+            executor.run(100, |_| 0, || clock.get(), |_| {});
+            assert_eq!(done.get(), turn);
+        }
         assert!(!executor.has_ready());
     }
 
