@@ -4,7 +4,7 @@
 //! A disk that is kept full by reads makes each sync wait for those before it: where a sync alone took 0.17 ms, it took 0.6 beside one
 //! reader of 512 KiB at a time and 2.3 beside two (decision 0009). So while there are syncs, reads ahead are short, and begin
 //! only when no sync is in flight. Invariant: a read ahead waits for at most [`WAIT_MAX_NS`], however many syncs
-//! there are. Next: `fs::send`, the only reader that is so patient.
+//! there are. Next: `fs::send`, whose reads are so patient.
 
 use std::cell::Cell;
 

@@ -97,6 +97,17 @@ impl File {
         self.cx.driver().drop_cached(self.fd, offset, len);
     }
 
+    /// Brings a range into the page cache, for a reader that can wait: after syncs, and in small steps while there are
+    /// some. Whether some of it had to be read from the disk. The range may end behind the file.
+    ///
+    /// # Errors
+    /// As readahead(2).
+    pub async fn read_ahead(&self, offset: u64, len: u64) -> Result<bool, Error> {
+        let end = offset.saturating_add(len).min(self.len()?);
+        let warmed = super::send::warm_range(&self.cx, self.fd, offset, end).await;
+        warmed.map_err(|errno| self.failed("read ahead", errno))
+    }
+
     fn failed(&self, op: &'static str, errno: Errno) -> Error {
         Error::os(op, errno, self.path.display().to_string())
     }

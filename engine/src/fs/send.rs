@@ -106,6 +106,21 @@ pub(crate) async fn send_chunks(
     Ok(SentRange { bytes: at - offset, was_cold: windows.was_cold })
 }
 
+/// Brings what lies between two positions of a file into the page cache, as [`send_chunks`] does; whether some of it
+/// had to be read from the disk.
+pub(crate) async fn warm_range(
+    cx: &ShardCx,
+    file: Fd,
+    offset: u64,
+    end: u64,
+) -> Result<bool, Errno> {
+    let mut windows = Windows { cx, file, end, warm_to: offset, ahead: None, was_cold: false };
+    while windows.warm_to < end {
+        windows.warm(windows.warm_to).await?;
+    }
+    Ok(windows.was_cold)
+}
+
 struct Windows<'a> {
     cx: &'a ShardCx,
     file: Fd,

@@ -232,3 +232,35 @@ fn a_range_that_was_dropped_from_the_cache_is_read_ahead_and_sent() {
         assert!(cached(&cx).is_none_or(|cached| cached < len as u64 / 2));
     });
 }
+
+#[test]
+fn a_range_is_read_ahead_whole_and_says_whether_it_was_cold() {
+    let dir = TempDir::new("read-ahead");
+    let path = dir.path().to_owned();
+    on_ring(|cx| async move {
+        let len = 3_u64 << 20;
+        let file = patterned(&cx, &path.join("f"), len as usize).await;
+        let cached = |from: u64, len: u64| cx.driver().cached_bytes(file.fd(), from, len);
+        file.drop_cached(0, len);
+        let (from, half) = (len / 4, len / 2);
+        assert!(file.read_ahead(from, half).await.expect("readable"));
+        assert!(cached(from, half).is_none_or(|there| there >= half));
+        assert!(cached(0, len).is_none_or(|there| there < len), "no more than was asked for");
+        // Where the kernel cannot tell, everything counts as cold.
+        let again = file.read_ahead(from, half).await.expect("readable");
+        assert!(!again || cached(from, half).is_none());
+        file.read_ahead(len - 10, 1000).await.expect("no further than the file");
+        assert!(!file.read_ahead(len, 10).await.expect("nothing"));
+
+        let file = Rc::new(file);
+        let mut cold = crate::net::Cold::new(Rc::clone(&file), 100, 100);
+        assert!(cold.take_sent(&file, 0, 100).is_none(), "before it");
+        assert!(cold.take_sent(&file, 120, 30).is_some() && !cold.is_empty());
+        assert!(cold.take_sent(&file, 120, 30).is_none(), "taken");
+        assert!(cold.take_sent(&file, 150, 1000).is_some() && cold.is_empty());
+    });
+    on_both("read-ahead-rough", |cx, dir| async move {
+        let file = patterned(&cx, &dir.join("f"), 700_000).await;
+        file.read_ahead(1000, 1 << 30).await.expect("readable");
+    });
+}

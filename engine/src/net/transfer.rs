@@ -41,6 +41,30 @@ pub struct Cold {
 }
 
 impl Cold {
+    /// A range that was read from the disk before it is sent.
+    #[must_use]
+    pub const fn new(file: Rc<File>, offset: u64, len: u64) -> Self {
+        Self { file, offset, len }
+    }
+
+    /// Takes what lies before the end of a range that is sent, if that range is in it.
+    pub fn take_sent(&mut self, file: &Rc<File>, offset: u64, len: u64) -> Option<Self> {
+        let end = self.offset + self.len;
+        let sent_to = offset.saturating_add(len).min(end);
+        if !Rc::ptr_eq(&self.file, file) || sent_to <= self.offset || offset >= end {
+            return None;
+        }
+        let sent = Self::new(Rc::clone(file), self.offset, sent_to - self.offset);
+        (self.offset, self.len) = (sent_to, end - sent_to);
+        Some(sent)
+    }
+
+    /// Whether nothing is left of it.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     /// Drops it from the page cache: one pass over old data is no reason for newer data to leave.
     pub fn drop_cached(&self) {
         self.file.drop_cached(self.offset, self.len);

@@ -349,8 +349,8 @@ pub(crate) async fn load(server: &Rc<Server<Broker>>, slot: Slot) {
                 warm(cold).await;
                 continue;
             }
-            Err(Missing::Unverified(base)) => {
-                if let Err(code) = fetch::verify(server.shard(), slot, base).await {
+            Err(Missing::Unverified(place)) => {
+                if let Err(code) = fetch::verify(server.shard(), slot, place).await {
                     return not_loaded(server, slot, offset, &code);
                 }
                 continue;

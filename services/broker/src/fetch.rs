@@ -19,9 +19,10 @@ use wire::kafka::frame::{self, RequestHeader};
 use wire::kafka::{TopicRef, fetch};
 
 use crate::code::Code;
-use crate::partition::{self, LEADER_EPOCH, Located, Missing};
+use crate::partition::{self, LEADER_EPOCH, Located, Missing, Unverified};
 use crate::produce::OwnedRef;
 use crate::quota::FetchLimit;
+use crate::read_in::ReadIn;
 use crate::serve::Broker;
 use crate::shard::{Shard, Slot};
 use crate::watch::Watch;
@@ -52,8 +53,7 @@ pub struct FetchJob {
     pub(crate) throttle_ms: u32,
     /// How much it may fetch.
     pub(crate) limit: Option<FetchLimit>,
-    /// What was read from the disk for the answer before, which the client has by now.
-    behind: Vec<Cold>,
+    read_in: Rc<RefCell<ReadIn>>,
 }
 
 /// What is answered about a partition.
@@ -72,16 +72,16 @@ struct Plan {
 /// What has to be done before an answer can be planned.
 enum Wait {
     Cold(partition::Cold),
-    /// A partition, and the first offset of a segment of it.
-    Unverified(Slot, i64),
+    /// A place in a partition.
+    Unverified(Slot, Unverified),
 }
 
 impl FetchJob {
-    /// A request on a connection whose answer before had `behind` read from the disk.
+    /// A request on a connection that had `read_in` read from the disk.
     pub(crate) fn new(
         header: &RequestHeader<'_>,
         request: &fetch::Request<'_>,
-        behind: Vec<Cold>,
+        read_in: Rc<RefCell<ReadIn>>,
     ) -> Self {
         let topics = request
             .topics()
@@ -102,7 +102,7 @@ impl FetchJob {
             forgotten: forgotten.collect(),
             throttle_ms: 0,
             limit: None,
-            behind,
+            read_in,
         }
     }
 
@@ -232,6 +232,9 @@ impl FetchJob {
         for ((topic, _), planned) in self.topics.iter().zip(plan.topics) {
             fetch::write_topic(&mut bytes, version, topic.borrow(), planned.len());
             for one in planned {
+                if let Some(range) = &one.range {
+                    self.read_in.borrow_mut().sends(&range.file, range.position, range.len);
+                }
                 let len = one.range.as_ref().map_or(0, |range| range.len);
                 let len = usize::try_from(len).unwrap_or(0);
                 fetch::write_partition(&mut bytes, version, &one.answer, len);
@@ -350,9 +353,9 @@ fn plan_partition(
     let range = match located {
         Ok(range) => range,
         Err(Missing::Cold(cold)) => return Err(Wait::Cold(cold)),
-        Err(Missing::Unverified(base)) => {
+        Err(Missing::Unverified(place)) => {
             let slot = shard.slot(topic, wanted.index).unwrap_or(Slot::MAX);
-            return Err(Wait::Unverified(slot, base));
+            return Err(Wait::Unverified(slot, place));
         }
         Err(Missing::Refused(code)) => {
             answer.error = code.number();
@@ -360,6 +363,8 @@ fn plan_partition(
             None
         }
     };
+    // Nobody tells a client that waits for more when more is checked.
+    plan.urgent |= range.as_ref().is_some_and(|range| range.is_cut);
     plan.bytes += range.as_ref().map_or(0, |range| range.len);
     Ok(Planned { answer, range })
 }
@@ -378,37 +383,46 @@ pub(crate) async fn warm(cold: partition::Cold) {
     let _ = cold.file.read_at(buf, COLD_BYTES, cold.position, Caching::Keep).await;
 }
 
-/// Checks a segment before it is served.
-pub(crate) async fn verify(shard: &RefCell<Shard>, slot: Slot, base: i64) -> Result<(), Code> {
+/// Checks a place before it is served, with what follows it; what had to be read from the disk for that.
+pub(crate) async fn verify(
+    shard: &RefCell<Shard>,
+    slot: Slot,
+    place: Unverified,
+) -> Result<Option<Cold>, Code> {
     let cx = shard.borrow().cx.clone();
     let wanted = || {
         let mut shard = shard.borrow_mut();
         let partition = shard.partition(slot).ok_or(Code::UnknownTopicOrPartition)?;
-        partition.verification(&cx, base).map_err(|_| Code::StorageError)
+        partition.verification(&cx, place).map_err(|_| Code::StorageError)
     };
-    let Some(verification) = wanted()? else { return Ok(()) };
+    let Some(verification) = wanted()? else { return Ok(None) };
     let turns = verification.turns();
     let _turn = turns.turn().await;
-    let Some(verification) = wanted()? else { return Ok(()) };
-    let damage = verification.run().await.map_err(|error| {
+    let Some(verification) = wanted()? else { return Ok(None) };
+    let verified = verification.run().await.map_err(|error| {
         cx.log().error("broker", cx.now(), "segment not checked", &[("why", &error)]);
         Code::StorageError
     })?;
     if let Some(partition) = shard.borrow_mut().partition(slot) {
-        partition.verified(&cx, base, &damage);
+        partition.verified(&cx, place.base, &verified);
     }
-    Ok(())
+    let (from, len) = verified.extent();
+    Ok(verified.was_cold.then(|| Cold::new(verified.file, from, len)))
 }
 
 async fn planned(server: &Server<Broker>, job: &FetchJob) -> Result<Plan, Code> {
-    // Each partition may have its headers read, and a segment checked.
+    // Each partition may have its headers read, and a few stretches checked.
     let partitions: usize = job.topics.iter().map(|(_, partitions)| partitions.len()).sum();
-    for _ in 0..COLD_MAX + 2 * partitions {
+    for _ in 0..COLD_MAX + 4 * partitions {
         let plan = job.plan(&mut server.shard().borrow_mut());
         match plan {
             Ok(plan) => return Ok(plan),
             Err(Wait::Cold(cold)) => warm(cold).await,
-            Err(Wait::Unverified(slot, base)) => verify(server.shard(), slot, base).await?,
+            Err(Wait::Unverified(slot, place)) => {
+                if let Some(cold) = verify(server.shard(), slot, place).await? {
+                    job.read_in.borrow_mut().add(cold);
+                }
+            }
         }
     }
     Err(Code::StorageError)
@@ -417,8 +431,7 @@ async fn planned(server: &Server<Broker>, job: &FetchJob) -> Result<Plan, Code> 
 /// Answers a fetch request.
 pub(crate) async fn perform(server: Rc<Server<Broker>>, conn: ConnId, job: FetchJob) -> Done {
     let mut job = job;
-    // One pass over old records is no reason for new ones to leave the page cache.
-    job.behind.drain(..).for_each(|cold| cold.drop_cached());
+    job.read_in.borrow_mut().drop_behind();
     let now_ms = server.cx().now().unix_ms();
     if let Err(code) = job.begin(&mut server.shard().borrow_mut(), now_ms) {
         return Done::Reply(job.refused(code));
@@ -457,5 +470,6 @@ pub(crate) async fn perform(server: Rc<Server<Broker>>, conn: ConnId, job: Fetch
     };
     // A peer that is gone is found out by its connection.
     let sent = server.transfer(conn, job.parts(plan, session_id)).await;
-    Done::Sent(sent.unwrap_or_default())
+    job.read_in.borrow_mut().sent(sent.unwrap_or_default());
+    Done::Ready
 }

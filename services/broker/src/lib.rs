@@ -24,9 +24,12 @@ mod offsets_topic;
 mod partition;
 mod produce;
 pub mod quota;
+mod read_in;
 pub mod serve;
 mod session;
 mod shard;
+#[cfg(test)]
+mod testing;
 pub mod topic_config;
 pub mod users;
 mod watch;

@@ -5,9 +5,11 @@
 //! order; at most `in_flight_max` produce requests are pending; a frame is looked at only when it is whole. Where clients
 //! log in or are limited a `guard` looks at each frame first. Next: `produce`, `fetch`, `api`.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::rc::Rc;
 
-use engine::net::{Cold, ConnId, ConnInfo};
+use engine::net::{ConnId, ConnInfo};
 use kafka_protocol::messages::ApiKey;
 use view::{Flow, Input, Instant, Output};
 use wire::kafka::api::{API_VERSIONS, Api, FETCH, PRODUCE};
@@ -19,6 +21,7 @@ use crate::fetch::FetchJob;
 use crate::guard::{self, Guard};
 use crate::partition::CommitId;
 use crate::quota::Use;
+use crate::read_in::ReadIn;
 use crate::shard::Shard;
 use crate::work::{Call, Done, Work};
 
@@ -39,8 +42,7 @@ pub struct Session {
     frame_max_bytes: usize,
     /// Number and version of the last request.
     last: (i16, i16),
-    /// What was read from the disk for the last answer.
-    behind: Vec<Cold>,
+    read_in: Rc<RefCell<ReadIn>>,
 }
 
 /// What came of a frame.
@@ -84,7 +86,7 @@ impl Session {
             peer: info.peer.to_string(),
             tls: info.tls,
             in_flight: VecDeque::new(),
-            behind: Vec::new(),
+            read_in: Rc::default(),
             draining: false,
             last: (-1, -1),
         }
@@ -147,8 +149,8 @@ impl Session {
         if header.key == FETCH {
             return match fetch::Request::read(reader, header.version) {
                 Ok(request) => {
-                    let behind = std::mem::take(&mut self.behind);
-                    let mut job = Box::new(FetchJob::new(&header, &request, behind));
+                    let read_in = Rc::clone(&self.read_in);
+                    let mut job = Box::new(FetchJob::new(&header, &request, read_in));
                     job.throttle_ms = self.record(&[(Use::Requests, 1)], &header, shard, now);
                     job.limit = self.guard.as_ref().and_then(|guard| guard.fetch_limit());
                     Next::Await(Work::Fetch(job))
@@ -330,7 +332,6 @@ impl view::Session for Session {
                 out.push(answer.into());
                 return Flow::Await(Work::Deny(now.mono_ns + guard::CLOSE_DELAY_NS));
             }
-            (Done::Sent(behind), _) => self.behind = behind,
             (Done::Ready | Done::Muted(_) | Done::Proven(_), _) => {}
         }
         Flow::Flush

@@ -195,7 +195,7 @@ pub const ROWS: &[Row] = &[
         Kind::Bool,
         1,
         "true",
-        "check the records of a segment that was found at a start before they are first sent",
+        "check the records that were found at a start before they are first sent",
     ),
 ];
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use engine::net::{Cold, ConnId};
+use engine::net::ConnId;
 use kafka_protocol::messages::RequestKind;
 
 use crate::catalog::Catalog;
@@ -55,13 +55,11 @@ pub struct Call {
 /// What a session gets back.
 #[derive(Debug)]
 pub enum Done {
-    /// Go on.
+    /// Go on: there is nothing to answer, or the response is on its way.
     Ready,
     /// A response, to be sent.
     Reply(Vec<u8>),
-    /// The response is on its way; or the connection is not what it was. With what was read from the disk for it.
-    Sent(Vec<Cold>),
-    /// It is, and the connection is not read until this moment.
+    /// The response is on its way, and the connection is not read until this moment.
     Muted(u64),
     /// Whether the password is the right one.
     Proven(bool),

@@ -106,7 +106,8 @@ async fn find(server: &Rc<Server<Broker>>, slot: Slot, timestamp: i64) -> Result
         return Ok((-1, -1));
     }
     let cx = server.cx().clone();
-    for _ in 0..COLD_MAX {
+    let mut cold_max = COLD_MAX;
+    while cold_max > 0 {
         let located = {
             let mut shard = server.shard().borrow_mut();
             let partition = shard.partition(slot).ok_or(Code::UnknownTopicOrPartition)?;
@@ -116,8 +117,14 @@ async fn find(server: &Rc<Server<Broker>>, slot: Slot, timestamp: i64) -> Result
             Ok(None) => return Ok((-1, -1)),
             Ok(Some(range)) => return look_into(&range, wanted).await,
             Err(Missing::Refused(code)) => return Err(code),
-            Err(Missing::Cold(cold)) => fetch::warm(cold).await,
-            Err(Missing::Unverified(base)) => fetch::verify(server.shard(), slot, base).await?,
+            Err(Missing::Cold(cold)) => {
+                cold_max -= 1;
+                fetch::warm(cold).await;
+            }
+            // Each goes on where the one before ended.
+            Err(Missing::Unverified(place)) => {
+                fetch::verify(server.shard(), slot, place).await?;
+            }
         }
     }
     Err(Code::StorageError)

@@ -13,6 +13,7 @@
 mod clean;
 mod compact;
 mod open;
+mod ranges;
 mod read;
 mod segment;
 mod verify;
@@ -46,6 +47,7 @@ pub(crate) use read::{Cold, Located, Missing};
 pub(crate) use segment::{
     INDEX, LOG, SEGMENT_MAX_BYTES, Segment, TIME_INDEX, file_name, offset_of,
 };
+pub(crate) use verify::Unverified;
 
 /// Producers remembered per partition.
 const PRODUCERS_MAX: usize = 100_000;

@@ -14,12 +14,14 @@ use std::rc::Rc;
 use engine::buf::DirectBuf;
 use engine::driver::OpenOptions;
 use engine::error::Error;
+use engine::exec::sync::yield_now;
 use engine::fs::{Caching, Dir, File};
 use engine::shard::ShardCx;
 use logic::log::producers::Stored;
 use logic::log::{OffsetIndex, Producers, TimeIndex};
 use wire::kafka::batch::{Batch, HEADER_BYTES, PREFIX_BYTES, batch_len};
 
+use super::ranges::Ranges;
 use super::segment::{INDEX, LOG, SNAPSHOT, Segment, TIME_INDEX, file_name, offset_of};
 use super::verify::is_epoch;
 use super::{PRODUCERS_MAX, Partition, Place, unix_ms};
@@ -54,7 +56,7 @@ pub(crate) async fn remove_dir(cx: &ShardCx, path: &Path) -> Result<(), Error> {
     for name in names {
         cx.driver().unlink(&path.join(name))?;
         // A file system takes its time to free a file, and there may be many.
-        engine::exec::sync::yield_now().await;
+        yield_now().await;
     }
     cx.driver().remove_dir(path)?;
     if let Some(parent) = path.parent() {
@@ -72,22 +74,53 @@ pub(crate) struct Check {
     pub(super) has_gaps: bool,
     chunk: Vec<u8>,
     chunk_at: u64,
+    /// What is read is for the page cache too, and no more than up to here unless a batch ends behind.
+    ahead_to: Option<u64>,
+    /// Some of that was read from the disk.
+    pub(super) was_cold: bool,
+}
+
+/// What a header says of its batch.
+#[derive(Clone, Copy)]
+pub(super) struct Stated {
+    /// Its bytes.
+    pub(super) len: u64,
+    /// Its first offset.
+    pub(super) first: i64,
+    /// How many offsets it takes.
+    pub(super) offsets: i64,
 }
 
 impl Check {
     pub(crate) const fn new(file: Rc<File>, from: u64, end: u64) -> Self {
-        Self { file, position: from, end, has_gaps: true, chunk: Vec::new(), chunk_at: from }
+        Self {
+            file,
+            position: from,
+            end,
+            has_gaps: true,
+            chunk: Vec::new(),
+            chunk_at: from,
+            ahead_to: None,
+            was_cold: false,
+        }
     }
 
-    /// The same of a whole segment, which may have gaps or not.
-    pub(super) fn whole(file: Rc<File>, end: u64, has_gaps: bool) -> Self {
-        Self { has_gaps, ..Self::new(file, 0, end) }
+    /// The same of a stretch up to `to`, of which the page cache keeps what is read.
+    pub(super) fn stretch(file: Rc<File>, from: u64, to: u64, end: u64, has_gaps: bool) -> Self {
+        Self { has_gaps, ahead_to: Some(to), ..Self::new(file, from, end) }
     }
 
-    /// How long the batch at the position says it is, if it can be so long.
-    pub(super) async fn stated_len(&mut self) -> Result<Option<u64>, Error> {
+    /// What the header at the position says, true or not.
+    pub(super) async fn header(&mut self) -> Result<Option<Stated>, Error> {
         let bytes = self.window().await?;
-        Ok(batch_len(bytes).filter(|len| *len <= BATCH_MAX_BYTES).map(|len| len as u64))
+        let Some(len) = batch_len(bytes).filter(|len| *len <= BATCH_MAX_BYTES) else {
+            return Ok(None);
+        };
+        Ok(Batch::header(bytes).ok().map(|batch| Stated {
+            len: len as u64,
+            first: batch.base_offset(),
+            offsets: i64::from(batch.last_offset_delta()).saturating_add(1),
+        }))
     }
 
     /// Bytes from the position on: as many as are read, and a header's at least unless the segment ends.
@@ -95,6 +128,7 @@ impl Check {
         let there = self.position.checked_sub(self.chunk_at);
         let there = there.and_then(|at| self.chunk.get(usize::try_from(at).ok()?..));
         if there.is_none_or(|bytes| bytes.len() < HEADER_BYTES) {
+            // Who looks for what follows damage may have far to look, also behind a stretch.
             self.read(CHUNK_BYTES).await?;
         }
         let at = usize::try_from(self.position - self.chunk_at).unwrap_or(usize::MAX);
@@ -115,7 +149,7 @@ impl Check {
             check.chunk.get(at..).map_or(0, <[u8]>::len)
         };
         if there(self) < PREFIX_BYTES {
-            self.read(CHUNK_BYTES).await?;
+            self.read(PREFIX_BYTES).await?;
         }
         let at = usize::try_from(self.position - self.chunk_at).unwrap_or(usize::MAX);
         let Some(len) = self.chunk.get(at..).and_then(batch_len) else { return Ok(false) };
@@ -123,19 +157,28 @@ impl Check {
             return Ok(false);
         }
         if there(self) < len {
-            self.read(len.max(CHUNK_BYTES)).await?;
+            self.read(len).await?;
         }
         Ok(there(self) >= len)
     }
 
+    /// Reads from the position on: at least `len` bytes, unless the segment ends before.
     async fn read(&mut self, len: usize) -> Result<(), Error> {
+        let most = self.ahead_to.unwrap_or(u64::MAX).saturating_sub(self.position);
+        let most = usize::try_from(most).unwrap_or(usize::MAX).min(CHUNK_BYTES);
         let left = usize::try_from(self.end - self.position).unwrap_or(usize::MAX);
-        let len = len.min(left);
+        let len = len.max(most).min(left);
         self.chunk_at = self.position;
         self.chunk.clear();
         if len > 0 {
             let buf = DirectBuf::zeroed(len);
-            let (buf, read) = self.file.read_at(buf, len, self.position, Caching::Drop).await?;
+            let caching = if self.ahead_to.is_some() { Caching::Keep } else { Caching::Drop };
+            if caching == Caching::Keep {
+                self.was_cold |= self.file.read_ahead(self.position, len as u64).await?;
+                // What is cached already is read without a wait.
+                yield_now().await;
+            }
+            let (buf, read) = self.file.read_at(buf, len, self.position, caching).await?;
             self.chunk.extend_from_slice(buf.get(..read).unwrap_or_default());
         }
         Ok(())
@@ -223,7 +266,7 @@ impl Partition {
         }
         if partition.segments.is_empty() {
             // Each file that is made may wait for the file system's journal: one in a poll.
-            engine::exec::sync::yield_now().await;
+            yield_now().await;
             partition.segments.push_back(Segment::create(cx, &partition.dir, partition.start)?);
             partition.end = partition.start;
             handle.sync().await?;
@@ -289,7 +332,7 @@ impl Partition {
         // written first.
         let replays = next.is_none_or(|next| next > replayed_from);
         if next.is_some() && indexed && !replays {
-            segment.verified = false;
+            segment.verified = Ranges::default();
             segment.has_sidecars = true;
             segment.let_go();
             self.end = next.unwrap_or(base);
@@ -307,7 +350,11 @@ impl Partition {
                 segment.times = TimeIndex::default();
                 self.check_segment(cx, &mut segment, (0, base), next, replayed_from).await?
             }
-            checked => checked,
+            checked => {
+                // What was not read is checked before it is served.
+                segment.verified = Ranges::from(from.0);
+                checked
+            }
         };
         self.end = end;
         // Compaction leaves gaps, but only in segments that were synced.
@@ -322,8 +369,6 @@ impl Partition {
         }
         if let Some(next) = next.filter(|_| !is_last) {
             segment.let_go();
-            // What was read from its middle on is served as it is; the rest is checked before.
-            segment.verified = from.0 == 0;
             segment.has_sidecars = was_synced && indexed;
             self.end = next;
         }

@@ -12,7 +12,7 @@ use engine::fs::File;
 use engine::shard::ShardCx;
 use wire::kafka::batch::{Batch, HEADER_BYTES};
 
-use super::verify::Damage;
+use super::verify::{Damage, Unverified};
 use super::{Partition, Segment};
 use crate::code::Code;
 
@@ -27,6 +27,8 @@ pub(crate) struct Located {
     pub(crate) file: Rc<File>,
     pub(crate) position: u64,
     pub(crate) len: u64,
+    /// There is more, which has to be checked before it is given.
+    pub(crate) is_cut: bool,
 }
 
 /// A range that must be read into the page cache first.
@@ -41,8 +43,8 @@ pub(crate) struct Cold {
 pub(crate) enum Missing {
     /// Read this, then ask again.
     Cold(Cold),
-    /// Check the segment with this first offset, then ask again.
-    Unverified(i64),
+    /// Have this checked, then ask again.
+    Unverified(Unverified),
     /// The peer is told.
     Refused(Code),
 }
@@ -173,9 +175,6 @@ impl Partition {
         // Compaction may leave nothing of a segment from an offset on.
         loop {
             let Some(segment) = self.segments.get(at) else { return Ok(None) };
-            if let Some(base) = self.must_verify(at) {
-                return Err(Missing::Unverified(base));
-            }
             if segment.is_damaged(offset) {
                 return Err(Missing::Refused(Code::CorruptMessage));
             }
@@ -197,20 +196,56 @@ impl Partition {
         visible: u64,
     ) -> Result<Option<u64>, Missing> {
         let hint = self.hints.find(offset);
-        let Some(segment) = self.segments.get_mut(at) else { return Ok(None) };
+        let Some(segment) = self.segments.get(at) else { return Ok(None) };
         if let Some(place) = hint
             && place.base == segment.base
             && place.position < visible
         {
+            self.verified_to(segment, place.position)?;
             return Ok(Some(place.position));
         }
         let relative = u32::try_from(offset.saturating_sub(segment.base)).unwrap_or(0);
         let from = u64::from(segment.offsets.find(relative).position);
-        let mut scan = segment_scan(cx, segment, from, visible)?;
-        for _ in 0..SCAN_MAX {
-            let Some((position, header)) = scan.next(cx)? else { return Ok(None) };
-            if Batch::header(&header).is_ok_and(|batch| batch.last_offset() >= offset) {
-                return Ok(Some(position));
+        if from >= visible {
+            return Ok(None);
+        }
+        let found = |batch: &Batch<'_>| batch.last_offset() >= offset;
+        Ok(self.scan(cx, at, (from, visible), SCAN_MAX, found)?.map(|(_, position, _)| position))
+    }
+
+    /// Up to where a segment is checked from a position on.
+    fn verified_to(&self, segment: &Segment, position: u64) -> Result<u64, Missing> {
+        let unverified = Unverified { base: segment.base, position };
+        let range = self.verified_range(segment, position);
+        range.map(|range| range.to).ok_or(Missing::Unverified(unverified))
+    }
+
+    /// The first batch between two positions of a segment that is the one wanted: the file, and its position and length.
+    fn scan(
+        &mut self,
+        cx: &ShardCx,
+        at: usize,
+        (from, visible): (u64, u64),
+        most: usize,
+        found: impl Fn(&Batch<'_>) -> bool,
+    ) -> Result<Option<(Rc<File>, u64, u64)>, Missing> {
+        let Some(segment) = self.segments.get(at) else { return Ok(None) };
+        let verified = self.verified_to(segment, from)?;
+        let Some(segment) = self.segments.get_mut(at) else { return Ok(None) };
+        let mut scan = segment_scan(cx, segment, from, visible.min(verified))?;
+        for _ in 0..most {
+            let Some((position, header)) = scan.next(cx)? else {
+                if verified >= visible {
+                    return Ok(None);
+                }
+                // What comes next is not checked.
+                let (base, position) = (segment.base, verified);
+                return Err(Missing::Unverified(Unverified { base, position }));
+            };
+            if let Ok(batch) = Batch::header(&header)
+                && found(&batch)
+            {
+                return Ok(Some((scan.file, position, batch.len() as u64)));
             }
         }
         Err(Missing::Refused(Code::StorageError))
@@ -226,9 +261,12 @@ impl Partition {
         whole: bool,
     ) -> Result<Option<Located>, Missing> {
         let (high, hints_end) = (self.high, self.segments.get(at + 1).map(|next| next.base));
+        let Some(segment) = self.segments.get(at) else { return Ok(None) };
+        let verified = self.verified_range(segment, position);
+        let verified_to = verified.map_or(position, |range| range.to);
         let Some(segment) = self.segments.get_mut(at) else { return Ok(None) };
         let damage = segment.next_damage(position).map_or(visible, |damage| damage.from);
-        let available = visible.min(damage).saturating_sub(position);
+        let available = visible.min(damage).min(verified_to).saturating_sub(position);
         let mut len = available.min(max_bytes);
         if len < available {
             let limit = u32::try_from(position + len).unwrap_or(u32::MAX);
@@ -248,6 +286,7 @@ impl Partition {
         let next_offset = match hints_end {
             _ if end == high.position && segment.base == high.base => Some(high.offset),
             Some(next) if end == segment.len => Some(next),
+            _ if end == verified_to => verified.map(|range| range.next),
             _ => {
                 let entry = segment.offsets.find_position(u32::try_from(end).unwrap_or(u32::MAX));
                 (u64::from(entry.position) == end).then(|| segment.base + i64::from(entry.offset))
@@ -259,7 +298,8 @@ impl Partition {
         if let Some(place) = place {
             self.hints.add(place);
         }
-        Ok(Some(Located { file, position, len }))
+        let is_cut = end == verified_to && end < visible;
+        Ok(Some(Located { file, position, len, is_cut }))
     }
 
     /// The first batch with a timestamp at or after `timestamp_ms`: its position, to look into.
@@ -273,23 +313,20 @@ impl Partition {
             if segment.max_timestamp_ms < timestamp_ms {
                 continue;
             }
-            if let Some(base) = self.must_verify(at) {
-                return Err(Missing::Unverified(base));
-            }
             let visible = self.visible(segment);
-            let Some(segment) = self.segments.get_mut(at) else { break };
             let from = segment.offsets.find(segment.times.find(timestamp_ms)).position;
-            let mut scan = segment_scan(cx, segment, u64::from(from), visible)?;
-            while let Some((position, header)) = scan.next(cx)? {
-                let Ok(batch) = Batch::header(&header) else { break };
-                if batch.max_timestamp() >= timestamp_ms
-                    && batch.last_offset() >= self.start
+            if u64::from(from) >= visible {
+                continue;
+            }
+            let start = self.start;
+            let found = |batch: &Batch<'_>| {
+                batch.max_timestamp() >= timestamp_ms
+                    && batch.last_offset() >= start
                     && !batch.is_empty()
-                {
-                    let len = batch.len() as u64;
-                    let file = Rc::clone(&scan.file);
-                    return Ok(Some(Located { file, position, len }));
-                }
+            };
+            let places = (u64::from(from), visible);
+            if let Some((file, position, len)) = self.scan(cx, at, places, usize::MAX, found)? {
+                return Ok(Some(Located { file, position, len, is_cut: false }));
             }
         }
         Ok(None)

@@ -15,6 +15,7 @@ use engine::shard::ShardCx;
 use logic::log::{OffsetIndex, TimeIndex, offset_index, time_index};
 use wire::kafka::batch::Batch;
 
+use super::ranges::Ranges;
 use super::verify::Damage;
 
 /// Suffix of the data.
@@ -60,8 +61,8 @@ pub(crate) struct Segment {
     pub(crate) jitter_ms: i64,
     /// What is not served of it.
     pub(crate) damage: Vec<Damage>,
-    /// All of it is as it was written, but for the damage.
-    pub(crate) verified: bool,
+    /// What of it is as it was written, but for the damage.
+    pub(super) verified: Ranges,
     /// Its sidecars say all of it.
     pub(crate) has_sidecars: bool,
     path: PathBuf,
@@ -100,7 +101,7 @@ impl Segment {
             created_ms: -1,
             jitter_ms: 0,
             damage: Vec::new(),
-            verified: true,
+            verified: Ranges::all(),
             has_sidecars: false,
             path,
             file: None,

@@ -2,11 +2,14 @@
 //!
 //! A batch that is bad although it was synced is no unfinished write: the disk has changed it. It is never cut away, and
 //! neither is what lies around it; its range is offline, and fetches of its offsets are told so. Where the next batch
-//! begins is known by the bad one's length, and found by looking for one otherwise. Segments that a start takes by their
-//! sidecars are read whole before they are first served, unless the topic says `verify.on.read=false`. What bits
-//! flip later is seen by consumers, who check each batch. Invariants: ranges are in order and do not overlap; at most
-//! [`DAMAGE_MAX`] per segment, the last of which takes in all that follows. Next: `open`, `read`.
+//! begins is known by the bad one's length, and found by looking for one otherwise. What a start takes by its sidecars
+//! is checked before it is first served, a stretch at a time just ahead of who reads it, unless the topic says
+//! `verify.on.read=false`: the check brings a stretch into the page cache, from where it is sent. What bits
+//! flip later is seen by consumers, who check each batch. Invariants: nothing is served that was not checked; a stretch
+//! begins where a batch is known to begin; damaged ranges are in order and do not overlap; at most [`DAMAGE_MAX`] per
+//! segment, the last of which takes in all that follows. Next: `ranges`, `open`, `read`.
 
+use std::cmp::Ordering;
 use std::rc::Rc;
 
 use engine::error::Error;
@@ -16,10 +19,18 @@ use engine::shard::ShardCx;
 use wire::kafka::batch::{Batch, HEADER_BYTES};
 
 use super::open::Check;
+use super::ranges::Range;
 use super::{LEADER_EPOCH, Partition, Segment};
+
+#[cfg(test)]
+mod tests;
 
 /// Damaged ranges of a segment that are told from each other.
 pub(super) const DAMAGE_MAX: usize = 64;
+/// Places looked at behind a bad batch for one that fits.
+const CANDIDATES_MAX: usize = 1000;
+/// Checked at once: a moment's work, and enough for a few answers.
+pub(super) const STRETCH_BYTES: u64 = 4 << 20;
 
 /// A range that is not served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,15 +45,51 @@ pub(crate) struct Damage {
     pub(crate) next: i64,
 }
 
-/// A segment to be checked before it is served.
+/// A place that has to be checked before it is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Unverified {
+    /// First offset of the segment.
+    pub(crate) base: i64,
+    /// Position in it.
+    pub(crate) position: u64,
+}
+
+/// A position where a batch begins, and the first offset it may have.
+type Begin = (u64, i64);
+
+/// A stretch of a segment to be checked before it is served.
 #[derive(Debug)]
 pub(crate) struct Verification {
     turns: Rc<Turns>,
     file: Rc<File>,
-    base: i64,
-    len: u64,
+    /// By the index, or by what was checked before it.
+    begin: Begin,
+    /// The last place before it that needs no index.
+    known: Begin,
+    /// Checked at least up to here; the next batch's end, and what was checked before, may be further.
+    until: u64,
+    /// The segment's end.
+    end: u64,
+    /// No offset of the segment is as large.
     next: i64,
     has_gaps: bool,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub(crate) struct Verified {
+    range: Range,
+    damage: Vec<Damage>,
+    pub(crate) file: Rc<File>,
+    /// Some of it had to be read from the disk.
+    pub(crate) was_cold: bool,
+}
+
+impl Verified {
+    /// Where it begins, and how long it is.
+    pub(crate) const fn extent(&self) -> (u64, u64) {
+        (self.range.from, self.range.to - self.range.from)
+    }
 }
 
 impl Verification {
@@ -51,84 +98,148 @@ impl Verification {
         Rc::clone(&self.turns)
     }
 
-    /// Reads the segment; what is damaged.
+    /// Reads the stretch; what is damaged.
     ///
     /// # Errors
     /// It cannot be read.
-    pub(crate) async fn run(self) -> Result<Vec<Damage>, Error> {
-        let mut check = Check::whole(self.file, self.len, self.has_gaps);
-        let (mut expected, mut damage) = (self.base, Vec::new());
-        while check.position < self.len {
+    pub(crate) async fn run(self) -> Result<Verified, Error> {
+        let mut begin = self.begin;
+        let mut check =
+            Check::stretch(Rc::clone(&self.file), begin.0, self.until, self.end, self.has_gaps);
+        let (mut expected, mut damage) = (begin.1, Vec::new());
+        // Nobody vouches for the index: only what comes before tells whether a batch is damaged there.
+        let mut by_index = begin != self.known;
+        while check.position < self.until {
             match check.next(expected).await? {
                 Some(batch) => expected = batch.last_offset() + 1,
+                None if by_index => {
+                    begin = self.known;
+                    (check.position, expected) = begin;
+                }
                 None => {
                     let one = check.skip_damage(expected, self.next).await?;
                     expected = one.next;
                     add(&mut damage, one);
                 }
             }
+            by_index = false;
         }
-        Ok(damage)
+        let range = Range { from: begin.0, to: check.position, next: expected };
+        Ok(Verified { range, damage, was_cold: check.was_cold, file: self.file })
     }
 }
 
-fn add(damage: &mut Vec<Damage>, one: Damage) {
-    match damage.last_mut() {
-        Some(last) if last.to == one.from => (last.to, last.next) = (one.to, one.next),
-        _ => damage.push(one),
+/// What is looked for behind a bad batch.
+#[derive(Clone, Copy)]
+struct Search {
+    /// The bad batch's first offset.
+    expected: i64,
+    /// No offset of the segment is as large.
+    limit: i64,
+    /// The offset behind the bad batch, by its own header.
+    stated: i64,
+}
+
+/// A batch behind a bad one.
+#[derive(Clone, Copy)]
+struct Found {
+    at: u64,
+    /// Its first offset.
+    next: i64,
+    /// The bad batch says so too, or what is behind it does not contradict.
+    fits: bool,
+}
+
+/// Adds a damaged range; whether it was not known.
+fn add(damage: &mut Vec<Damage>, one: Damage) -> bool {
+    let first = damage.partition_point(|old| old.to < one.from);
+    let after = damage.partition_point(|old| old.from <= one.to);
+    let mut one = one;
+    for old in damage.get(first..after).unwrap_or_default() {
+        if old.from <= one.from && one.to <= old.to {
+            return false;
+        }
+        (one.from, one.first) = (one.from.min(old.from), one.first.min(old.first));
+        (one.to, one.next) = (one.to.max(old.to), one.next.max(old.next));
     }
+    damage.splice(first..after, [one]);
     if damage.len() > DAMAGE_MAX
-        && let Some(one) = damage.pop()
-        && let Some(last) = damage.last_mut()
+        && let Some(last) = damage.pop()
+        && let Some(all) = damage.last_mut()
     {
-        (last.to, last.next) = (one.to, one.next);
+        (all.to, all.next) = (last.to, last.next);
     }
+    true
 }
 
 impl Check {
     /// Goes on behind a bad batch, whose first offset is `expected`; no offset of this segment is `limit` or more.
     pub(super) async fn skip_damage(&mut self, expected: i64, limit: i64) -> Result<Damage, Error> {
         let from = self.position;
-        let stated = self.stated_len().await?.and_then(|len| from.checked_add(len));
-        let mut found = None;
-        if let Some(to) = stated.filter(|to| *to < self.end) {
-            found = self.begins_at(to, expected, limit).await?.map(|next| (to, next));
-        } else if stated == Some(self.end) {
-            found = Some((self.end, limit));
+        let stated = self.header().await?;
+        let to = stated.map_or(u64::MAX, |stated| from.saturating_add(stated.len));
+        let next = stated.map_or(-1, |stated| stated.first.saturating_add(stated.offsets));
+        let search = Search { expected, limit, stated: next };
+        let mut found = match to.cmp(&self.end) {
+            Ordering::Less => self.begins_at(to, search).await?,
+            Ordering::Equal => Some(Found { at: to, next: limit, fits: true }),
+            Ordering::Greater => None,
+        };
+        if !found.is_some_and(|found| found.fits) {
+            // A length that changed may lead past good batches, and an offset that changed has a checksum that is right.
+            found = self.look_for(from + 1, search).await?.or(found);
         }
-        let mut at = from + 1;
-        while found.is_none() && at + HEADER_BYTES as u64 <= self.end {
-            let Some(candidate) = self.next_candidate(at, expected, limit).await? else { break };
-            found = self.begins_at(candidate, expected, limit).await?.map(|next| (candidate, next));
-            at = candidate + 1;
-        }
-        let (to, next) = found.unwrap_or((self.end, limit));
+        let (to, next) = found.map_or((self.end, limit), |found| (found.at, found.next));
         self.position = to;
         Ok(Damage { from, to, first: expected, next })
     }
 
-    /// The first offset of the batch at a position, if one is there that may follow.
-    async fn begins_at(
-        &mut self,
-        at: u64,
-        expected: i64,
-        limit: i64,
-    ) -> Result<Option<i64>, Error> {
+    /// The first batch from `at` on that fits its surroundings, or else the first that is good.
+    async fn look_for(&mut self, mut at: u64, search: Search) -> Result<Option<Found>, Error> {
+        let mut first = None;
+        for _ in 0..CANDIDATES_MAX {
+            let Some(candidate) = self.next_candidate(at, search).await? else { break };
+            match self.begins_at(candidate, search).await? {
+                Some(found) if found.fits => return Ok(Some(found)),
+                found => first = first.or(found),
+            }
+            at = candidate + 1;
+        }
+        Ok(first)
+    }
+
+    /// The batch at a position, if one is there that may follow.
+    async fn begins_at(&mut self, at: u64, search: Search) -> Result<Option<Found>, Error> {
         self.position = at;
         let had_gaps = std::mem::replace(&mut self.has_gaps, true);
-        let found = self.next(expected + 1).await?.map(|batch| batch.base_offset());
+        let batch = self.next(search.expected + 1).await?;
+        let found = batch.map(|batch| (batch.base_offset(), batch.last_offset().saturating_add(1)));
+        let Some((first, behind)) = found.filter(|(first, _)| *first < search.limit) else {
+            (self.has_gaps, self.position) = (had_gaps, at);
+            return Ok(None);
+        };
+        // `next` went on behind the batch. Where a good one behind it does not go on from it, one of the two has an
+        // offset that changed: the one after that tells which.
+        let is_last = self.position >= self.end;
+        let follower = self.next(0).await?;
+        let follower = follower.map(|batch| (batch.base_offset(), batch.last_offset()));
+        let fits = match follower {
+            None => !is_last || behind == search.limit,
+            Some((follower, _)) if follower == behind => true,
+            Some((follower, last)) => {
+                let after = self.header().await?.map_or(search.limit, |after| after.first);
+                after == behind.saturating_add(last - follower).saturating_add(1)
+            }
+        };
         self.has_gaps = had_gaps;
         self.position = at;
-        Ok(found.filter(|offset| *offset < limit))
+        let fits = had_gaps || first == search.stated || fits;
+        Ok(Some(Found { at, next: first, fits }))
     }
 
     /// The next position from `at` on whose header may be that of a batch that follows.
-    async fn next_candidate(
-        &mut self,
-        at: u64,
-        expected: i64,
-        limit: i64,
-    ) -> Result<Option<u64>, Error> {
+    async fn next_candidate(&mut self, at: u64, search: Search) -> Result<Option<u64>, Error> {
+        let Search { expected, limit, .. } = search;
         self.position = at;
         loop {
             let window = self.window().await?;
@@ -167,48 +278,73 @@ impl Segment {
 }
 
 impl Partition {
-    /// Whether a segment has to be checked before it is served.
-    pub(super) fn must_verify(&self, at: usize) -> Option<i64> {
-        let segment = self.segments.get(at)?;
-        (self.config.verify_on_read && !segment.verified).then_some(segment.base)
+    /// The checked range that a position is in, if that may be served.
+    pub(super) fn verified_range(&self, segment: &Segment, position: u64) -> Option<Range> {
+        if self.config.verify_on_read {
+            segment.verified.containing(position)
+        } else {
+            Some(Range { from: 0, to: u64::MAX, next: i64::MAX })
+        }
     }
 
-    /// How to check a segment; `None` when that is done.
+    /// How to check a place and what follows it; `None` when that is done.
     ///
     /// # Errors
     /// It cannot be opened.
     pub(crate) fn verification(
         &mut self,
         cx: &ShardCx,
-        base: i64,
+        place: Unverified,
     ) -> Result<Option<Verification>, Error> {
-        let Some(at) = self.segments.iter().position(|one| one.base == base && !one.verified)
-        else {
+        let Unverified { base, position } = place;
+        let Some(at) = self.segments.iter().position(|one| one.base == base) else {
             return Ok(None);
         };
         let next = self.segments.get(at + 1).map_or(self.end, |next| next.base);
         let has_gaps = next <= self.compaction.noted.gaps_to;
         let turns = Rc::clone(&self.verifying);
         let Some(segment) = self.segments.get_mut(at) else { return Ok(None) };
+        if segment.verified.containing(position).is_some() || position >= segment.len {
+            return Ok(None);
+        }
+        let known = segment.verified.before(position).map_or((0, base), |one| (one.to, one.next));
+        let entry = segment.offsets.find_position(u32::try_from(position).unwrap_or(u32::MAX));
+        let indexed = (u64::from(entry.position), base + i64::from(entry.offset));
+        let begin = if indexed.0 > known.0 { indexed } else { known };
+        let end = segment.len;
+        let until = (begin.0 + STRETCH_BYTES).max(position + 1).min(end);
+        // Nothing is checked twice.
+        let until = segment.verified.begin_after(position).map_or(until, |begin| until.min(begin));
         let file = segment.file(cx, false)?;
-        Ok(Some(Verification { turns, file, base, len: segment.len, next, has_gaps }))
+        Ok(Some(Verification { turns, file, begin, known, until, end, next, has_gaps }))
     }
 
-    /// A segment was checked.
-    pub(crate) fn verified(&mut self, cx: &ShardCx, base: i64, damage: &[Damage]) {
-        let unverified = |one: &&mut Segment| one.base == base && !one.verified;
-        let Some(segment) = self.segments.iter_mut().find(unverified) else { return };
-        segment.verified = true;
-        segment.damage = damage.to_vec();
-        for one in damage {
+    /// A stretch was checked.
+    pub(crate) fn verified(&mut self, cx: &ShardCx, base: i64, found: &Verified) {
+        // One that took its place meanwhile was written by us, and needs no check.
+        let is_checked = |one: &&mut Segment| {
+            one.base == base && one.verified.containing(found.range.from).is_none()
+        };
+        let Some(segment) = self.segments.iter_mut().find(is_checked) else { return };
+        let is_new = |one: &&Damage| add(&mut segment.damage, **one);
+        let told: Vec<Damage> = found.damage.iter().filter(is_new).copied().collect();
+        if segment.damage.len() == DAMAGE_MAX
+            && let Some(Damage { from, to, next, .. }) = segment.damage.last().copied()
+        {
+            // What was given up with it needs no check either.
+            segment.verified.add(Range { from, to, next });
+        }
+        segment.verified.add(found.range);
+        for one in &told {
             self.tell_damage(cx, base, one);
         }
     }
 
     /// Notes damage in a segment that is read at a start.
     pub(super) fn note_damage(&mut self, cx: &ShardCx, segment: &mut Segment, one: Damage) {
-        self.tell_damage(cx, segment.base, &one);
-        add(&mut segment.damage, one);
+        if add(&mut segment.damage, one) {
+            self.tell_damage(cx, segment.base, &one);
+        }
     }
 
     fn tell_damage(&mut self, cx: &ShardCx, base: i64, one: &Damage) {

@@ -455,7 +455,10 @@ impl Consumer {
             OUT_OF_RANGE => {
                 return Err(format!("offset {} was read up to, and is gone", self.next));
             }
-            code => return Err(format!("error {code} in a fetch")),
+            code => {
+                let (partition, next) = (self.partition, self.next);
+                return Err(format!("error {code} in a fetch of {partition} at {next}, {rot:?}"));
+            }
         }
         self.take(&partition.records.clone().unwrap_or_default(), partition.high_watermark)
     }
