@@ -241,7 +241,8 @@ fn forget(dir: &Path) -> Result<()> {
         if path.is_dir() {
             forget(&path)?;
         } else {
-            let file = fs::File::open(&path).with_context(|| path.display().to_string())?;
+            // The broker removes old sidecars meanwhile.
+            let Ok(file) = fs::File::open(&path) else { continue };
             file.sync_all()?;
             rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
         }
