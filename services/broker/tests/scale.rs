@@ -62,6 +62,15 @@ fn waited(broker: &Broker) -> Duration {
     Duration::from_nanos(waited.sum())
 }
 
+/// Descriptors that the broker's table has room for.
+fn descriptors(broker: &Broker) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", broker.process.pid()));
+    let size = status.ok().and_then(|text| {
+        text.lines().find_map(|line| line.strip_prefix("FDSize:")?.trim().parse().ok())
+    });
+    size.expect("a size")
+}
+
 fn topic(partition: usize) -> (String, i32) {
     (format!("many-{}", partition / TOPIC_PARTITIONS), (partition % TOPIC_PARTITIONS) as i32)
 }
@@ -94,7 +103,7 @@ fn produce(
 fn attempt(scale: usize) -> u64 {
     let broker = Broker::start(1, OPTIONS);
     let mut client = Client::connect(local(broker.port + 1)).expect("it listens");
-    let empty = broker.process.rss_bytes();
+    let (empty, room) = (broker.process.rss_bytes(), descriptors(&broker));
     let begun = Instant::now();
     for first in (0..scale).step_by(TOPIC_PARTITIONS) {
         let count = TOPIC_PARTITIONS.min(scale - first) as i32;
@@ -103,6 +112,8 @@ fn attempt(scale: usize) -> u64 {
     }
     let with_partitions = broker.process.rss_bytes();
     println!("{scale} partitions made in {:?}", begun.elapsed());
+    // It would be a long turn: see `engine::process::reserve_descriptors`.
+    assert_eq!(descriptors(&broker), room, "the table of descriptors grew");
     let made = client.create_with("hot", 1, &[("segment.bytes", "262144")]).expect("an answer");
     assert_eq!(made.error_code, 0, "{:?}", made.error_message);
     let ids: Vec<i64> = (0..scale).map(|_| client.producer_id().expect("an id")).collect();

@@ -99,6 +99,7 @@ impl Services {
 fn serve(values: &Values) -> Result<ExitCode, Error> {
     let engine = Engine::new(values, &allowed_cpus()?)?;
     let seed = engine.seed.map_or_else(Seed::from_os, |seed| Ok(Seed(seed)))?;
+    process::reserve_descriptors()?;
     let (log, writer) = Log::start(engine.log_level)
         .map_err(|source| Error::io("clone", source, "the log's thread"))?;
     let services = Services::chosen(values, &engine)?;
