@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 
 use anyhow::{Context, Result, bail};
-use engine::driver::{Bells, Driver, Fd, Op, Payload, Ring, Setup, TcpInfo};
+use engine::driver::{Driver, Fd, Op, Payload, Ring, Setup, Siblings, TcpInfo};
 use view::Output;
 
 use super::generator::Generator;
@@ -61,7 +61,8 @@ impl OnRing {
     /// # Errors
     /// The kernel has no ring for us, or a server does not accept.
     pub fn connect(generator: &Generator, spin: bool) -> Result<Self> {
-        let ring = Ring::start(&Setup::default(), 0, Bells::new(1)).context("the client's ring")?;
+        let ring =
+            Ring::start(&Setup::default(), 0, Siblings::new(1)).context("the client's ring")?;
         let mut driver = Driver::Uring(Box::new(ring));
         let addresses: Vec<SocketAddr> = generator.addresses().collect();
         let congestion = crate::machine::congestion().map(str::to_owned);

@@ -14,7 +14,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use view::Instant;
 
 use super::uring::{self, Ring};
-use super::{Errno, Fd};
+use super::{Errno, FREED_NS, Fd};
 use crate::error::Error;
 
 /// How to listen.
@@ -125,6 +125,23 @@ fn tcp_socket(addr: SocketAddr) -> rustix::io::Result<OwnedFd> {
     rustix::net::socket_with(family, SocketType::STREAM, flags, None)
 }
 
+/// Tries again while the address is taken, for [`FREED_NS`].
+#[expect(clippy::disallowed_methods, reason = "a shard listens before it turns")]
+fn when_free<T>(bind: impl Fn() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
+    const AGAIN: Duration = Duration::from_millis(10);
+    let until_ns = clock_ns(rustix::time::ClockId::Monotonic) + FREED_NS;
+    loop {
+        match bind() {
+            Err(rustix::io::Errno::ADDRINUSE)
+                if clock_ns(rustix::time::ClockId::Monotonic) < until_ns =>
+            {
+                std::thread::sleep(AGAIN);
+            }
+            done => return done,
+        }
+    }
+}
+
 fn name_of(addr: Option<rustix::net::SocketAddrAny>) -> PeerName {
     let Some(addr) = addr else { return PeerName::Unknown };
     if let Ok(tcp) = SocketAddr::try_from(addr.clone()) {
@@ -162,18 +179,32 @@ impl Ring {
         addr: SocketAddr,
         options: &ListenOptions,
     ) -> Result<Fd, Error> {
-        let open = || {
+        let bound = |shared: bool| {
             let socket = tcp_socket(addr)?;
             sockopt::set_socket_reuseaddr(&socket, true)?;
-            if options.shared {
-                sockopt::set_socket_reuseport(&socket, true)?;
-            }
+            sockopt::set_socket_reuseport(&socket, shared)?;
             set_tcp_options(std::os::fd::AsFd::as_fd(&socket), &options.tcp)?;
             rustix::net::bind(&socket, &addr)?;
-            rustix::net::listen(&socket, options.backlog)?;
-            Ok(keep(socket))
+            Ok(socket)
         };
-        open().map_err(|errno| failed("bind", errno, addr))
+        let open = || {
+            if !options.shared {
+                return when_free(|| bound(false));
+            }
+            if addr.port() != 0 {
+                self.siblings().claim(addr, || when_free(|| bound(false)).map(drop))?;
+                return bound(true);
+            }
+            let socket = bound(true)?;
+            // The kernel found a port that nobody has, which others may now share.
+            let found = rustix::net::getsockname(&socket)?.try_into()?;
+            self.siblings().claim(found, || Ok::<_, rustix::io::Errno>(()))?;
+            Ok(socket)
+        };
+        let socket = open().map_err(|errno| failed("bind", errno, addr))?;
+        rustix::net::listen(&socket, options.backlog)
+            .map_err(|errno| failed("listen", errno, addr))?;
+        Ok(keep(socket))
     }
 
     pub(super) fn listen_unix(
@@ -202,7 +233,7 @@ impl Ring {
             rustix::net::listen(&socket, options.backlog)?;
             Ok(keep(socket))
         };
-        open().map_err(|errno| failed("bind", errno, path.display()))
+        when_free(open).map_err(|errno| failed("bind", errno, path.display()))
     }
 
     pub(super) fn socket(&mut self, peer: SocketAddr) -> Result<Fd, Error> {

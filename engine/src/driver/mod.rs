@@ -13,6 +13,7 @@
 mod control;
 mod op;
 pub mod probe;
+mod siblings;
 pub mod sim;
 mod uring;
 
@@ -21,13 +22,12 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering};
 
 use view::Instant;
 
 pub use control::{ListenOptions, OpenOptions, PeerName, TcpInfo};
 pub use op::{Completion, Errno, Fd, Op, OpId, Payload, Token};
+pub use siblings::{FREED_NS, Siblings};
 pub use uring::Ring;
 
 use crate::buf::{DirectBuf, Pool, PoolConfig};
@@ -84,29 +84,6 @@ pub struct DriverStats {
     pub overflows: u64,
     /// Other system calls made through the driver.
     pub calls: u64,
-}
-
-/// Where the doorbells of the shards of one process are: filled in as the shards start.
-#[derive(Debug)]
-pub struct Bells(Box<[AtomicI32]>);
-
-impl Bells {
-    /// Bells for `shards` shards, none installed.
-    #[must_use]
-    pub fn new(shards: usize) -> Arc<Self> {
-        Arc::new(Self((0..shards).map(|_| AtomicI32::new(-1)).collect()))
-    }
-
-    fn set(&self, shard: usize, fd: i32) {
-        if let Some(bell) = self.0.get(shard) {
-            bell.store(fd, Ordering::Release);
-        }
-    }
-
-    fn get(&self, shard: usize) -> Option<i32> {
-        let fd = self.0.get(shard)?.load(Ordering::Acquire);
-        (fd >= 0).then_some(fd)
-    }
 }
 
 /// The kernel, or the model of it.
@@ -187,7 +164,8 @@ impl Driver {
         each!(self, arm => arm.in_flight())
     }
 
-    /// Opens a listening TCP socket.
+    /// Opens a listening TCP socket. An address that is taken is waited for a while (up to [`FREED_NS`]): what a process
+    /// that was killed had in flight on its ring keeps its sockets open for some time after its end.
     ///
     /// # Errors
     /// The address is taken, or not this host's.

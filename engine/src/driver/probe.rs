@@ -3,7 +3,7 @@
 use io_uring::{IoUring, Probe, opcode};
 
 use super::uring;
-use super::{Bells, Driver, ListenOptions, Op, Ring, Setup};
+use super::{Driver, ListenOptions, Op, Ring, Setup, Siblings};
 use crate::buf::PoolConfig;
 
 /// One feature.
@@ -92,7 +92,7 @@ fn ring_features() -> Vec<Feature> {
     let pool = PoolConfig { buffers: 4, buffer_len_bytes: 4096, incremental: true };
     let fallback = PoolConfig { incremental: false, ..pool };
     let setup = Setup { pool, pool_fallback: fallback, sq_entries: 8, ..Setup::default() };
-    let ring = Ring::start(&Setup { cq_entries: 16, ..setup }, 0, Bells::new(1)).ok();
+    let ring = Ring::start(&Setup { cq_entries: 16, ..setup }, 0, Siblings::new(1)).ok();
     let registered = ring.as_ref().is_some_and(Ring::has_registered_ring);
     let pool = ring.as_ref().map(|ring| *ring.pool().config());
     let accepts = ring.is_some_and(multishot_accept_works);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use crate::driver::sim::{SimDriver, World};
-use crate::driver::{Bells, Driver, Ring, Setup};
+use crate::driver::{Driver, Ring, Setup, Siblings};
 use crate::event::{Level, Log};
 use crate::shard::{Idle, ShardConfig, ShardCx};
 
@@ -44,7 +44,7 @@ fn setup() -> Setup {
 
 /// Runs `test` on a ring of this thread.
 pub(crate) fn on_ring<F: Future<Output = ()> + 'static>(test: impl FnOnce(ShardCx) -> F) {
-    let ring = Ring::start(&setup(), 0, Bells::new(1)).expect("a kernel with io_uring");
+    let ring = Ring::start(&setup(), 0, Siblings::new(1)).expect("a kernel with io_uring");
     let driver = Driver::Uring(Box::new(ring));
     let log = Log::new(Level::Error);
     let cx = ShardCx::new(0, 1, driver, ShardConfig::default(), 1, log);

@@ -9,7 +9,7 @@ use std::sync::{Arc, Barrier, mpsc};
 use std::thread::JoinHandle;
 
 use super::{ShardConfig, ShardCx};
-use crate::driver::{Bells, Driver, Fd, Op, Ring, Setup};
+use crate::driver::{Driver, Fd, Op, Ring, Setup, Siblings};
 use crate::error::Error;
 use crate::event::Log;
 use crate::rng::Seed;
@@ -76,7 +76,7 @@ where
     let (stop_read, stop_write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
         .map_err(|errno| Error::io("pipe", errno.into(), "the shards' stop signal"))?;
     let start = Start {
-        bells: Bells::new(launch.shards),
+        siblings: Siblings::new(launch.shards),
         opened: Barrier::new(launch.shards),
         unfinished: AtomicUsize::new(launch.shards),
         install: Box::new(install),
@@ -133,7 +133,7 @@ impl Drop for AbortOnPanic {
 type Install = Box<dyn Fn(&ShardCx) -> Result<(), Error> + Send + Sync>;
 
 struct Start {
-    bells: Arc<Bells>,
+    siblings: Arc<Siblings>,
     opened: Barrier,
     unfinished: AtomicUsize,
     install: Install,
@@ -145,7 +145,7 @@ impl Start {
     fn run(&self, index: usize, report: &mpsc::Sender<Result<(), Error>>, go: &mpsc::Receiver<()>) {
         let ring = self
             .pin(index)
-            .and_then(|()| Ring::start(&self.launch.setup, index, Arc::clone(&self.bells)));
+            .and_then(|()| Ring::start(&self.launch.setup, index, Arc::clone(&self.siblings)));
         self.opened.wait();
         let cx = ring.and_then(|ring| {
             let driver = Driver::Uring(Box::new(ring));

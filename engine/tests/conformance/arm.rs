@@ -11,8 +11,8 @@ use std::time::Duration;
 use bytes::BytesMut;
 use engine::driver::sim::{Faults, SimDriver, World};
 use engine::driver::{
-    Bells, Completion, Driver, Errno, Fd, ListenOptions, Op, OpId, Payload, PeerName, Ring, Setup,
-    Token,
+    Completion, Driver, Errno, Fd, ListenOptions, Op, OpId, Payload, PeerName, Ring, Setup,
+    Siblings, Token,
 };
 use view::Output;
 
@@ -35,7 +35,7 @@ pub(crate) struct Arm {
 }
 
 enum Kind {
-    Ring(Arc<Bells>),
+    Ring(Arc<Siblings>),
     Sim(World),
 }
 
@@ -92,9 +92,9 @@ pub(crate) fn inline(bytes: &[u8]) -> Output {
 impl Arm {
     pub(crate) fn ring() -> Self {
         let setup = Setup::default();
-        let bells = Bells::new(4);
-        let driver = ring(&setup, 0, &bells);
-        Self::new(driver, Kind::Ring(bells), setup, Faults::none())
+        let siblings = Siblings::new(4);
+        let driver = ring(&setup, 0, &siblings);
+        Self::new(driver, Kind::Ring(siblings), setup, Faults::none())
     }
 
     pub(crate) fn perfect(seed: u64) -> Self {
@@ -119,9 +119,9 @@ impl Arm {
         change(&mut setup);
         match &self.kind {
             Kind::Ring(_) => {
-                let bells = Bells::new(4);
-                let driver = ring(&setup, 0, &bells);
-                Self::new(driver, Kind::Ring(bells), setup, Faults::none())
+                let siblings = Siblings::new(4);
+                let driver = ring(&setup, 0, &siblings);
+                Self::new(driver, Kind::Ring(siblings), setup, Faults::none())
             }
             Kind::Sim(world) => {
                 let fresh = World::new(world.seed(), self.faults.clone());
@@ -134,7 +134,9 @@ impl Arm {
     /// A second shard of the same process.
     pub(crate) fn second(&self) -> Self {
         let (driver, kind) = match &self.kind {
-            Kind::Ring(bells) => (ring(&self.setup, 1, bells), Kind::Ring(Arc::clone(bells))),
+            Kind::Ring(siblings) => {
+                (ring(&self.setup, 1, siblings), Kind::Ring(Arc::clone(siblings)))
+            }
             Kind::Sim(world) => {
                 let driver = SimDriver::new(world, 1, &self.setup);
                 (Driver::Sim(Box::new(driver)), Kind::Sim(world.clone()))
@@ -321,8 +323,8 @@ impl Arm {
     }
 }
 
-fn ring(setup: &Setup, shard: usize, bells: &Arc<Bells>) -> Driver {
-    let ring = Ring::start(setup, shard, Arc::clone(bells)).expect("a kernel with io_uring");
+fn ring(setup: &Setup, shard: usize, siblings: &Arc<Siblings>) -> Driver {
+    let ring = Ring::start(setup, shard, Arc::clone(siblings)).expect("a kernel with io_uring");
     Driver::Uring(Box::new(ring))
 }
 

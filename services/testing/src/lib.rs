@@ -15,5 +15,5 @@ pub mod live;
 mod process;
 mod proxy;
 
-pub use process::{Process, free_ports, local};
+pub use process::{Process, are_closed, free_ports, local};
 pub use proxy::Proxy;

@@ -1,7 +1,7 @@
 //! Processes of a test, and ports for them.
 
 use std::fs::{self, File};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -13,6 +13,9 @@ const PORTS: (u16, u16) = (21_000, 960);
 
 /// How long a server may take until it is ready.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Characters of its log that a process of a failed test shows.
+const LOG_SHOWN: usize = 4_000;
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
@@ -35,6 +38,22 @@ pub fn free_ports(count: u16) -> u16 {
         }
     }
     panic!("no {count} free ports in {first}..{}", first + range);
+}
+
+/// Whether nobody listens any more on `count` ports from `port` on, after waiting for it. The kernel takes down the ring
+/// of a process that was killed after its end, and with it what had operations in flight: its listeners take connections
+/// until then, and reset them.
+#[must_use]
+pub fn are_closed(port: u16, count: u16) -> bool {
+    let deadline = Instant::now() + START_TIMEOUT;
+    let is_open = |port: u16| TcpStream::connect(local(port)).is_ok();
+    while (port..port + count).any(is_open) {
+        if Instant::now() > deadline {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+    true
 }
 
 /// The loopback address of a port.
@@ -149,6 +168,11 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
+        if thread::panicking() {
+            let log = self.log();
+            let tail = log.char_indices().rev().nth(LOG_SHOWN).map_or(0, |(at, _)| at);
+            eprintln!("the last of what process {} wrote:\n{}", self.child.id(), &log[tail..]);
+        }
         let _ = fs::remove_dir_all(&self.directory);
     }
 }

@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 
-use super::{Bells, Completion, Errno, Fd, Op, OpId, Payload, Setup, Token};
+use super::{Completion, Errno, Fd, Op, OpId, Payload, Setup, Siblings, Token};
 use crate::buf::{DirectBuf, Pool};
 use crate::error::Error;
 use quiet::{Quiet, TAG_NOW};
@@ -43,7 +43,7 @@ pub struct Ring {
     pool: Rc<Pool>,
     reaped: Vec<cqueue::Entry>,
     next: usize,
-    bells: Arc<Bells>,
+    siblings: Arc<Siblings>,
     shard: usize,
     stats: super::DriverStats,
     rung: bool,
@@ -56,13 +56,13 @@ impl Ring {
     ///
     /// # Errors
     /// The kernel refuses io_uring, or lacks what the engine cannot do without.
-    pub fn start(setup: &Setup, shard: usize, bells: Arc<Bells>) -> Result<Self, Error> {
+    pub fn start(setup: &Setup, shard: usize, siblings: Arc<Siblings>) -> Result<Self, Error> {
         let ring = build(setup)
             .map_err(|source| Error::io("io_uring_setup", source, format!("shard {shard}")))?;
         let fd = ring.as_raw_fd();
         let name = if setup.registered_ring { RingName::register(fd) } else { RingName::plain(fd) };
         let pool = register_pool(&ring, setup)?;
-        bells.set(shard, fd);
+        siblings.set_bell(shard, fd);
         Ok(Self {
             ring,
             name,
@@ -70,7 +70,7 @@ impl Ring {
             pool,
             reaped: Vec::with_capacity(1024),
             next: 0,
-            bells,
+            siblings,
             shard,
             stats: super::DriverStats::default(),
             rung: false,
@@ -87,6 +87,10 @@ impl Ring {
     /// Whether enters use a registered ring descriptor.
     pub const fn has_registered_ring(&self) -> bool {
         self.name.is_registered()
+    }
+
+    pub(super) fn siblings(&self) -> &Siblings {
+        &self.siblings
     }
 
     /// Counters since start.
@@ -146,7 +150,7 @@ impl Ring {
 
     /// Rings the bell of another shard.
     pub fn ring_bell(&mut self, shard: usize) {
-        let Some(fd) = self.bells.get(shard) else { return };
+        let Some(fd) = self.siblings.bell(shard) else { return };
         self.stats.bells += 1;
         let entry = opcode::MsgRingData::new(types::Fd(fd), 0, TAG_BELL, None).build();
         let flags = squeue::Flags::SKIP_SUCCESS;

@@ -40,6 +40,10 @@ impl Broker {
         let Self { mut process, port, data } = self;
         process.kill();
         drop(process);
+        assert!(
+            testing::are_closed(port, shards + 2),
+            "ports of a process that has ended stay open"
+        );
         let process = self::process(port, shards, &data.0, options);
         Self { process, port, data }
     }
