@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// How long a listener waits for an address that is taken.
-pub const FREED_NS: u64 = 3_000_000_000;
+pub const FREED_NS: u64 = 1_000_000_000;
 
 /// See the module.
 #[derive(Debug)]
