@@ -198,7 +198,7 @@ impl Ring {
             let socket = bound(true)?;
             // The kernel found a port that nobody has, which others may now share.
             let found = rustix::net::getsockname(&socket)?.try_into()?;
-            self.siblings().claim(found, || Ok::<_, rustix::io::Errno>(()))?;
+            self.siblings().claim(found, || Ok(()))?;
             Ok(socket)
         };
         let socket = open().map_err(|errno| failed("bind", errno, addr))?;
