@@ -15,6 +15,7 @@ mod compact;
 mod open;
 mod ranges;
 mod read;
+mod realign;
 mod segment;
 mod verify;
 

@@ -19,7 +19,7 @@ use engine::fs::{Caching, Dir, File};
 use engine::shard::ShardCx;
 use logic::log::producers::Stored;
 use logic::log::{OffsetIndex, Producers, TimeIndex};
-use wire::kafka::batch::{Batch, HEADER_BYTES, PREFIX_BYTES, batch_len};
+use wire::kafka::batch::{Batch, FORMAT_AT, HEADER_BYTES, PREFIX_BYTES, batch_len};
 
 use super::ranges::Ranges;
 use super::segment::{INDEX, LOG, SNAPSHOT, Segment, TIME_INDEX, file_name, offset_of};
@@ -80,15 +80,15 @@ pub(crate) struct Check {
     pub(super) was_cold: bool,
 }
 
-/// What a header says of its batch.
+/// What a header says of its batch, true or not.
 #[derive(Clone, Copy)]
 pub(super) struct Stated {
-    /// Its bytes.
-    pub(super) len: u64,
     /// Its first offset.
     pub(super) first: i64,
-    /// How many offsets it takes.
-    pub(super) offsets: i64,
+    /// Its bytes behind this field.
+    pub(super) length: u32,
+    /// Its last offset less the first.
+    pub(super) last_delta: i64,
 }
 
 impl Check {
@@ -110,16 +110,18 @@ impl Check {
         Self { has_gaps, ahead_to: Some(to), ..Self::new(file, from, end) }
     }
 
-    /// What the header at the position says, true or not.
+    /// What is at the position as if it were a header; `None` where the segment ends before one would.
     pub(super) async fn header(&mut self) -> Result<Option<Stated>, Error> {
         let bytes = self.window().await?;
-        let Some(len) = batch_len(bytes).filter(|len| *len <= BATCH_MAX_BYTES) else {
+        let Some(mut header) = bytes.first_chunk::<HEADER_BYTES>().copied() else {
             return Ok(None);
         };
-        Ok(Batch::header(bytes).ok().map(|batch| Stated {
-            len: len as u64,
+        // That may have changed like any other bits.
+        header[FORMAT_AT] = 2;
+        Ok(Batch::header(&header).ok().map(|batch| Stated {
             first: batch.base_offset(),
-            offsets: i64::from(batch.last_offset_delta()).saturating_add(1),
+            length: u32::from_be_bytes([header[8], header[9], header[10], header[11]]),
+            last_delta: i64::from(batch.last_offset_delta().cast_unsigned()),
         }))
     }
 

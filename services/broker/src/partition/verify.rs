@@ -1,22 +1,19 @@
 //! Damage in what was synced: found, told of, and left out of what is served.
 //!
 //! A batch that is bad although it was synced is no unfinished write: the disk has changed it. It is never cut away, and
-//! neither is what lies around it; its range is offline, and fetches of its offsets are told so. Where the next batch
-//! begins is known by the bad one's length, and found by looking for one otherwise. What a start takes by its sidecars
+//! neither is what lies around it; its range is offline, and fetches of its offsets are told so. What a start takes by its sidecars
 //! is checked before it is first served, a stretch at a time just ahead of who reads it, unless the topic says
 //! `verify.on.read=false`: the check brings a stretch into the page cache, from where it is sent. What bits
 //! flip later is seen by consumers, who check each batch. Invariants: nothing is served that was not checked; a stretch
 //! begins where a batch is known to begin; damaged ranges are in order and do not overlap; at most [`DAMAGE_MAX`] per
-//! segment, the last of which takes in all that follows. Next: `ranges`, `open`, `read`.
+//! segment, the last of which takes in all that follows. Next: `realign`, `ranges`, `open`, `read`.
 
-use std::cmp::Ordering;
 use std::rc::Rc;
 
 use engine::error::Error;
 use engine::exec::sync::Turns;
 use engine::fs::File;
 use engine::shard::ShardCx;
-use wire::kafka::batch::{Batch, HEADER_BYTES};
 
 use super::open::Check;
 use super::ranges::Range;
@@ -27,8 +24,6 @@ mod tests;
 
 /// Damaged ranges of a segment that are told from each other.
 pub(super) const DAMAGE_MAX: usize = 64;
-/// Places looked at behind a bad batch for one that fits.
-const CANDIDATES_MAX: usize = 1000;
 /// Checked at once: a moment's work, and enough for a few answers.
 pub(super) const STRETCH_BYTES: u64 = 4 << 20;
 
@@ -129,27 +124,6 @@ impl Verification {
     }
 }
 
-/// What is looked for behind a bad batch.
-#[derive(Clone, Copy)]
-struct Search {
-    /// The bad batch's first offset.
-    expected: i64,
-    /// No offset of the segment is as large.
-    limit: i64,
-    /// The offset behind the bad batch, by its own header.
-    stated: i64,
-}
-
-/// A batch behind a bad one.
-#[derive(Clone, Copy)]
-struct Found {
-    at: u64,
-    /// Its first offset.
-    next: i64,
-    /// The bad batch says so too, or what is behind it does not contradict.
-    fits: bool,
-}
-
 /// Adds a damaged range; whether it was not known.
 fn add(damage: &mut Vec<Damage>, one: Damage) -> bool {
     let first = damage.partition_point(|old| old.to < one.from);
@@ -170,94 +144,6 @@ fn add(damage: &mut Vec<Damage>, one: Damage) -> bool {
         (all.to, all.next) = (last.to, last.next);
     }
     true
-}
-
-impl Check {
-    /// Goes on behind a bad batch, whose first offset is `expected`; no offset of this segment is `limit` or more.
-    pub(super) async fn skip_damage(&mut self, expected: i64, limit: i64) -> Result<Damage, Error> {
-        let from = self.position;
-        let stated = self.header().await?;
-        let to = stated.map_or(u64::MAX, |stated| from.saturating_add(stated.len));
-        let next = stated.map_or(-1, |stated| stated.first.saturating_add(stated.offsets));
-        let search = Search { expected, limit, stated: next };
-        let mut found = match to.cmp(&self.end) {
-            Ordering::Less => self.begins_at(to, search).await?,
-            Ordering::Equal => Some(Found { at: to, next: limit, fits: true }),
-            Ordering::Greater => None,
-        };
-        if !found.is_some_and(|found| found.fits) {
-            // A length that changed may lead past good batches, and an offset that changed has a checksum that is right.
-            found = self.look_for(from + 1, search).await?.or(found);
-        }
-        let (to, next) = found.map_or((self.end, limit), |found| (found.at, found.next));
-        self.position = to;
-        Ok(Damage { from, to, first: expected, next })
-    }
-
-    /// The first batch from `at` on that fits its surroundings, or else the first that is good.
-    async fn look_for(&mut self, mut at: u64, search: Search) -> Result<Option<Found>, Error> {
-        let mut first = None;
-        for _ in 0..CANDIDATES_MAX {
-            let Some(candidate) = self.next_candidate(at, search).await? else { break };
-            match self.begins_at(candidate, search).await? {
-                Some(found) if found.fits => return Ok(Some(found)),
-                found => first = first.or(found),
-            }
-            at = candidate + 1;
-        }
-        Ok(first)
-    }
-
-    /// The batch at a position, if one is there that may follow.
-    async fn begins_at(&mut self, at: u64, search: Search) -> Result<Option<Found>, Error> {
-        self.position = at;
-        let had_gaps = std::mem::replace(&mut self.has_gaps, true);
-        let batch = self.next(search.expected + 1).await?;
-        let found = batch.map(|batch| (batch.base_offset(), batch.last_offset().saturating_add(1)));
-        let Some((first, behind)) = found.filter(|(first, _)| *first < search.limit) else {
-            (self.has_gaps, self.position) = (had_gaps, at);
-            return Ok(None);
-        };
-        // `next` went on behind the batch. Where a good one behind it does not go on from it, one of the two has an
-        // offset that changed: the one after that tells which.
-        let is_last = self.position >= self.end;
-        let follower = self.next(0).await?;
-        let follower = follower.map(|batch| (batch.base_offset(), batch.last_offset()));
-        let fits = match follower {
-            None => !is_last || behind == search.limit,
-            Some((follower, _)) if follower == behind => true,
-            Some((follower, last)) => {
-                let after = self.header().await?.map_or(search.limit, |after| after.first);
-                after == behind.saturating_add(last - follower).saturating_add(1)
-            }
-        };
-        self.has_gaps = had_gaps;
-        self.position = at;
-        let fits = had_gaps || first == search.stated || fits;
-        Ok(Some(Found { at, next: first, fits }))
-    }
-
-    /// The next position from `at` on whose header may be that of a batch that follows.
-    async fn next_candidate(&mut self, at: u64, search: Search) -> Result<Option<u64>, Error> {
-        let Search { expected, limit, .. } = search;
-        self.position = at;
-        loop {
-            let window = self.window().await?;
-            if window.len() < HEADER_BYTES {
-                return Ok(None);
-            }
-            let found = window.windows(HEADER_BYTES).position(|bytes| {
-                Batch::header(bytes).is_ok_and(|batch| {
-                    (expected + 1..limit).contains(&batch.base_offset())
-                        && is_epoch(batch.leader_epoch())
-                })
-            });
-            if let Some(found) = found {
-                return Ok(Some(self.position + found as u64));
-            }
-            self.position += (window.len() - HEADER_BYTES + 1) as u64;
-        }
-    }
 }
 
 /// Whether a batch may have this epoch.

@@ -57,6 +57,9 @@ impl Codec {
     pub const ALL: [Self; 5] = [Self::None, Self::Gzip, Self::Snappy, Self::Lz4, Self::Zstd];
 }
 
+/// Where a header has the number of its format, 2.
+pub const FORMAT_AT: usize = 16;
+
 /// Why a batch is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Problem {
@@ -142,7 +145,7 @@ impl<'a> Batch<'a> {
     /// It is not whole, or of another format.
     pub fn split(bytes: &'a [u8]) -> Result<(Self, &'a [u8]), Problem> {
         // Formats 0 and 1 have their number at the same place.
-        match bytes.get(16).map(|byte| byte.cast_signed()) {
+        match bytes.get(FORMAT_AT).map(|byte| byte.cast_signed()) {
             Some(2) => {}
             Some(magic @ (0 | 1)) => return Err(Problem::OldFormat(magic)),
             Some(magic) => return Err(Problem::UnknownFormat(magic)),
@@ -161,7 +164,7 @@ impl<'a> Batch<'a> {
     /// The header is not there, or of another format.
     pub fn header(bytes: &'a [u8]) -> Result<Self, Problem> {
         let header: &[u8; HEADER_BYTES] = bytes.first_chunk().ok_or(Problem::Cut)?;
-        match header.get(16).map(|byte| byte.cast_signed()) {
+        match header.get(FORMAT_AT).map(|byte| byte.cast_signed()) {
             Some(2) => Ok(Self { bytes: header, header }),
             Some(magic @ (0 | 1)) => Err(Problem::OldFormat(magic)),
             magic => Err(Problem::UnknownFormat(magic.unwrap_or(-1))),
