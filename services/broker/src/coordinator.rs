@@ -13,7 +13,7 @@ use engine::exec::sync::{Receiver, Sender, once};
 use engine::fs::Caching;
 use engine::net::Server;
 use logic::group::{
-    Assigned, Config, Effect, Groups, Join, Joined, Refused, Sync, SyncStep, Token,
+    Assigned, Config, Effect, Groups, Join, Joined, Refused, Replaced, Sync, SyncStep, Token,
 };
 use view::HashMap;
 use wire::kafka::TopicRef;
@@ -174,7 +174,8 @@ pub(crate) fn change<T>(
     result
 }
 
-/// Answers parked requests, and has stored what changed by itself.
+/// Answers parked requests, and has stored what changed by itself. What describes a group is appended here and not by a
+/// task: the group may have gone on until that runs, and the log would tell of a generation that nobody has assigned yet.
 fn deliver(server: &Rc<Server<Broker>>, effects: Vec<Effect>) {
     for effect in effects {
         match effect {
@@ -186,6 +187,15 @@ fn deliver(server: &Rc<Server<Broker>>, effects: Vec<Effect>) {
                 let sender = server.shard().borrow_mut().coordinator.syncs.remove(&token);
                 sender.into_iter().for_each(|sender| sender.send(answer.clone()));
             }
+            Effect::Changed(group) => {
+                // If it cannot be stored, members of the generation before time out after a start.
+                let _ = append_group(server, &group);
+            }
+            Effect::Replaced(group, replaced) => {
+                let appended = append_group(server, &group);
+                let task = tell_replaced(Rc::clone(server), group, replaced, appended);
+                server.cx().spawn("group record", task);
+            }
             effect => {
                 let task = store_effect(Rc::clone(server), effect);
                 server.cx().spawn("group record", task);
@@ -196,38 +206,38 @@ fn deliver(server: &Rc<Server<Broker>>, effects: Vec<Effect>) {
     ticker.wake();
 }
 
+/// Appends a group as it is, with the assignments that its members have.
+fn append_group(server: &Rc<Server<Broker>>, group: &str) -> Result<Placed, Code> {
+    let record = {
+        let shard = server.shard().borrow();
+        let known = shard.coordinator.groups.get(group).ok_or(Code::CoordinatorNotAvailable)?;
+        let members = known.members.iter();
+        let assignments = members.map(|(id, one)| (id.clone(), one.assignment.clone())).collect();
+        offsets_topic::group(group, known, &assignments, unix_ms(server.cx().now()))
+    };
+    append(server, group, &[record])
+}
+
+/// Tells a static member its new id once that is durable.
+async fn tell_replaced(
+    server: Rc<Server<Broker>>,
+    group: String,
+    replaced: Replaced,
+    appended: Result<Placed, Code>,
+) {
+    let stored = match appended {
+        Ok(appended) => durable(&server, appended).await.is_ok(),
+        Err(_) => false,
+    };
+    change(&server, |groups, now_ms, effects| {
+        groups.replaced(&group, replaced, stored, now_ms, effects);
+    });
+}
+
+/// Stores that something is gone, unless it is there again.
 async fn store_effect(server: Rc<Server<Broker>>, effect: Effect) {
     let now_ms = unix_ms(server.cx().now());
     match effect {
-        Effect::Changed(group) => {
-            let record = {
-                let shard = server.shard().borrow();
-                let known = shard.coordinator.groups.get(&group);
-                known.map(|known| offsets_topic::group(&group, known, &BTreeMap::new(), now_ms))
-            };
-            if let Some(record) = record {
-                // If it cannot be stored, members of the generation before time out after a start.
-                let _ = store(&server, &group, vec![record]).await;
-            }
-        }
-        Effect::Replaced(group, replaced) => {
-            let record = {
-                let shard = server.shard().borrow();
-                shard.coordinator.groups.get(&group).map(|known| {
-                    let members = known.members.iter();
-                    let assignments =
-                        members.map(|(id, one)| (id.clone(), one.assignment.clone())).collect();
-                    offsets_topic::group(&group, known, &assignments, now_ms)
-                })
-            };
-            let stored = match record {
-                Some(record) => store(&server, &group, vec![record]).await.is_ok(),
-                None => false,
-            };
-            change(&server, |groups, now_ms, effects| {
-                groups.replaced(&group, replaced, stored, now_ms, effects);
-            });
-        }
         Effect::OffsetExpired(group, partition) => {
             // A commit may have come since; from here to the append nothing can.
             if !server.shard().borrow().coordinator.groups.expires(&group, &partition, now_ms) {
@@ -246,8 +256,15 @@ async fn store_effect(server: Rc<Server<Broker>>, effect: Effect) {
                 server.shard().borrow_mut().coordinator.groups.remove(&group);
             }
         }
-        Effect::Joined(..) | Effect::Synced(..) => {}
+        Effect::Joined(..) | Effect::Synced(..) | Effect::Changed(..) | Effect::Replaced(..) => {}
     }
+}
+
+/// Records that were appended, for [`durable`].
+struct Placed {
+    slot: Slot,
+    end: i64,
+    deadline_ns: u64,
 }
 
 /// Appends records about a group and waits until they are durable.
@@ -256,7 +273,13 @@ pub(crate) async fn store(
     group: &str,
     list: Vec<Stored>,
 ) -> Result<(), Code> {
-    let cx = server.cx().clone();
+    let appended = append(server, group, &list)?;
+    durable(server, appended).await
+}
+
+/// Appends records about a group.
+fn append(server: &Rc<Server<Broker>>, group: &str, list: &[Stored]) -> Result<Placed, Code> {
+    let cx = server.cx();
     let now = cx.now();
     let now_ms = unix_ms(now);
     let last_offset_delta = i32::try_from(list.len()).map_err(|_| Code::InvalidRequest)? - 1;
@@ -268,23 +291,25 @@ pub(crate) async fn store(
     };
     let mut bytes = Vec::new();
     let made = (0..)
-        .zip(&list)
+        .zip(list)
         .map(|(delta, (key, value))| Record::new(delta, 0, Some(key), value.as_deref()));
     write_batch(&mut bytes, &meta, made);
-    let (slot, end) = {
-        let mut shard = server.shard().borrow_mut();
-        let slot = slot_of(&shard, group)?;
-        let (batch, _) = Batch::split(&bytes).map_err(|_| Code::UnknownServerError)?;
-        let partition = shard.partition(slot).ok_or(Code::CoordinatorNotAvailable)?;
-        // A full disk may have room later: clients look for the coordinator again, and do not give up as they would when
-        // told of storage.
-        let appended =
-            partition.append(&cx, &batch, now).map_err(|_| Code::CoordinatorNotAvailable)?;
-        shard.mark_dirty(slot, false);
-        (slot, appended.end)
-    };
+    let (batch, _) = Batch::split(&bytes).map_err(|_| Code::UnknownServerError)?;
+    let mut shard = server.shard().borrow_mut();
+    let slot = slot_of(&shard, group)?;
+    let partition = shard.partition(slot).ok_or(Code::CoordinatorNotAvailable)?;
+    // A full disk may have room later: clients look for the coordinator again, and do not give up as they would when
+    // told of storage.
+    let appended = partition.append(cx, &batch, now).map_err(|_| Code::CoordinatorNotAvailable)?;
+    shard.mark_dirty(slot, false);
+    Ok(Placed { slot, end: appended.end, deadline_ns: now.mono_ns.saturating_add(STORE_NS) })
+}
+
+/// Waits until what was appended is durable.
+async fn durable(server: &Rc<Server<Broker>>, appended: Placed) -> Result<(), Code> {
+    let Placed { slot, end, deadline_ns } = appended;
+    let cx = server.cx();
     let watch = Rc::new(Watch::default());
-    let deadline_ns = now.mono_ns.saturating_add(STORE_NS);
     loop {
         {
             let mut shard = server.shard().borrow_mut();
