@@ -27,6 +27,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("cache", &["engine", "view", "wire", "logic", "testing"]),
     ("node", &["engine", "view", "wire", "logic", "broker", "cache"]),
     ("sim", &["engine", "view", "wire", "logic", "broker", "cache"]),
+    // Programs in the kernel and what steers them: nothing of the engine.
+    ("bpf", &[]),
     // Its load generator runs on the engine's own driver: a generator on a slower loop would be the
     // limit of every comparison. It hosts the services' sessions on other runtimes, hence their libraries.
     ("bench-harness", &["engine", "view", "wire", "logic", "cache"]),
@@ -44,6 +46,9 @@ const FENCED: &[(&str, &[User])] = &[
     ("glommio", &[("bench-harness", None)]),
     // Behind the engine's own trait.
     ("rustls", &[("engine", None)]),
+    ("libbpf-rs", &[("bpf", None)]),
+    ("libbpf-sys", &[("bpf", None)]),
+    ("libbpf-cargo", &[("bpf", None)]),
 ];
 
 /// Packages of their own, with their own lock file: live clients that would make every build longer.

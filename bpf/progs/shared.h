@@ -1,0 +1,143 @@
+/* What programs and their user space both know. Each struct has its twin in `src/abi.rs`, whose sizes are asserted on
+ * both sides; fields are ordered so that there is no padding. Next: tc.bpf.c. */
+#pragma once
+
+#define SHARED_SIZE(type, bytes) _Static_assert(sizeof(type) == (bytes), "as in abi.rs")
+
+/* What a fault does to what it chose. */
+enum mode {
+    MODE_OFF = 0,
+    /* Counts what it would do. */
+    MODE_SHADOW = 1,
+    MODE_ARMED = 2,
+};
+
+/* When a fault acts, and for how long: checked by the program itself, whoever still lives. */
+struct arm {
+    /* CLOCK_MONOTONIC; nothing happens from then on. */
+    __u64 deadline_ns;
+    /* When it was armed. */
+    __u64 since_ns;
+    /* Acts so many times at most; 0 for any number. */
+    __u64 max_hits;
+    __u32 mode;
+    __u32 unused;
+};
+SHARED_SIZE(struct arm, 32);
+
+#define PREFIX_MAX 16
+#define SPARED_MAX 4
+
+/* Which packets. A zero, or a full range, is any. */
+struct selector {
+    __u16 sport_from, sport_to;
+    __u16 dport_from, dport_to;
+    /* Either of the two. */
+    __u16 port_from, port_to;
+    /* Of the whole packet from its network header on. */
+    __u16 len_from, len_to;
+    /* Ports that are spared whatever else matches: the operator's own way in. */
+    __u16 spared[SPARED_MAX];
+    __u8 family;
+    __u8 protocol;
+    __u8 flags_mask, flags_value;
+    /* Whether the maps of networks are asked. */
+    __u8 has_src, has_dst;
+    __u8 prefix_len;
+    __u8 without_payload;
+    __u8 prefix[PREFIX_MAX];
+};
+SHARED_SIZE(struct selector, 48);
+
+/* How many of the packets that match. */
+enum share_kind {
+    SHARE_ALL = 0,
+    /* Each by chance. */
+    SHARE_PACKETS = 1,
+    /* All or none of a flow, by its hash. */
+    SHARE_FLOWS = 2,
+    SHARE_EVERY = 3,
+    SHARE_FIRST = 4,
+    /* For a while of each period. */
+    SHARE_BURST = 5,
+    /* Two states, each with its own chance: losses come in groups. */
+    SHARE_GILBERT = 6,
+};
+
+struct share {
+    __u32 kind;
+    /* Of a million: packets, flows, or lost in the good state. */
+    __u32 ppm;
+    /* Every n-th, the first n. */
+    __u32 n;
+    /* Of flows. */
+    __u32 seed;
+    __u32 on_ms, period_ms;
+    /* Gilbert-Elliott, each of a million: to the bad state, back, and lost in it. */
+    __u32 to_bad_ppm, to_good_ppm, bad_ppm;
+    __u32 unused;
+};
+SHARED_SIZE(struct share, 40);
+
+/* What happens to a packet. */
+enum action {
+    ACTION_DROP = 0,
+    /* A copy goes first. */
+    ACTION_DUPLICATE = 1,
+    /* One bit of the payload changes. With `value` 1 the checksum is made to fit. */
+    ACTION_CORRUPT = 2,
+    /* Out of the device `value` instead. */
+    ACTION_REDIRECT = 3,
+    /* TTL or hop limit becomes `value`. */
+    ACTION_TTL = 4,
+    ACTION_ECN_CE = 5,
+    /* Cut to `value` bytes from the network header on. */
+    ACTION_TRUNCATE = 6,
+    /* A TCP segment becomes a reset: 1 for its sender, 2 for its receiver, 3 for both. */
+    ACTION_RESET = 7,
+    /* A DNS question comes back as an answer with the code `value`. */
+    ACTION_DNS = 8,
+};
+
+struct fault {
+    struct arm arm;
+    struct selector selector;
+    struct share share;
+    __u32 action;
+    __u32 value;
+    /* Bytes before the network header: 14 with Ethernet, 0 on a device without. */
+    __u32 l2_len;
+    /* Packets come in through the device, and do not leave by it. */
+    __u32 is_ingress;
+};
+SHARED_SIZE(struct fault, 136);
+
+/* What all processors change. */
+struct state {
+    __u64 hits;
+    /* Packets that matched, for every n-th and the first n. */
+    __u64 matched;
+    __u64 is_bad;
+};
+SHARED_SIZE(struct state, 24);
+
+/* By processor. */
+struct counts {
+    __u64 seen;
+    __u64 matched;
+    /* The share of those. */
+    __u64 chosen;
+    /* Acted on. */
+    __u64 affected;
+};
+SHARED_SIZE(struct counts, 32);
+
+/* Key of a network: addresses of version 4 are mapped (::ffff:a.b.c.d). */
+struct network {
+    __u32 prefix_len;
+    __u8 address[16];
+};
+SHARED_SIZE(struct network, 20);
+
+/* Set on packets that a program sends itself, so that it leaves them alone. */
+#define OWN_MARK 0xC4A05

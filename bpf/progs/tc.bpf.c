@@ -1,0 +1,196 @@
+/* Faults of packets on a device, in either direction: one program, which `fault` tells what to do.
+ *
+ * Attached by tcx, or as a clsact filter on kernels before 6.6. Invariants: unarmed, it looks at one map entry and no packet;
+ * past its deadline it is unarmed, whoever still lives; packets that it sent itself carry its mark and are left alone.
+ * Next: shared.h, packet.h; user space in src/faults/packet.rs. */
+#include "packet.h"
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, __u32);
+    __type(value, struct fault);
+} fault SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, __u32);
+    __type(value, struct state);
+} state SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, __u32);
+    __type(value, struct counts);
+} counts SEC(".maps");
+
+#define NETWORKS_MAX 1024
+
+struct {
+    __uint(type, BPF_MAP_TYPE_LPM_TRIE);
+    __uint(max_entries, NETWORKS_MAX);
+    __uint(map_flags, BPF_F_NO_PREALLOC);
+    __type(key, struct network);
+    __type(value, __u8);
+} src_networks SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_LPM_TRIE);
+    __uint(max_entries, NETWORKS_MAX);
+    __uint(map_flags, BPF_F_NO_PREALLOC);
+    __type(key, struct network);
+    __type(value, __u8);
+} dst_networks SEC(".maps");
+
+static __always_inline bool in_networks(void *map, const __u8 *address)
+{
+    struct network key = { .prefix_len = 128 };
+    __builtin_memcpy(key.address, address, 16);
+    return bpf_map_lookup_elem(map, &key) != NULL;
+}
+
+static __always_inline bool matches(struct __sk_buff *skb, const struct fault *f, const struct packet *packet)
+{
+    const struct selector *selector = &f->selector;
+    __u32 len = skb->len - f->l2_len;
+    if (selector->family && selector->family != packet->family)
+        return false;
+    if (selector->protocol && selector->protocol != packet->protocol)
+        return false;
+    if ((packet->flags & selector->flags_mask) != selector->flags_value)
+        return false;
+    if (len < selector->len_from || (len > selector->len_to && selector->len_to != 0xffff))
+        return false;
+    if (selector->without_payload && packet->payload_at < skb->len)
+        return false;
+    if (is_spared(selector, packet) || !ports_match(selector, packet))
+        return false;
+    if (selector->has_src && !in_networks(&src_networks, packet->src))
+        return false;
+    if (selector->has_dst && !in_networks(&dst_networks, packet->dst))
+        return false;
+    return prefix_matches(skb, selector, packet);
+}
+
+#define SEGMENTS_MAX 64
+
+/* A packet of many segments is lost when one of them is: there is no dropping a part of it. */
+static __always_inline bool any_segment_by_chance(struct __sk_buff *skb, __u32 ppm)
+{
+    __u32 segments = skb->gso_segs;
+    if (by_chance(ppm))
+        return true;
+    for (__u32 i = 1; i < SEGMENTS_MAX; i++) {
+        if (i >= segments)
+            break;
+        if (by_chance(ppm))
+            return true;
+    }
+    return false;
+}
+
+static __always_inline bool by_gilbert(const struct share *share, struct state *s)
+{
+    if (s->is_bad) {
+        if (by_chance(share->to_good_ppm))
+            s->is_bad = 0;
+    } else if (by_chance(share->to_bad_ppm)) {
+        s->is_bad = 1;
+    }
+    return by_chance(s->is_bad ? share->bad_ppm : share->ppm);
+}
+
+static __always_inline bool chooses(struct __sk_buff *skb, const struct fault *f, struct state *s,
+                                    const struct packet *packet, __u64 now)
+{
+    const struct share *share = &f->share;
+    switch (share->kind) {
+    case SHARE_PACKETS:
+        return any_segment_by_chance(skb, share->ppm);
+    case SHARE_FLOWS:
+        return flow_hash(packet, share->seed) % 1000000 < share->ppm;
+    case SHARE_EVERY:
+        return share->n && (__sync_fetch_and_add(&s->matched, 1) + 1) % share->n == 0;
+    case SHARE_FIRST:
+        return __sync_fetch_and_add(&s->matched, 1) < share->n;
+    case SHARE_BURST:
+        return share->period_ms && (now - f->arm.since_ns) / 1000000 % share->period_ms < share->on_ms;
+    case SHARE_GILBERT:
+        return by_gilbert(share, s);
+    default:
+        return true;
+    }
+}
+
+#include "rewrite.h"
+
+/* Does it; whether it could. The verdict is left in `verdict`. */
+static __always_inline bool act(struct __sk_buff *skb, const struct fault *f, struct packet *packet, int *verdict)
+{
+    switch (f->action) {
+    case ACTION_DROP:
+        *verdict = TC_ACT_SHOT;
+        return true;
+    case ACTION_DUPLICATE:
+        return duplicate(skb, f);
+    case ACTION_CORRUPT:
+        return corrupt(skb, packet, f->value);
+    case ACTION_REDIRECT:
+        *verdict = bpf_redirect(f->value, 0);
+        return true;
+    case ACTION_TTL:
+        return set_ttl(skb, packet, f->value);
+    case ACTION_ECN_CE:
+        return bpf_skb_ecn_set_ce(skb) == 1;
+    case ACTION_TRUNCATE:
+        return skb->len > f->l2_len + f->value && bpf_skb_change_tail(skb, f->l2_len + f->value, 0) == 0;
+    case ACTION_RESET:
+        return reset(skb, f, packet, verdict);
+    case ACTION_DNS:
+        return answer_dns(skb, f, packet, verdict);
+    default:
+        return false;
+    }
+}
+
+static __always_inline int meet(struct __sk_buff *skb, const struct fault *f, __u64 now)
+{
+    __u32 zero = 0;
+    struct packet packet;
+    int verdict = TC_ACT_UNSPEC;
+    struct counts *c = bpf_map_lookup_elem(&counts, &zero);
+    struct state *s = bpf_map_lookup_elem(&state, &zero);
+    if (!c || !s)
+        return verdict;
+    c->seen++;
+    if (!read_packet(skb, f->l2_len, &packet) || !matches(skb, f, &packet))
+        return verdict;
+    c->matched++;
+    if (!chooses(skb, f, s, &packet, now))
+        return verdict;
+    c->chosen++;
+    if (f->arm.mode != MODE_ARMED)
+        return verdict;
+    if (f->arm.max_hits && __sync_fetch_and_add(&s->hits, 1) >= f->arm.max_hits)
+        return verdict;
+    if (act(skb, f, &packet, &verdict))
+        c->affected++;
+    return verdict;
+}
+
+SEC("tc")
+int packet(struct __sk_buff *skb)
+{
+    __u32 zero = 0;
+    const struct fault *f = bpf_map_lookup_elem(&fault, &zero);
+    if (!f || f->arm.mode == MODE_OFF || skb->mark == OWN_MARK)
+        return TC_ACT_UNSPEC;
+    __u64 now = bpf_ktime_get_ns();
+    if (now >= f->arm.deadline_ns)
+        return TC_ACT_UNSPEC;
+    return meet(skb, f, now);
+}
+
+char LICENSE[] SEC("license") = "Dual MIT/GPL";

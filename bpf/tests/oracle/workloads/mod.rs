@@ -1,0 +1,86 @@
+//! What is run between the two hosts, and what is measured of it. Each measures the same without a fault, when it must be clean.
+
+mod dns;
+mod tcp;
+mod udp;
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::lab::Lab;
+
+/// What was measured.
+pub(crate) type Figures = BTreeMap<&'static str, f64>;
+/// What the scenario's file tells the workload.
+pub(crate) type With = BTreeMap<String, Value>;
+
+/// Which port is used: the one that scenarios match, or another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Port(pub(crate) u16);
+
+impl Port {
+    pub(crate) const MATCHED: Self = Self(9000);
+    pub(crate) const OTHER: Self = Self(9100);
+}
+
+/// Something that two hosts do.
+pub(crate) trait Workload {
+    /// Runs it once.
+    fn run(&self, lab: &Lab, port: Port, with: &With) -> Figures;
+
+    /// Panics unless nothing was wrong.
+    fn assert_clean(&self, figures: &Figures, when: &str);
+
+    /// Longer than it takes, with whatever fault.
+    fn ttl(&self) -> &'static str {
+        "4s"
+    }
+
+    /// Whether traffic of others can be told from its own by the port.
+    fn has_others(&self) -> bool {
+        true
+    }
+}
+
+/// The workload of that name.
+pub(crate) fn find(name: &str) -> &'static dyn Workload {
+    match name {
+        "udp" => &udp::Udp,
+        "tcp" => &tcp::Tcp,
+        "dns" => &dns::Dns,
+        _ => panic!("no workload {name}"),
+    }
+}
+
+/// A whole number that the scenario tells, or a default.
+pub(crate) fn number(with: &With, name: &str, default: u64) -> u64 {
+    with.get(name)
+        .map_or(default, |value| value.as_u64().unwrap_or_else(|| panic!("{name} of {value}")))
+}
+
+/// A text that the scenario tells, or a default.
+pub(crate) fn text<'a>(with: &'a With, name: &str, default: &'a str) -> &'a str {
+    with.get(name)
+        .map_or(default, |value| value.as_str().unwrap_or_else(|| panic!("{name} of {value}")))
+}
+
+/// What share of `all` are `some`, in percent.
+pub(crate) fn percent(some: usize, all: usize) -> f64 {
+    if all == 0 { 0.0 } else { some as f64 * 100.0 / all as f64 }
+}
+
+/// The value below which so many of a thousand lie.
+pub(crate) fn quantile(sorted: &[f64], per_mille: usize) -> f64 {
+    sorted
+        .get((sorted.len() * per_mille / 1000).min(sorted.len().saturating_sub(1)))
+        .copied()
+        .unwrap_or(f64::NAN)
+}
+
+/// Panics unless these figures are these values.
+pub(crate) fn assert_figures(figures: &Figures, when: &str, expected: &[(&str, f64)]) {
+    for (name, value) in expected {
+        assert_eq!(figures.get(name), Some(value), "{name} {when}: {figures:?}");
+    }
+}
