@@ -44,8 +44,14 @@ tools:
 	@.ci/need required 'gcc libc6-dev|echo "int main(void){return 0;}" | cc -x c -o /dev/null -' 'git|git --version'
 	@command -v $(CARGO) >/dev/null || { echo "cargo is missing: install the Rust toolchain from https://rustup.rs" >&2; exit 1; }
 
+# What `bpf` is built with, beside the rest. Without clang it builds with no programs.
+.PHONY: bpf-deps
+bpf-deps: tools
+	@.ci/need required 'libelf-dev|test -e /usr/include/libelf.h' 'zlib1g-dev|test -e /usr/include/zlib.h'
+	@.ci/need optional 'clang|$${CLANG:-clang} --version'
+
 .PHONY: build
-build: tools ## release build of everything: shardd, cache, sim, bench in target/release
+build: bpf-deps ## release build of everything: shardd, cache, broker, sim, bench, chaos in target/release
 	$(CARGO) build $(LOCKED) --release --workspace
 
 .PHONY: run
@@ -56,7 +62,7 @@ run: tools ## build and start shardd with every service on loopback, data in ./d
 # --- test ----------------------------------------------------------------------------------------
 
 .PHONY: test
-test: tools test-deps fmt clippy docs clients unit sim asan ## everything that must hold before a change goes in
+test: bpf-deps test-deps fmt clippy docs clients unit sim asan ## everything that must hold before a change goes in
 	$(call STEP,all green)
 
 .PHONY: fmt
@@ -66,18 +72,18 @@ fmt: tools
 	$(CARGO) fmt --manifest-path services/broker/tests/clients/rdkafka/Cargo.toml --check
 
 .PHONY: clippy
-clippy: tools
+clippy: bpf-deps
 	$(call STEP,clippy)
 	$(CARGO) clippy $(LOCKED) --workspace --all-targets -- -D warnings
 
 .PHONY: docs
-docs: tools
+docs: bpf-deps
 	$(call STEP,documentation)
 	# A module may point its reader at a private item: nothing here is published.
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" $(CARGO) doc $(LOCKED) --workspace --no-deps
 
 .PHONY: unit
-unit: tools ## unit, rule, conformance, golden, differential and live-client tests
+unit: bpf-deps ## unit, rule, conformance, golden, differential and live-client tests
 	$(call STEP,tests)
 	if $(CARGO) nextest --version >/dev/null 2>&1; then \
 	    $(CARGO) nextest run $(LOCKED) --workspace --profile ci; \
@@ -123,7 +129,7 @@ asan: tools ## the simulation under AddressSanitizer, when a nightly toolchain i
 test-deps:
 	@.ci/need optional 'kcat|command -v kcat' 'redis-server|command -v redis-server' 'redis-tools|command -v redis-cli' \
 	    'memcached|command -v memcached' 'python3 python3-venv|python3 -c "import ensurepip, venv"' \
-	    'nodejs npm|npm --version' 'g++|g++ --version'
+	    'nodejs npm|npm --version' 'g++|g++ --version' 'iproute2|ip -V && tc -V'
 
 .PHONY: clients
 clients: test-deps ## install the clients the live tests run, below target/clients
@@ -136,7 +142,7 @@ clients: test-deps ## install the clients the live tests run, below target/clien
 # --- measure -------------------------------------------------------------------------------------
 
 .PHONY: bench
-bench: tools test-deps ## the table of claims beside redis, memcached, monoio and glommio
+bench: bpf-deps test-deps ## the table of claims beside redis, memcached, monoio and glommio
 	$(CARGO) build $(LOCKED) --release --workspace
 	"$(TARGET)/release/bench" cache $(BENCH)
 

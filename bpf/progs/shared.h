@@ -28,6 +28,13 @@ SHARED_SIZE(struct arm, 32);
 #define PREFIX_MAX 16
 #define SPARED_MAX 4
 
+enum networks {
+    NETWORKS_SRC = 1,
+    NETWORKS_DST = 2,
+    /* Either end. */
+    NETWORKS_PEER = 4,
+};
+
 /* Which packets. A zero, or a full range, is any. */
 struct selector {
     __u16 sport_from, sport_to;
@@ -41,8 +48,8 @@ struct selector {
     __u8 family;
     __u8 protocol;
     __u8 flags_mask, flags_value;
-    /* Whether the maps of networks are asked. */
-    __u8 has_src, has_dst;
+    /* Which maps of networks are asked. */
+    __u8 networks, unused;
     __u8 prefix_len;
     __u8 without_payload;
     __u8 prefix[PREFIX_MAX];

@@ -28,21 +28,18 @@ struct {
 
 #define NETWORKS_MAX 1024
 
-struct {
-    __uint(type, BPF_MAP_TYPE_LPM_TRIE);
-    __uint(max_entries, NETWORKS_MAX);
-    __uint(map_flags, BPF_F_NO_PREALLOC);
-    __type(key, struct network);
-    __type(value, __u8);
-} src_networks SEC(".maps");
+#define NETWORKS(name)                                  \
+    struct {                                            \
+        __uint(type, BPF_MAP_TYPE_LPM_TRIE);            \
+        __uint(max_entries, NETWORKS_MAX);              \
+        __uint(map_flags, BPF_F_NO_PREALLOC);           \
+        __type(key, struct network);                    \
+        __type(value, __u8);                            \
+    } name SEC(".maps")
 
-struct {
-    __uint(type, BPF_MAP_TYPE_LPM_TRIE);
-    __uint(max_entries, NETWORKS_MAX);
-    __uint(map_flags, BPF_F_NO_PREALLOC);
-    __type(key, struct network);
-    __type(value, __u8);
-} dst_networks SEC(".maps");
+NETWORKS(src_networks);
+NETWORKS(dst_networks);
+NETWORKS(peer_networks);
 
 static __always_inline bool in_networks(void *map, const __u8 *address)
 {
@@ -67,9 +64,12 @@ static __always_inline bool matches(struct __sk_buff *skb, const struct fault *f
         return false;
     if (is_spared(selector, packet) || !ports_match(selector, packet))
         return false;
-    if (selector->has_src && !in_networks(&src_networks, packet->src))
+    if ((selector->networks & NETWORKS_SRC) && !in_networks(&src_networks, packet->src))
         return false;
-    if (selector->has_dst && !in_networks(&dst_networks, packet->dst))
+    if ((selector->networks & NETWORKS_DST) && !in_networks(&dst_networks, packet->dst))
+        return false;
+    if ((selector->networks & NETWORKS_PEER) && !in_networks(&peer_networks, packet->src)
+        && !in_networks(&peer_networks, packet->dst))
         return false;
     return prefix_matches(skb, selector, packet);
 }

@@ -63,10 +63,10 @@ shared! {
         flags_mask: u8,
         /// And how they are.
         flags_value: u8,
-        /// The map of senders' networks is asked.
-        has_src: u8,
-        /// That of receivers'.
-        has_dst: u8,
+        /// Which maps of networks are asked: 1 of senders, 2 of receivers, 4 of either.
+        networks: u8,
+        /// Zero.
+        unused: u8,
         /// Bytes of `prefix`.
         prefix_len: u8,
         /// Only packets without payload.

@@ -6,6 +6,7 @@
 
 pub mod abi;
 pub mod device;
+pub mod doctor;
 pub mod error;
 pub mod fault;
 pub mod faults;

@@ -79,7 +79,8 @@ pub fn attach(
     }
 }
 
-fn attach_tcx(program: &ProgramMut<'_>, device: &Device) -> std::io::Result<Link> {
+/// Attaches by tcx, or not at all.
+pub(crate) fn attach_tcx(program: &ProgramMut<'_>, device: &Device) -> std::io::Result<Link> {
     let ptr = program.as_libbpf_object();
     // SAFETY: `ptr` is a program of an object that `program` borrows, and loaded; no options are given.
     let link = unsafe {
@@ -99,7 +100,12 @@ fn hook(program: BorrowedFd<'_>, device: &Device, way: Way) -> TcHook {
     })
 }
 
-fn attach_clsact(program: &ProgramMut<'_>, device: &Device, way: Way) -> Result<Attached> {
+/// Attaches by a clsact filter, or not at all.
+pub(crate) fn attach_clsact(
+    program: &ProgramMut<'_>,
+    device: &Device,
+    way: Way,
+) -> Result<Attached> {
     let mut hook = hook(program.as_fd(), device, way);
     hook.create().during(|| format!("make the clsact qdisc of {}", device.name))?;
     let hook = hook.attach().during(|| format!("attach a filter to {} ({way})", device.name))?;

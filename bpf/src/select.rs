@@ -348,6 +348,9 @@ pub struct Target {
     /// The receiver is in one of these.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub dst: Vec<Network>,
+    /// Sender or receiver is in one of these.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub peer: Vec<Network>,
     /// The sender's port.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sport: Option<Span>,
@@ -381,6 +384,7 @@ impl Target {
     pub fn is_narrow(&self) -> bool {
         !self.src.is_empty()
             || !self.dst.is_empty()
+            || !self.peer.is_empty()
             || self.sport.is_some()
             || self.dport.is_some()
             || self.port.is_some()
@@ -409,8 +413,10 @@ impl Target {
             protocol: self.proto.map_or(if flags.mask == 0 { 0 } else { 6 }, |proto| proto.0),
             flags_mask: flags.mask,
             flags_value: flags.value,
-            has_src: u8::from(!self.src.is_empty()),
-            has_dst: u8::from(!self.dst.is_empty()),
+            networks: u8::from(!self.src.is_empty())
+                | u8::from(!self.dst.is_empty()) << 1
+                | u8::from(!self.peer.is_empty()) << 2,
+            unused: 0,
             prefix_len: u8::try_from(bytes.len()).unwrap_or(0),
             without_payload: u8::from(self.without_payload),
             prefix,

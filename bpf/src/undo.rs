@@ -46,7 +46,10 @@ impl Undo {
                     fs::remove_file(entry.path())
                         .during(|| format!("unpin {}", entry.path().display()))?;
                 }
-                fs::remove_dir(dir).during(|| format!("remove {}", dir.display()))
+                fs::remove_dir(dir).during(|| format!("remove {}", dir.display()))?;
+                // The directory of all of them goes with the last.
+                let _ = dir.parent().map(fs::remove_dir);
+                Ok(())
             }
             Self::Filter { netns, dev, way } => netns::within(netns.as_deref(), || {
                 // With the device, or its namespace, the filter is gone too.

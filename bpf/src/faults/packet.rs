@@ -201,6 +201,7 @@ impl One {
         };
         fill(&object, "src_networks", &spec.target.src)?;
         fill(&object, "dst_networks", &spec.target.dst)?;
+        fill(&object, "peer_networks", &spec.target.peer)?;
         let fault = programs::map(&object, "fault")?;
         let counts = programs::map(&object, "counts")?;
         let attached = link::attach(&programs::program(&object, "packet")?, device, way, journal)?;

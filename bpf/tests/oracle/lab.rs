@@ -76,13 +76,19 @@ impl Lab {
         on(&self.server, work)
     }
 
-    /// What of the network is there that a fault might have left: devices, queueing disciplines and filters of both hosts.
-    pub(crate) fn furniture(&self) -> String {
-        let of = |host: &str| {
-            ["ip -o -n HOST link show", "tc -n HOST qdisc show", "ip -br -n HOST addr show"]
-                .map(|command| run(&command.replace("HOST", host)))
-        };
-        format!("{:?}{:?}", of(&self.client), of(&self.server))
+    /// What of the network is there that a fault might have left: devices, queueing disciplines and addresses of both hosts.
+    pub(crate) fn furniture(&self) -> Vec<String> {
+        let mut all = Vec::new();
+        for host in [&self.client, &self.server] {
+            // Whether a device is up is told late, and not looked at.
+            let devices = run(&format!("ip -br -n {host} link show"));
+            all.extend(
+                devices.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned),
+            );
+            all.push(run(&format!("tc -n {host} qdisc show")));
+            all.push(run(&format!("ip -n {host} -4 -o addr show")));
+        }
+        all
     }
 }
 

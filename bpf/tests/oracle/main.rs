@@ -2,7 +2,7 @@
 //!
 //! Each test runs the scenario's workload four times: without a fault; with one that only counts, which must match and do
 //! nothing; with one that acts, whose effect must be within the file's bounds while other traffic is untouched; and after its end, by its time
-//! for one scenario and by SIGKILL for the next. Needs root. Next: `lab`, `workloads`, `scenarios/`.
+//! for one scenario in four and by SIGKILL for the others. Needs root. Next: `lab`, `workloads`, `scenarios/`.
 
 mod chaos;
 mod lab;
@@ -18,7 +18,7 @@ use chaos::Fault;
 use lab::Lab;
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::Value;
-use workloads::{Figures, Port};
+use workloads::{Figures, Peer};
 
 /// Longer than any workload.
 const TTL: &str = "60s";
@@ -38,7 +38,7 @@ fn main() -> ExitCode {
         let name = format!("{}::{}", one.family, one.name);
         Trial::test(name, move || {
             // A panic is a failure with its message, as in any test.
-            test(&one, number % 2 == 0);
+            test(&one, number % 4 != 0);
             Ok::<(), Failed>(())
         })
         .with_ignored_flag(!is_root)
@@ -47,7 +47,7 @@ fn main() -> ExitCode {
 }
 
 /// The command line of a scenario in a lab.
-fn arguments(scenario: &Scenario, lab: &Lab, port: Port, more: &[&str]) -> Vec<String> {
+fn arguments(scenario: &Scenario, lab: &Lab, peer: Peer, more: &[&str]) -> Vec<String> {
     let mut line = vec![scenario.name.to_owned()];
     let mut option = |name: &str, value: String| line.extend([format!("--{name}"), value]);
     option("netns", lab.client.clone());
@@ -59,7 +59,8 @@ fn arguments(scenario: &Scenario, lab: &Lab, port: Port, more: &[&str]) -> Vec<S
         let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         option(
             name,
-            text.replace("PORT", &port.0.to_string()).replace("SERVER", &lab::SERVER.to_string()),
+            text.replace("PORT", &peer.port.to_string())
+                .replace("SERVER", &peer.address.to_string()),
         );
     }
     line.extend(more.iter().map(|word| (*word).to_owned()));
@@ -70,30 +71,28 @@ fn test(scenario: &Scenario, by_kill: bool) {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let lab = Lab::new(NUMBER.fetch_add(1, Ordering::Relaxed));
     let workload = workloads::find(&scenario.oracle.workload);
-    let run = |port: Port| workload.run(&lab, port, &scenario.oracle.with);
-    let clean = |when: &str, port: Port| {
-        let figures = run(port);
+    let run = |peer: Peer| workload.run(&lab, peer, &scenario.oracle.with);
+    let clean = |when: &str, peer: Peer| {
+        let figures = run(peer);
         workload.assert_clean(&figures, when);
     };
-    clean("before", Port::MATCHED);
+    clean("before", Peer::MATCHED);
     let furniture = lab.furniture();
 
     let shadow =
-        Fault::inject(&arguments(scenario, &lab, Port::MATCHED, &["--shadow", "--ttl", TTL]));
-    clean("in shadow mode", Port::MATCHED);
+        Fault::inject(&arguments(scenario, &lab, Peer::MATCHED, &["--shadow", "--ttl", TTL]));
+    clean("in shadow mode", Peer::MATCHED);
     let counts = shadow.stop();
     assert!(counts.matched > 0, "it matches: {counts:?}");
     assert_eq!(counts.affected, 0, "it does nothing: {counts:?}");
 
     let ttl = if by_kill { TTL } else { workload.ttl() };
-    let armed = Fault::inject(&arguments(scenario, &lab, Port::MATCHED, &["--ttl", ttl]));
-    let figures = run(Port::MATCHED);
+    let armed = Fault::inject(&arguments(scenario, &lab, Peer::MATCHED, &["--ttl", ttl]));
+    let figures = run(Peer::MATCHED);
     assert_within(scenario, &figures);
     let counts = armed.counts();
     assert!(counts.affected > 0, "it acts: {counts:?}");
-    if workload.has_others() {
-        clean("of others", Port::OTHER);
-    }
+    clean("of others", Peer::other(&scenario.oracle.with));
     let id = armed.id.clone();
     if by_kill {
         armed.kill();
@@ -106,7 +105,7 @@ fn test(scenario: &Scenario, by_kill: bool) {
         Value::Array(Vec::new()),
         "what was left is undone by the next command"
     );
-    clean("after", Port::MATCHED);
+    clean("after", Peer::MATCHED);
     assert_eq!(lab.furniture(), furniture, "nothing is left");
 }
 

@@ -21,6 +21,7 @@ const SELECTORS: &[(&str, &str, &str)] = &[
         "the sender is in this network, such as 10.0.0.0/8; may be given more than once",
     ),
     ("dst", "NETWORK", "the receiver is in this network; may be given more than once"),
+    ("peer", "NETWORK", "sender or receiver is in this network; may be given more than once"),
     ("sport", "PORTS", "the sender's port, or a range such as 8000-8999"),
     ("dport", "PORTS", "the receiver's port"),
     ("port", "PORTS", "either port"),
@@ -72,9 +73,10 @@ pub(crate) fn command() -> Result<Command> {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(inject)
-        .subcommand(Command::new("list").about("Names the faults").arg(json()))
+        .subcommand(Command::new("doctor").about("What this host can do, each hook really tried").arg(json()))
+        .subcommand(Command::new("list").about("Names the faults, and scenarios made of them").arg(json()))
         .subcommand(
-            Command::new("describe").about("What a fault does, and takes").arg(Arg::new("fault").required(true)).arg(json()),
+            Command::new("describe").about("What a fault or a scenario does, and takes").arg(Arg::new("fault").required(true)).arg(json()),
         )
         .subcommand(Command::new("status").about("The faults in force on this host").arg(json()))
         .subcommand(
@@ -100,8 +102,11 @@ fn of_kind(kind: &'static Kind, spec: &Spec) -> Command {
             .arg(option("dev", "DEVICE", "network device").required(true))
             .arg(option("dir", "DIRECTION", "in, out or both [default: out]"))
             .args(SELECTORS.iter().map(|(name, value, help)| {
-                let action =
-                    if matches!(*name, "src" | "dst") { ArgAction::Append } else { ArgAction::Set };
+                let action = if matches!(*name, "src" | "dst" | "peer") {
+                    ArgAction::Append
+                } else {
+                    ArgAction::Set
+                };
                 option(name, value, help).action(action)
             }))
             .arg(flag(
@@ -202,6 +207,7 @@ fn target(matches: &ArgMatches, base: &Target) -> Result<Target> {
     Ok(Target {
         src: networks("src", &base.src)?,
         dst: networks("dst", &base.dst)?,
+        peer: networks("peer", &base.peer)?,
         dev: some(text(matches, "dev")).or(base.dev),
         dir: parsed(matches, "dir")?.unwrap_or(base.dir),
         cgroup: some(text(matches, "cgroup")).or(base.cgroup),

@@ -1,8 +1,25 @@
-//! `chaos list` and `chaos describe`: the tables of faults, for people and programs.
+//! `chaos list`, `chaos describe` and `chaos doctor`: the tables of faults, and what of them works here, for people and programs.
 
+use bpf::doctor;
 use bpf::error::Result;
 use bpf::fault::{self, Kind, Param, Type};
+use bpf::scenario::{self, Scenario};
 use serde_json::{Value, json};
+
+/// What this host can do.
+pub(crate) fn doctor(is_json: bool) -> Result<()> {
+    let findings = doctor::all();
+    if is_json {
+        println!("{}", json!(findings));
+        return Ok(());
+    }
+    for one in &findings {
+        let works = if one.works { "yes" } else { "no" };
+        let why = if one.why.is_empty() { String::new() } else { format!("  [{}]", one.why) };
+        println!("{:<10} {works:<4} {}{why}", one.probe, one.about);
+    }
+    Ok(())
+}
 
 fn type_name(param: &Param) -> String {
     match param.ty {
@@ -27,20 +44,50 @@ fn of(kind: &Kind) -> Value {
     })
 }
 
-/// Names the faults.
+fn of_scenario(scenario: &Scenario) -> Value {
+    json!({
+        "scenario": scenario.name,
+        "family": scenario.family,
+        "about": scenario.about,
+        "fault": scenario.fault,
+        "share": scenario.share,
+        "target": scenario.target,
+        "params": scenario.params,
+    })
+}
+
+/// Names the faults, and the scenarios made of them.
 pub(crate) fn list(is_json: bool) -> Result<()> {
+    let scenarios = scenario::all()?;
     if is_json {
-        println!("{}", Value::from(fault::all().map(of).collect::<Vec<_>>()));
-    } else {
-        for kind in fault::all() {
-            println!("{:<18} {}", kind.name, kind.about);
+        let all = fault::all().map(of).chain(scenarios.iter().map(of_scenario));
+        println!("{}", Value::from(all.collect::<Vec<_>>()));
+        return Ok(());
+    }
+    println!("Faults:");
+    for kind in fault::all() {
+        println!("  {:<26} {}", kind.name, kind.about);
+    }
+    for family in scenarios.chunk_by(|one, next| one.family == next.family) {
+        println!("Scenarios, {}:", family.first().map_or("", |one| one.family));
+        for one in family {
+            println!("  {:<26} {}", one.name, one.about);
         }
     }
     Ok(())
 }
 
-/// All about one.
+/// All about a fault or a scenario.
 pub(crate) fn describe(name: &str, is_json: bool) -> Result<()> {
+    if let Some(scenario) = scenario::find(name)? {
+        let text = of_scenario(&scenario);
+        if is_json {
+            println!("{text}");
+        } else {
+            println!("{}: {}\n{text:#}", scenario.name, scenario.about);
+        }
+        return Ok(());
+    }
     let kind = fault::find(name)?;
     if is_json {
         println!("{}", of(kind));

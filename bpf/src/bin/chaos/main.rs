@@ -43,6 +43,7 @@ fn main() -> ExitCode {
 fn run(matches: &ArgMatches) -> Result<()> {
     match matches.subcommand() {
         Some(("inject", matches)) => inject::run(matches),
+        Some(("doctor", matches)) => list::doctor(matches.get_flag("json")),
         Some(("list", matches)) => list::list(matches.get_flag("json")),
         Some(("describe", matches)) => {
             list::describe(cli::text(matches, "fault"), matches.get_flag("json"))

@@ -4,8 +4,8 @@ use std::net::UdpSocket;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::{Figures, Port, With, Workload, assert_figures, number, percent};
-use crate::lab::{Lab, SERVER};
+use super::{Figures, Peer, With, Workload, assert_figures, number, percent};
+use crate::lab::Lab;
 
 pub(crate) struct Dns;
 
@@ -28,9 +28,10 @@ fn answer(question: &[u8]) -> Vec<u8> {
 }
 
 impl Workload for Dns {
-    fn run(&self, lab: &Lab, port: Port, with: &With) -> Figures {
+    fn run(&self, lab: &Lab, peer: Peer, with: &With) -> Figures {
         let count = usize::try_from(number(with, "count", 100)).expect("small");
-        let server = lab.on_server(|| UdpSocket::bind((SERVER, port.0)).expect("the port is free"));
+        let server =
+            lab.on_server(|| UdpSocket::bind((peer.address, peer.port)).expect("the port is free"));
         server.set_read_timeout(Some(Duration::from_millis(5))).expect("a timeout");
         let done = AtomicBool::new(false);
         let mut codes = Vec::new();
@@ -45,7 +46,7 @@ impl Workload for Dns {
             });
             lab.on_client(|| {
                 for id in 0..count {
-                    codes.push(ask(u16::try_from(id).expect("few"), port.0));
+                    codes.push(ask(u16::try_from(id).expect("few"), peer));
                 }
             });
             done.store(true, Ordering::Release);
@@ -73,10 +74,10 @@ impl Workload for Dns {
 }
 
 /// The code of the answer, if there is one.
-fn ask(id: u16, port: u16) -> Option<u8> {
+fn ask(id: u16, peer: Peer) -> Option<u8> {
     let socket = UdpSocket::bind("0.0.0.0:0").expect("a port");
     socket.set_read_timeout(Some(Duration::from_millis(20))).expect("a timeout");
-    socket.connect((SERVER, port)).expect("a route");
+    socket.connect((peer.address, peer.port)).expect("a route");
     socket.send(&question(id)).ok()?;
     let mut buf = [0; 512];
     let len = socket.recv(&mut buf).ok()?;

@@ -5,29 +5,40 @@ mod tcp;
 mod udp;
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 use serde_json::Value;
 
-use crate::lab::Lab;
+use crate::lab::{Lab, SERVER, SERVER_TOO};
 
 /// What was measured.
 pub(crate) type Figures = BTreeMap<&'static str, f64>;
 /// What the scenario's file tells the workload.
 pub(crate) type With = BTreeMap<String, Value>;
 
-/// Which port is used: the one that scenarios match, or another.
+/// Whom the client talks to: the one that scenarios match, or another, which must not notice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Port(pub(crate) u16);
+pub(crate) struct Peer {
+    pub(crate) address: Ipv4Addr,
+    pub(crate) port: u16,
+}
 
-impl Port {
-    pub(crate) const MATCHED: Self = Self(9000);
-    pub(crate) const OTHER: Self = Self(9100);
+impl Peer {
+    pub(crate) const MATCHED: Self = Self { address: SERVER, port: 9000 };
+
+    /// Another port; with `others = "address"`, another address.
+    pub(crate) fn other(with: &With) -> Self {
+        match text(with, "others", "port") {
+            "address" => Self { address: SERVER_TOO, ..Self::MATCHED },
+            _ => Self { port: 9100, ..Self::MATCHED },
+        }
+    }
 }
 
 /// Something that two hosts do.
 pub(crate) trait Workload {
     /// Runs it once.
-    fn run(&self, lab: &Lab, port: Port, with: &With) -> Figures;
+    fn run(&self, lab: &Lab, peer: Peer, with: &With) -> Figures;
 
     /// Panics unless nothing was wrong.
     fn assert_clean(&self, figures: &Figures, when: &str);
@@ -35,11 +46,6 @@ pub(crate) trait Workload {
     /// Longer than it takes, with whatever fault.
     fn ttl(&self) -> &'static str {
         "4s"
-    }
-
-    /// Whether traffic of others can be told from its own by the port.
-    fn has_others(&self) -> bool {
-        true
     }
 }
 

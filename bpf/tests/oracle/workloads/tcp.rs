@@ -7,8 +7,8 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::{Figures, Port, With, Workload, assert_figures, number, percent, quantile, text};
-use crate::lab::{Lab, SERVER};
+use super::{Figures, Peer, With, Workload, assert_figures, number, percent, quantile, text};
+use crate::lab::Lab;
 
 pub(crate) struct Tcp;
 
@@ -52,8 +52,8 @@ fn serve(mut stream: TcpStream, answer: &[u8], timeout: Duration) -> bool {
     stream.write_all(answer).is_err_and(|error| End::from(error) == End::Reset)
 }
 
-fn ask(port: u16, request: &[u8], answer_len: usize, timeout: Duration) -> Result<(), End> {
-    let mut stream = TcpStream::connect_timeout(&(SERVER, port).into(), timeout)?;
+fn ask(peer: Peer, request: &[u8], answer_len: usize, timeout: Duration) -> Result<(), End> {
+    let mut stream = TcpStream::connect_timeout(&(peer.address, peer.port).into(), timeout)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(timeout))?;
     stream.write_all(request)?;
@@ -73,13 +73,13 @@ fn ask(port: u16, request: &[u8], answer_len: usize, timeout: Duration) -> Resul
 }
 
 impl Workload for Tcp {
-    fn run(&self, lab: &Lab, port: Port, with: &With) -> Figures {
+    fn run(&self, lab: &Lab, peer: Peer, with: &With) -> Figures {
         let count = usize::try_from(number(with, "count", 50)).expect("small");
         let timeout = Duration::from_millis(number(with, "timeout_ms", 100));
         let answer = vec![b'a'; usize::try_from(number(with, "answer_bytes", 64)).expect("small")];
         let request = format!("{}\n", text(with, "request", "GET /good HTTP/1.1")).into_bytes();
-        let listener =
-            lab.on_server(|| TcpListener::bind((SERVER, port.0)).expect("the port is free"));
+        let listener = lab
+            .on_server(|| TcpListener::bind((peer.address, peer.port)).expect("the port is free"));
         listener.set_nonblocking(true).expect("a listener");
         let done = AtomicBool::new(false);
         let (mut ends, mut times, mut server_resets) = (Vec::new(), Vec::new(), 0);
@@ -106,7 +106,7 @@ impl Workload for Tcp {
                 for _ in 0..count {
                     let begin = Instant::now();
                     let end =
-                        ask(port.0, &request, answer.len(), timeout).err().unwrap_or(End::Answered);
+                        ask(peer, &request, answer.len(), timeout).err().unwrap_or(End::Answered);
                     if end == End::Answered {
                         times.push(begin.elapsed().as_secs_f64() * 1e3);
                     }

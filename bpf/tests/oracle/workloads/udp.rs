@@ -1,8 +1,8 @@
 //! Numbered datagrams from the client to the server, one way. Tells: lost, twice, changed, out of order, late, cut.
 //!
-//! `with`: count, flows, bytes of payload, pace (datagrams a millisecond), settle_ms, and `to = "peer"` for the server's other address.
+//! `with`: count, flows, bytes of payload, pace (datagrams a millisecond), settle_ms.
 
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::UdpSocket;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -11,8 +11,8 @@ use rustix::net::{AddressFamily, RecvFlags, SocketType};
 
 use bpf::time::monotonic_ns;
 
-use super::{Figures, Port, With, Workload, assert_figures, number, percent, quantile, text};
-use crate::lab::{Lab, SERVER, SERVER_TOO};
+use super::{Figures, Peer, With, Workload, assert_figures, number, percent, quantile};
+use crate::lab::Lab;
 
 pub(crate) struct Udp;
 
@@ -34,12 +34,11 @@ struct Plan {
     bytes: usize,
     pace: u32,
     settle: Duration,
-    to: Ipv4Addr,
-    port: u16,
+    peer: Peer,
 }
 
 impl Plan {
-    fn new(port: Port, with: &With) -> Self {
+    fn new(peer: Peer, with: &With) -> Self {
         let small = |name, default| u32::try_from(number(with, name, default)).expect("small");
         Self {
             count: small("count", 4000),
@@ -47,8 +46,7 @@ impl Plan {
             bytes: small("bytes", 64) as usize,
             pace: small("pace", 20),
             settle: Duration::from_millis(number(with, "settle_ms", 60)),
-            to: if text(with, "to", "") == "peer" { SERVER_TOO } else { SERVER },
-            port: port.0,
+            peer,
         }
     }
 
@@ -62,7 +60,7 @@ fn send(plan: &Plan) {
         .map(|_| {
             let socket = UdpSocket::bind("0.0.0.0:0").expect("a port");
             rustix::net::sockopt::set_ip_tos(&socket, 2).expect("ECT(0)");
-            socket.connect((plan.to, plan.port)).expect("a route");
+            socket.connect((plan.peer.address, plan.peer.port)).expect("a route");
             socket
         })
         .collect();
@@ -141,10 +139,11 @@ fn headers(socket: &OwnedFd, port: u16, into: &mut Figures) {
 }
 
 impl Workload for Udp {
-    fn run(&self, lab: &Lab, port: Port, with: &With) -> Figures {
-        let plan = Plan::new(port, with);
+    fn run(&self, lab: &Lab, peer: Peer, with: &With) -> Figures {
+        let plan = Plan::new(peer, with);
         let (socket, raw) = lab.on_server(|| {
-            let socket = UdpSocket::bind((plan.to, plan.port)).expect("the port is free");
+            let socket =
+                UdpSocket::bind((plan.peer.address, plan.peer.port)).expect("the port is free");
             rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, 16 << 20)
                 .expect("root");
             let raw = rustix::net::socket(
@@ -164,7 +163,7 @@ impl Workload for Udp {
             receiver.join().expect("no panic")
         });
         let mut figures = figures(&plan, &came);
-        headers(&raw, plan.port, &mut figures);
+        headers(&raw, plan.peer.port, &mut figures);
         figures
     }
 

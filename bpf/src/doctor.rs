@@ -1,0 +1,170 @@
+//! What this host can do: each hook tried by really attaching to it, in a network namespace that is thrown away.
+//!
+//! Invariants: nothing of the host's own is touched; a probe leaves nothing. Next: `programs`, `link`.
+
+use std::fs;
+use std::path::Path;
+
+use libbpf_rs::Object;
+use rustix::thread::{UnshareFlags, unshare_unsafe};
+use serde::Serialize;
+
+use crate::device::Device;
+use crate::error::{During as _, Error, Result};
+use crate::link;
+use crate::programs;
+use crate::select::Way;
+
+/// What came of a probe.
+#[derive(Clone, Debug, Serialize)]
+pub struct Finding {
+    /// What was tried.
+    pub probe: &'static str,
+    /// What it is for.
+    pub about: &'static str,
+    /// Whether it works here.
+    pub works: bool,
+    /// Why not, and what to do; or what was found.
+    pub why: String,
+}
+
+struct Probe {
+    name: &'static str,
+    about: &'static str,
+    run: fn() -> Result<String>,
+}
+
+const PROBES: &[Probe] = &[
+    Probe {
+        name: "programs",
+        about: "this build has programs; all faults of packets and calls",
+        run: built,
+    },
+    Probe {
+        name: "btf",
+        about: "the kernel describes its types; metrics and crash points",
+        run: btf,
+    },
+    Probe { name: "load", about: "the kernel takes a classifier; faults of packets", run: load },
+    Probe {
+        name: "tcx in",
+        about: "attaches where packets arrive, and goes with the process",
+        run: || tcx(Way::In),
+    },
+    Probe {
+        name: "tcx out",
+        about: "attaches where packets leave, and goes with the process",
+        run: || tcx(Way::Out),
+    },
+    Probe {
+        name: "clsact",
+        about: "the same on kernels before 6.6; a watchdog removes it",
+        run: clsact,
+    },
+    Probe { name: "bpf fs", about: "programs can outlive their process; --detach", run: bpf_fs },
+    Probe { name: "cgroup v2", about: "faults of a control group's calls", run: cgroup2 },
+    Probe { name: "tun", about: "packets can be held back; delay", run: tun },
+];
+
+/// Runs all probes.
+#[must_use]
+pub fn all() -> Vec<Finding> {
+    PROBES
+        .iter()
+        .map(|probe| {
+            let found = (probe.run)();
+            let works = found.is_ok();
+            let why = found.unwrap_or_else(|error| error.to_string());
+            Finding { probe: probe.name, about: probe.about, works, why }
+        })
+        .collect()
+}
+
+fn built() -> Result<String> {
+    if programs::are_built() {
+        return Ok(String::new());
+    }
+    Err(Error::unsupported(
+        "this build has none; install clang (Debian: apt install clang) and build again",
+    ))
+}
+
+fn btf() -> Result<String> {
+    let path = "/sys/kernel/btf/vmlinux";
+    fs::metadata(path)
+        .during(|| format!("look for {path} (a kernel with CONFIG_DEBUG_INFO_BTF)"))
+        .map(|_| String::new())
+}
+
+fn load() -> Result<String> {
+    programs::load("tc").map(|_| String::new())
+}
+
+fn loaded(way: Way) -> Result<Object> {
+    let mut object = programs::open("tc")?;
+    link::prepare(&mut object, "packet", way);
+    programs::load_opened("tc", object)
+}
+
+fn tcx(way: Way) -> Result<String> {
+    apart(move || {
+        let object = loaded(way)?;
+        let device = Device::open("lo")?;
+        link::attach_tcx(&programs::program(&object, "packet")?, &device)
+            .map(|_| String::new())
+            .during(|| format!("attach to lo ({way})"))
+    })
+}
+
+fn clsact() -> Result<String> {
+    apart(|| {
+        let object = loaded(Way::Out)?;
+        let device = Device::open("lo")?;
+        link::attach_clsact(&programs::program(&object, "packet")?, &device, Way::Out)
+            .map(|_| String::new())
+    })
+}
+
+/// Does something in a network namespace of its own, which ends with it.
+fn apart<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            unshare()?;
+            work()
+        });
+        thread.join().map_err(|_| Error::failed("probe: the thread panicked"))?
+    })
+}
+
+#[expect(unsafe_code, reason = "the call is marked unsafe for other flags")]
+fn unshare() -> Result<()> {
+    // SAFETY: only file descriptor tables can be confused by unsharing; this flag is of network namespaces.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNET) }
+        .during(|| "make a network namespace (needs CAP_SYS_ADMIN)".to_owned())
+}
+
+fn mount_of(kind: &str) -> Option<String> {
+    let mounts = fs::read_to_string("/proc/mounts").ok()?;
+    mounts.lines().find_map(|line| {
+        let mut fields = line.split(' ').skip(1);
+        let place = fields.next()?;
+        (fields.next()? == kind).then(|| place.to_owned())
+    })
+}
+
+fn bpf_fs() -> Result<String> {
+    let is_there = mount_of("bpf").as_deref() == Some("/sys/fs/bpf");
+    let what = "none at /sys/fs/bpf; mount -t bpf bpf /sys/fs/bpf";
+    if is_there { Ok(String::new()) } else { Err(Error::unsupported(what)) }
+}
+
+fn cgroup2() -> Result<String> {
+    mount_of("cgroup2")
+        .ok_or_else(|| Error::unsupported("none is mounted; mount -t cgroup2 none /sys/fs/cgroup"))
+}
+
+fn tun() -> Result<String> {
+    let path = Path::new("/dev/net/tun");
+    let file = fs::OpenOptions::new().read(true).write(true).open(path);
+    file.map(|_| String::new()).during(|| "open /dev/net/tun (modprobe tun)".to_owned())
+}
