@@ -211,7 +211,7 @@ fn a_detached_fault_ends_at_its_time_whoever_is_killed() {
     // Nobody is killed; the keeper is; the keeper and its watchdog are.
     for killed in 0..3 {
         let (id, keeper, ends) = detach(&lab, ttl);
-        let pin = Path::new(bpf::registry::PINS).join(&id);
+        let pin = bpf::registry::pins_of(&id);
         assert!(pin.is_dir(), "it is pinned");
         if killed > 1 {
             let watchdogs =

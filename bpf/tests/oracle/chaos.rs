@@ -1,7 +1,6 @@
 //! The `chaos` command as an operator runs it, and proof that it leaves nothing.
 
 use std::io::{BufRead as _, BufReader};
-use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -118,7 +117,7 @@ pub(crate) fn assert_gone(id: &str, within: Duration) {
 
 /// What is there of a fault.
 fn left(id: &str) -> Vec<String> {
-    let pins = Path::new(bpf::registry::PINS).join(id);
+    let pins = bpf::registry::pins_of(id);
     let mut left: Vec<String> =
         [pins].iter().filter(|path| path.exists()).map(|path| path.display().to_string()).collect();
     let ours = ["packet", "call", "socket", "pace"];

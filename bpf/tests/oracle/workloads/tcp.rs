@@ -87,14 +87,17 @@ impl Workload for Tcp {
             let (answer, done, listener) = (&answer, &done, &listener);
             let server = scope.spawn(move || {
                 let mut sessions = Vec::new();
-                while !done.load(Ordering::Acquire) {
-                    match listener.accept() {
-                        Ok((stream, _)) => {
-                            stream.set_nonblocking(false).expect("a stream");
-                            sessions.push(scope.spawn(move || serve(stream, answer, timeout)));
-                        }
-                        Err(_) => std::thread::sleep(Duration::from_micros(200)),
+                loop {
+                    // Also the last connection is taken, however soon its client is done with it.
+                    let is_over = done.load(Ordering::Acquire);
+                    while let Ok((stream, _)) = listener.accept() {
+                        stream.set_nonblocking(false).expect("a stream");
+                        sessions.push(scope.spawn(move || serve(stream, answer, timeout)));
                     }
+                    if is_over {
+                        break;
+                    }
+                    std::thread::sleep(Duration::from_micros(200));
                 }
                 sessions
                     .into_iter()
