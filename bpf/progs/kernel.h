@@ -1,0 +1,113 @@
+/* The few fields of kernel structs that the probes read, found by CO-RE on kernels with another layout.
+ * Sources: include/net/sock.h, include/linux/tcp.h, include/linux/skbuff.h, include/linux/io_uring_types.h.
+ * Invariant: a field that some kernels lack is asked for with `bpf_core_field_exists` first. Next: probe.h. */
+#pragma once
+
+#include "kern.h"
+
+/* Arguments of tracepoints are words of the context. */
+#define PROBE(name) SEC("tp_btf/" #name) int name(unsigned long long *ctx)
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct in6_addr {
+    union {
+        __u8 u6_addr8[16];
+    } in6_u;
+};
+
+struct ns_common {
+    unsigned int inum;
+};
+
+struct net {
+    struct ns_common ns;
+};
+
+typedef struct {
+    struct net *net;
+} possible_net_t;
+
+struct sock_common {
+    __be32 skc_daddr;
+    __be32 skc_rcv_saddr;
+    __be16 skc_dport;
+    __u16 skc_num;
+    unsigned short skc_family;
+    possible_net_t skc_net;
+    struct in6_addr skc_v6_daddr;
+    struct in6_addr skc_v6_rcv_saddr;
+};
+
+struct kernfs_node {
+    __u64 id;
+};
+
+struct cgroup {
+    struct kernfs_node *kn;
+};
+
+struct sock_cgroup_data {
+    struct cgroup *cgroup;
+};
+
+struct sock {
+    struct sock_common __sk_common;
+    __u16 sk_protocol;
+    struct sock_cgroup_data sk_cgrp_data;
+};
+
+struct minmax_sample {
+    __u32 t;
+    __u32 v;
+};
+
+struct minmax {
+    struct minmax_sample s[3];
+};
+
+struct tcp_rack {
+    __u64 mstamp;
+    __u32 rtt_us;
+};
+
+struct tcp_sock {
+    __u32 srtt_us;
+    __u64 bytes_received;
+    __u64 bytes_acked;
+    struct minmax rtt_min;
+    struct tcp_rack rack;
+};
+
+struct sk_buff {
+    unsigned int len;
+    __be16 protocol;
+};
+
+struct io_kiocb {
+    __u8 opcode;
+};
+
+typedef struct {
+    int counter;
+} atomic_t;
+
+/* Of a process, and set when it is being killed. */
+enum { SIGNAL_GROUP_EXIT = 4 };
+
+struct signal_struct {
+    atomic_t live;
+    unsigned int flags;
+};
+
+struct task_struct {
+    int tgid;
+    struct signal_struct *signal;
+    struct task_struct *real_parent;
+    struct task_struct *group_leader;
+    char comm[16];
+};
+
+#pragma clang attribute pop
+
+#include <bpf/bpf_core_read.h>
