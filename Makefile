@@ -51,7 +51,7 @@ bpf-deps: tools
 	@.ci/need optional 'clang|$${CLANG:-clang} --version'
 
 .PHONY: build
-build: bpf-deps ## release build of everything: shardd, cache, broker, sim, bench, chaos in target/release
+build: bpf-deps ## release build of everything: shardd, cache, broker, sim, bench, chaos, netprobe in target/release
 	$(CARGO) build $(LOCKED) --release --workspace
 
 .PHONY: run
@@ -129,7 +129,7 @@ asan: tools ## the simulation under AddressSanitizer, when a nightly toolchain i
 test-deps:
 	@.ci/need optional 'kcat|command -v kcat' 'redis-server|command -v redis-server' 'redis-tools|command -v redis-cli' \
 	    'memcached|command -v memcached' 'python3 python3-venv|python3 -c "import ensurepip, venv"' \
-	    'nodejs npm|npm --version' 'g++|g++ --version' 'iproute2|ip -V && tc -V'
+	    'nodejs npm|npm --version' 'g++|g++ --version' 'iproute2|ip -V && tc -V && ss -V'
 
 .PHONY: clients
 clients: test-deps ## install the clients the live tests run, below target/clients

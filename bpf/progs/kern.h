@@ -42,6 +42,8 @@ enum { ETH_P_IP = 0x0800, ETH_P_IPV6 = 0x86DD, ETH_HLEN = 14 };
 enum { IPPROTO_ICMP = 1, IPPROTO_TCP = 6, IPPROTO_UDP = 17, IPPROTO_ICMPV6 = 58 };
 enum { NEXTHDR_HOP = 0, NEXTHDR_ROUTING = 43, NEXTHDR_FRAGMENT = 44, NEXTHDR_DEST = 60 };
 enum { AF_INET = 2, AF_INET6 = 10 };
+/* if_packet.h */
+enum { PACKET_HOST = 0 };
 
 struct __sk_buff {
     __u32 len;

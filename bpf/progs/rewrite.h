@@ -6,13 +6,18 @@
 
 #define L4_CHECK_AT(packet) ((packet)->l4_at + ((packet)->protocol == IPPROTO_TCP ? 16 : 6))
 
-static __always_inline bool duplicate(struct __sk_buff *skb, const struct fault *f)
+static __always_inline bool copy_to(struct __sk_buff *skb, __u32 ifindex, __u64 flags)
 {
     __u32 mark = skb->mark;
     skb->mark = OWN_MARK;
-    long failed = bpf_clone_redirect(skb, skb->ifindex, f->is_ingress ? BPF_F_INGRESS : 0);
+    long failed = bpf_clone_redirect(skb, ifindex, flags);
     skb->mark = mark;
     return !failed;
+}
+
+static __always_inline bool duplicate(struct __sk_buff *skb, const struct fault *f)
+{
+    return copy_to(skb, skb->ifindex, f->is_ingress ? BPF_F_INGRESS : 0);
 }
 
 static __always_inline bool corrupt(struct __sk_buff *skb, const struct packet *packet, __u32 mends_checksum)

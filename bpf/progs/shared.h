@@ -104,6 +104,10 @@ enum action {
     ACTION_RESET = 7,
     /* A DNS question comes back as an answer with the code `value`. */
     ACTION_DNS = 8,
+    /* A copy goes out of the device `value`. */
+    ACTION_COPY = 9,
+    /* Queued with the class `value`, which the packet's priority says. */
+    ACTION_CLASS = 10,
 };
 
 struct fault {
@@ -118,6 +122,43 @@ struct fault {
     __u32 is_ingress;
 };
 SHARED_SIZE(struct fault, 136);
+
+/* What happens to a call, or to a connection. */
+enum socket_action {
+    /* The call fails with the error number `value`. */
+    SOCKET_ERRNO = 0,
+    /* It goes to `to` and `to_port` instead. */
+    SOCKET_REDIRECT = 1,
+    /* The connection sends at most `value` bytes a second. */
+    SOCKET_PACE = 2,
+    /* Has at most `value` segments under way. */
+    SOCKET_CWND = 3,
+    /* Announces a window of at most `value` bytes. */
+    SOCKET_WINDOW = 4,
+    /* Is controlled by the algorithm whose name is in `to`. */
+    SOCKET_CONGESTION = 5,
+    /* Waits at least `value` microseconds before it sends again. */
+    SOCKET_RTO = 6,
+    /* Is gone. */
+    SOCKET_KILL = 7,
+    /* Has segments of at most `value` bytes. */
+    SOCKET_MSS = 8,
+    /* Sends its first segment again after `value` ticks of the kernel. */
+    SOCKET_SYN_RTO = 9,
+};
+
+/* A fault of calls and connections: `fault`, for programs that meet no packets. The sender is the socket's own side. */
+struct socket_fault {
+    struct arm arm;
+    struct selector selector;
+    struct share share;
+    __u32 action;
+    __u32 value;
+    __u8 to[16];
+    __u32 to_port;
+    __u32 unused;
+};
+SHARED_SIZE(struct socket_fault, 152);
 
 /* What all processors change. */
 struct state {
@@ -139,12 +180,48 @@ struct counts {
 };
 SHARED_SIZE(struct counts, 32);
 
+#define COMM_LEN 16
+
+/* Which calls of which processes, and what becomes of the caller. */
+struct call_fault {
+    struct arm arm;
+    struct share share;
+    /* Only the n-th that matches; 0 for those of the share. */
+    __u64 nth;
+    /* Of the system call, or of the io_uring operation. */
+    __u32 number;
+    /* Process; 0 for any. */
+    __u32 tgid;
+    /* Process that is left alone: the one that injects. */
+    __u32 spared;
+    /* Sent to the caller; 0 for none. */
+    __u32 signal;
+    /* The caller is kept busy so long. */
+    __u32 stall_us;
+    /* Children of the process, and theirs, count too. */
+    __u32 with_children;
+    /* The signal waits until the call is done. */
+    __u32 at_exit;
+    __u32 has_comm;
+    /* Name of the process, zeros behind. */
+    char comm[COMM_LEN];
+};
+SHARED_SIZE(struct call_fault, 128);
+
 /* Key of a network: addresses of version 4 are mapped (::ffff:a.b.c.d). */
 struct network {
     __u32 prefix_len;
     __u8 address[16];
 };
 SHARED_SIZE(struct network, 20);
+
+/* Where packets go that leave a delay line. */
+struct line {
+    __u32 ifindex;
+    /* BPF_F_INGRESS to come in through the device. */
+    __u32 flags;
+};
+SHARED_SIZE(struct line, 8);
 
 /* Set on packets that a program sends itself, so that it leaves them alone. */
 #define OWN_MARK 0xC4A05

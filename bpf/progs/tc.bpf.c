@@ -2,8 +2,8 @@
  *
  * Attached by tcx, or as a clsact filter on kernels before 6.6. Invariants: unarmed, it looks at one map entry and no packet;
  * past its deadline it is unarmed, whoever still lives; packets that it sent itself carry its mark and are left alone.
- * Next: shared.h, packet.h; user space in src/faults/packet.rs. */
-#include "packet.h"
+ * Next: shared.h, match.h; user space in src/faults/packet.rs. */
+#include "match.h"
 
 struct {
     __uint(type, BPF_MAP_TYPE_ARRAY);
@@ -25,54 +25,6 @@ struct {
     __type(key, __u32);
     __type(value, struct counts);
 } counts SEC(".maps");
-
-#define NETWORKS_MAX 1024
-
-#define NETWORKS(name)                                  \
-    struct {                                            \
-        __uint(type, BPF_MAP_TYPE_LPM_TRIE);            \
-        __uint(max_entries, NETWORKS_MAX);              \
-        __uint(map_flags, BPF_F_NO_PREALLOC);           \
-        __type(key, struct network);                    \
-        __type(value, __u8);                            \
-    } name SEC(".maps")
-
-NETWORKS(src_networks);
-NETWORKS(dst_networks);
-NETWORKS(peer_networks);
-
-static __always_inline bool in_networks(void *map, const __u8 *address)
-{
-    struct network key = { .prefix_len = 128 };
-    __builtin_memcpy(key.address, address, 16);
-    return bpf_map_lookup_elem(map, &key) != NULL;
-}
-
-static __always_inline bool matches(struct __sk_buff *skb, const struct fault *f, const struct packet *packet)
-{
-    const struct selector *selector = &f->selector;
-    __u32 len = skb->len - f->l2_len;
-    if (selector->family && selector->family != packet->family)
-        return false;
-    if (selector->protocol && selector->protocol != packet->protocol)
-        return false;
-    if ((packet->flags & selector->flags_mask) != selector->flags_value)
-        return false;
-    if (len < selector->len_from || (len > selector->len_to && selector->len_to != 0xffff))
-        return false;
-    if (selector->without_payload && packet->payload_at < skb->len)
-        return false;
-    if (is_spared(selector, packet) || !ports_match(selector, packet))
-        return false;
-    if ((selector->networks & NETWORKS_SRC) && !in_networks(&src_networks, packet->src))
-        return false;
-    if ((selector->networks & NETWORKS_DST) && !in_networks(&dst_networks, packet->dst))
-        return false;
-    if ((selector->networks & NETWORKS_PEER) && !in_networks(&peer_networks, packet->src)
-        && !in_networks(&peer_networks, packet->dst))
-        return false;
-    return prefix_matches(skb, selector, packet);
-}
 
 #define SEGMENTS_MAX 64
 
@@ -138,6 +90,7 @@ static __always_inline bool act(struct __sk_buff *skb, const struct fault *f, st
     case ACTION_CORRUPT:
         return corrupt(skb, packet, f->value);
     case ACTION_REDIRECT:
+        skb->mark = OWN_MARK;
         *verdict = bpf_redirect(f->value, 0);
         return true;
     case ACTION_TTL:
@@ -150,6 +103,11 @@ static __always_inline bool act(struct __sk_buff *skb, const struct fault *f, st
         return reset(skb, f, packet, verdict);
     case ACTION_DNS:
         return answer_dns(skb, f, packet, verdict);
+    case ACTION_COPY:
+        return copy_to(skb, f->value, 0);
+    case ACTION_CLASS:
+        skb->priority = f->value;
+        return true;
     default:
         return false;
     }
@@ -165,7 +123,7 @@ static __always_inline int meet(struct __sk_buff *skb, const struct fault *f, __
     if (!c || !s)
         return verdict;
     c->seen++;
-    if (!read_packet(skb, f->l2_len, &packet) || !matches(skb, f, &packet))
+    if (!read_packet(skb, f->l2_len, &packet) || !matches(skb, &f->selector, f->l2_len, &packet))
         return verdict;
     c->matched++;
     if (!chooses(skb, f, s, &packet, now))

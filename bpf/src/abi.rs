@@ -14,6 +14,8 @@ macro_rules! shared {
     };
 }
 
+pub(crate) use shared;
+
 /// Does nothing.
 pub const MODE_OFF: u32 = 0;
 /// Counts what it would do.
@@ -123,6 +125,28 @@ shared! {
 }
 
 shared! {
+    /// All that a program of calls and connections is told.
+    SocketFault: 152 {
+        /// When.
+        arm: Arm,
+        /// Which; the sender is the socket's own side.
+        selector: Selector,
+        /// How many.
+        share: Share,
+        /// What; see `enum socket_action`.
+        action: u32,
+        /// Its argument.
+        value: u32,
+        /// An address, version 4 mapped, or the name of an algorithm.
+        to: [u8; 16],
+        /// The port that belongs to the address.
+        to_port: u32,
+        /// Zero.
+        unused: u32,
+    }
+}
+
+shared! {
     /// What a program has met, of one processor.
     Counts: 32 {
         /// Packets or calls while it was in force.
@@ -136,6 +160,39 @@ shared! {
     }
 }
 
+/// Bytes of a process's name.
+pub const COMM_LEN: usize = 16;
+
+shared! {
+    /// All that a program of calls is told.
+    CallFault: 128 {
+        /// When.
+        arm: Arm,
+        /// How many.
+        share: Share,
+        /// Only the n-th that matches; 0 for those of the share.
+        nth: u64,
+        /// Of the system call, or of the io_uring operation.
+        number: u32,
+        /// Process; 0 for any.
+        tgid: u32,
+        /// Process that is left alone: the one that injects.
+        spared: u32,
+        /// Sent to the caller; 0 for none.
+        signal: u32,
+        /// The caller is kept busy so long.
+        stall_us: u32,
+        /// Children of the process, and theirs, count too.
+        with_children: u32,
+        /// The signal waits until the call is done.
+        at_exit: u32,
+        /// Whether `comm` is looked at.
+        has_comm: u32,
+        /// Name of the process, zeros behind.
+        comm: [u8; COMM_LEN],
+    }
+}
+
 shared! {
     /// Key of a network; addresses of version 4 are mapped.
     Network: 20 {
@@ -143,6 +200,16 @@ shared! {
         prefix_len: u32,
         /// Version 6.
         address: [u8; 16],
+    }
+}
+
+shared! {
+    /// Where packets go that leave a delay line.
+    Line: 8 {
+        /// The device.
+        ifindex: u32,
+        /// `BPF_F_INGRESS` to come in through it.
+        flags: u32,
     }
 }
 

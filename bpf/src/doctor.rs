@@ -80,6 +80,15 @@ pub fn all() -> Vec<Finding> {
         .collect()
 }
 
+/// Why no fault can be injected here at all; nothing if it can.
+#[must_use]
+pub fn why_not() -> Option<String> {
+    if !rustix::process::geteuid().is_root() {
+        return Some("needs root".to_owned());
+    }
+    load().err().map(|error| error.to_string())
+}
+
 fn built() -> Result<String> {
     if programs::are_built() {
         return Ok(String::new());

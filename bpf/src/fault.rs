@@ -46,6 +46,8 @@ pub enum Place {
     Process,
     /// On files below a directory.
     Path,
+    /// On connections of the network namespace that the command is in.
+    Netns,
     /// On the host.
     Host,
 }
@@ -130,7 +132,11 @@ pub fn start(spec: &Spec, journal: &mut Journal) -> Result<Box<dyn Active>> {
 }
 
 impl Kind {
-    fn check(&self, spec: &Spec) -> Result<()> {
+    /// Checks that a fault of this kind makes sense.
+    ///
+    /// # Errors
+    /// It does not, or is too wide.
+    pub fn check(&self, spec: &Spec) -> Result<()> {
         if let Some(name) =
             spec.params.keys().find(|name| self.params.iter().all(|param| param.name != **name))
         {
@@ -145,7 +151,7 @@ impl Kind {
             Place::Cgroup => target.cgroup.is_some(),
             Place::Process => target.pid.is_some() || target.comm.is_some(),
             Place::Path => target.path.is_some(),
-            Place::Host => true,
+            Place::Netns | Place::Host => true,
         };
         if !has_place {
             let wanted = match self.place {
@@ -153,7 +159,7 @@ impl Kind {
                 Place::Cgroup => "a control group (--cgroup)",
                 Place::Process => "a process (--pid or --comm)",
                 Place::Path => "a directory (--path)",
-                Place::Host => "nothing",
+                Place::Netns | Place::Host => "nothing",
             };
             return Err(Error::usage(format!("{}: {wanted} is wanted to act on", self.name)));
         }
@@ -162,6 +168,12 @@ impl Kind {
                 "{}: all packets of {} is too wide; name a network, a port or a payload, or insist with --force",
                 self.name,
                 target.dev.as_deref().unwrap_or_default()
+            )));
+        }
+        if self.place == Place::Netns && !target.is_narrow() && !spec.force {
+            return Err(Error::usage(format!(
+                "{}: all connections are too many; name a network or a port, or insist with --force",
+                self.name
             )));
         }
         Ok(())

@@ -5,18 +5,28 @@
 //! Each program checks its own deadline. Nothing of the engine or its services is used here. Next: `fault`, `packet`, `keeper`.
 
 pub mod abi;
+pub mod cgroup;
+pub mod delay_line;
 pub mod device;
 pub mod doctor;
 pub mod error;
+pub mod experiment;
 pub mod fault;
 pub mod faults;
+pub mod groups;
 pub mod keeper;
+pub mod limit;
 pub mod link;
+pub mod metrics;
+pub mod netlink;
 pub mod netns;
 pub mod programs;
+pub mod rate;
 pub mod registry;
+pub mod say;
 pub mod scenario;
 pub mod select;
 pub mod spec;
+pub mod sysctl;
 pub mod time;
 pub mod undo;

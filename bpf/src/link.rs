@@ -79,7 +79,10 @@ pub fn attach(
     }
 }
 
-/// Attaches by tcx, or not at all.
+/// Attaches a classifier, which was [prepared](prepare), by a link that goes with this process.
+///
+/// # Errors
+/// The kernel has no tcx (`EINVAL`), or refuses.
 pub(crate) fn attach_tcx(program: &ProgramMut<'_>, device: &Device) -> std::io::Result<Link> {
     let ptr = program.as_libbpf_object();
     // SAFETY: `ptr` is a program of an object that `program` borrows, and loaded; no options are given.

@@ -2,6 +2,8 @@
 //!
 //! One object per group of features, so that a kernel that refuses one leaves the others. Next: `link`.
 
+use std::io::Read as _;
+
 use libbpf_rs::{MapCore, MapFlags, MapHandle, Object, ObjectBuilder, OpenObject};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -28,6 +30,19 @@ pub fn open(name: &str) -> Result<OpenObject> {
     };
     libbpf_rs::set_print(None);
     ObjectBuilder::default().open_memory(bytes).during(|| format!("open the programs of {name}"))
+}
+
+/// Names of all programs of all objects.
+///
+/// # Errors
+/// As [`open`].
+pub fn names() -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for (name, _) in OBJECTS {
+        let object = open(name)?;
+        names.extend(object.progs().map(|program| program.name().to_string_lossy().into_owned()));
+    }
+    Ok(names)
 }
 
 /// Opens and loads an object.
@@ -119,4 +134,16 @@ pub fn program<'a>(object: &'a Object, name: &str) -> Result<libbpf_rs::ProgramM
         .progs_mut()
         .find(|program| program.name() == name)
         .ok_or_else(|| Error::failed(format!("find program {name}: the object has none")))
+}
+
+/// Runs an iterator of a loaded object, from its begin to its end, for what it does.
+///
+/// # Errors
+/// There is no such program, or the kernel refuses.
+pub fn iterate(object: &Object, name: &str) -> Result<()> {
+    let doing = || format!("run iterator {name}");
+    let link = program(object, name)?.attach().during(doing)?;
+    let mut iterator = libbpf_rs::Iter::new(&link).during(doing)?;
+    let mut shown = Vec::new();
+    iterator.read_to_end(&mut shown).map(drop).during(doing)
 }

@@ -102,8 +102,11 @@ impl Journal {
         let keeper = Process::find(pid)
             .ok_or_else(|| Error::failed("read /proc/self/stat: /proc is not mounted"))?;
         let now = monotonic_ns();
-        // The clock makes it another one for a process that keeps several, one after the other.
-        let id = format!("{}-{pid:x}{:03x}", spec.fault, now / 1000 % 4096);
+        // The clock makes it another one for a process that keeps several, and a look at the files one of several at once.
+        let mut ids = (0..4096)
+            .map(|more| format!("{}-{pid:x}{:03x}", spec.fault, (now / 1000 + more) % 4096));
+        let id = ids.find(|id| !Path::new(DIR).join(format!("{id}.json")).exists());
+        let id = id.ok_or_else(|| Error::failed("4096 faults in one process: no name is left"))?;
         let entry = Entry {
             id: id.clone(),
             keeper,

@@ -4,14 +4,18 @@
 //! Next: `registry`, which holds the lists.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
 use crate::device::Device;
 use crate::error::{During as _, Result};
+use crate::faults::pace;
+use crate::limit::{Limit, Limited};
+use crate::registry::Process;
 use crate::select::Way;
-use crate::{link, netns};
+use crate::{groups, link, netlink, netns, sysctl};
 
 /// One thing to undo.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +35,71 @@ pub enum Undo {
         /// Its direction.
         way: Way,
     },
+    /// A queueing discipline of ours on a device.
+    Queue {
+        /// Name of its network namespace; that of this process without.
+        netns: Option<String>,
+        /// The device.
+        dev: String,
+    },
+    /// Settings of connections that a fault has made.
+    Settings {
+        /// Where the map is pinned that says what they were before.
+        map: PathBuf,
+        /// Name of the network namespace of the connections; that of this process without.
+        netns: Option<String>,
+    },
+    /// A process that is stopped.
+    Resume {
+        /// It.
+        process: Process,
+    },
+    /// A control group of ours.
+    Cgroup {
+        /// Its directory.
+        dir: PathBuf,
+        /// That of the group that its processes came from.
+        home: PathBuf,
+    },
+    /// A limit of a process.
+    Limit {
+        /// It.
+        process: Process,
+        /// Of what.
+        of: Limited,
+        /// As it was.
+        was: Limit,
+    },
+    /// A setting of the kernel.
+    Sysctl {
+        /// Name of its network namespace; that of this process without.
+        netns: Option<String>,
+        /// Its name.
+        name: String,
+        /// As it was.
+        was: String,
+    },
+    /// A file of ours, or a directory of such.
+    Remove {
+        /// It.
+        path: PathBuf,
+    },
+}
+
+/// How the names of files begin that are ours.
+pub const FILES: &str = ".chaos-";
+
+fn remove(path: &Path) -> Result<()> {
+    let is_ours = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(FILES));
+    let Ok(metadata) = fs::symlink_metadata(path) else { return Ok(()) };
+    if !is_ours {
+        return Ok(());
+    }
+    let removed = if metadata.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    match removed {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => other.during(|| format!("remove {}", path.display())),
+    }
 }
 
 impl Undo {
@@ -43,10 +112,10 @@ impl Undo {
             Self::Unpin { dir } => {
                 let Ok(entries) = fs::read_dir(dir) else { return Ok(()) };
                 for entry in entries.flatten() {
-                    fs::remove_file(entry.path())
+                    gone(fs::remove_file(entry.path()))
                         .during(|| format!("unpin {}", entry.path().display()))?;
                 }
-                fs::remove_dir(dir).during(|| format!("remove {}", dir.display()))?;
+                gone(fs::remove_dir(dir)).during(|| format!("remove {}", dir.display()))?;
                 // The directory of all of them goes with the last.
                 let _ = dir.parent().map(fs::remove_dir);
                 Ok(())
@@ -56,6 +125,49 @@ impl Undo {
                 Device::open(dev).map_or(Ok(()), |device| link::remove_filter(&device, *way))
             })
             .unwrap_or(Ok(())),
+            Self::Queue { netns, dev } => netns::within(netns.as_deref(), || {
+                Device::open(dev).map_or(Ok(()), |device| netlink::remove(&device))
+            })
+            .unwrap_or(Ok(())),
+            Self::Settings { map, netns } => pace::unset(map, netns.as_deref()),
+            Self::Resume { process } => process.signal(Signal::CONT).map(|_| ()),
+            Self::Cgroup { dir, home } => groups::dissolve(dir, home),
+            Self::Limit { process, of, was } => of.set(*process, *was).map(|_| ()),
+            Self::Sysctl { netns, name, was } => {
+                // With its namespace the setting is gone too.
+                netns::within(netns.as_deref(), || sysctl::write(name, was)).unwrap_or(Ok(()))
+            }
+            Self::Remove { path } => remove(path),
         }
+    }
+}
+
+/// What is not there is removed: the watchdog and the next command may undo at the same time.
+pub(crate) fn gone(removed: std::io::Result<()>) -> std::io::Result<()> {
+    match removed {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_files_of_ours_are_removed() {
+        let dir = std::env::temp_dir().join(format!("chaos-undo-{}", std::process::id()));
+        let (ours, other) = (dir.join(format!("{FILES}a")), dir.join("a"));
+        fs::create_dir_all(&ours).expect("room");
+        fs::write(ours.join("b"), "").expect("room");
+        fs::write(&other, "").expect("room");
+        for path in [ours.clone(), other.clone(), dir.join(format!("{FILES}none"))] {
+            Undo::Remove { path }.run().expect("it can be done");
+        }
+        assert!(!ours.exists());
+        assert!(other.exists());
+        Undo::Cgroup { dir: dir.clone(), home: dir.clone() }.run().expect("nothing is done");
+        assert!(dir.exists(), "it is no control group");
+        fs::remove_dir_all(&dir).expect("it is there");
     }
 }

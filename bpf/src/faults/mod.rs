@@ -1,8 +1,30 @@
-//! How each kind of fault is made. Each module has a table of its kinds. Next: `packet`.
+//! How each kind of fault is made. Each module has a table of its kinds. Next: `packet`, `socket`, `delay`, `process`, `crash`.
 
 use crate::fault::Kind;
 
+pub mod crash;
+pub mod delay;
+pub mod kill;
+pub mod pace;
 pub mod packet;
+pub mod process;
+pub mod rate;
+pub mod resource;
+pub mod socket;
+pub mod stress;
+pub(crate) mod tally;
+mod target;
 
 /// The tables.
-pub(crate) const TABLES: &[&[Kind]] = &[packet::KINDS];
+pub(crate) const TABLES: &[&[Kind]] = &[
+    packet::KINDS,
+    delay::KINDS,
+    rate::KINDS,
+    socket::KINDS,
+    pace::KINDS,
+    kill::KINDS,
+    process::KINDS,
+    crash::KINDS,
+    resource::KINDS,
+    stress::KINDS,
+];

@@ -15,21 +15,24 @@ use crate::fault::{Active, Kind, Param, Place, Type};
 use crate::link::{self, Attached};
 use crate::programs;
 use crate::registry::Journal;
-use crate::select::{Network, Way};
+use crate::select::{Network, Target, Way};
 use crate::spec::Spec;
 
 /// What happens to a packet; see `enum action` in `progs/shared.h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
-enum Action {
+pub(crate) enum Action {
     Drop = 0,
     Duplicate = 1,
     Corrupt = 2,
+    Redirect = 3,
     Ttl = 4,
     EcnCe = 5,
     Truncate = 6,
     Reset = 7,
     Dns = 8,
+    Copy = 9,
+    Class = 10,
 }
 
 const fn kind(
@@ -146,7 +149,8 @@ struct One {
     _object: Object,
 }
 
-struct Packets(Vec<One>);
+/// The program on each direction that a fault acts on.
+pub(crate) struct Packets(Vec<One>);
 
 fn start(
     spec: &Spec,
@@ -154,16 +158,23 @@ fn start(
     action: Action,
     value: u32,
 ) -> Result<Box<dyn Active>> {
-    Ok(Box::new(Packets::start(spec, journal, action as u32, value)?))
+    Ok(Box::new(Packets::start(spec, journal, action, &mut |_, _| Ok(value))?))
 }
 
 impl Packets {
-    fn start(spec: &Spec, journal: &mut Journal, action: u32, value: u32) -> Result<Self> {
+    /// Attaches a program to each direction. `value` says the argument of the action there.
+    pub(crate) fn start(
+        spec: &Spec,
+        journal: &mut Journal,
+        action: Action,
+        value: &mut dyn FnMut(&Device, Way) -> Result<u32>,
+    ) -> Result<Self> {
         let name = spec.target.dev.as_deref().unwrap_or_default();
         let device = Device::open(name)?;
         let mut all = Vec::new();
         for way in spec.target.dir.ways() {
-            all.push(One::attach(spec, journal, (&device, *way), action, value)?);
+            let value = value(&device, *way)?;
+            all.push(One::attach(spec, journal, (&device, *way), action as u32, value)?);
         }
         let mut packets = Self(all);
         packets.tell(spec.arm())?;
@@ -199,14 +210,19 @@ impl One {
             l2_len: device.l2_len,
             is_ingress: u32::from(way == Way::In),
         };
-        fill(&object, "src_networks", &spec.target.src)?;
-        fill(&object, "dst_networks", &spec.target.dst)?;
-        fill(&object, "peer_networks", &spec.target.peer)?;
+        fill_networks(&object, &spec.target)?;
         let fault = programs::map(&object, "fault")?;
         let counts = programs::map(&object, "counts")?;
         let attached = link::attach(&programs::program(&object, "packet")?, device, way, journal)?;
         Ok(Self { attached, fault, counts, told, _object: object })
     }
+}
+
+/// Puts a target's networks into the maps of `progs/networks.h`.
+pub(crate) fn fill_networks(object: &Object, target: &Target) -> Result<()> {
+    fill(object, "src_networks", &target.src)?;
+    fill(object, "dst_networks", &target.dst)?;
+    fill(object, "peer_networks", &target.peer)
 }
 
 fn fill(object: &Object, name: &str, networks: &[Network]) -> Result<()> {

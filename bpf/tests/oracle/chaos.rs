@@ -2,6 +2,7 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -14,6 +15,8 @@ pub(crate) struct Fault {
     lines: std::io::Lines<BufReader<ChildStdout>>,
     /// Its name.
     pub(crate) id: String,
+    /// What of it must be gone after its end.
+    pub(crate) traces: Traces,
 }
 
 /// What it has met and done.
@@ -33,6 +36,7 @@ fn counts(event: &Value) -> Counts {
 impl Fault {
     /// Injects one, and waits until it is in force.
     pub(crate) fn inject(arguments: &[String]) -> Self {
+        let before = programs();
         let mut child = Command::new(CHAOS)
             .arg("inject")
             .args(arguments)
@@ -49,7 +53,8 @@ impl Fault {
         let event: Value = serde_json::from_str(&line.expect("text")).expect("JSON");
         assert_eq!(event["event"], "started");
         let id = event["id"].as_str().expect("a name").to_owned();
-        Self { child, lines, id }
+        let traces = Traces::new(&id, &before);
+        Self { child, lines, id, traces }
     }
 
     /// What it has met so far, as `chaos status` says.
@@ -58,6 +63,26 @@ impl Fault {
         let entry =
             all.as_array().expect("a list").iter().find(|entry| entry["id"] == self.id.as_str());
         counts(entry.unwrap_or_else(|| panic!("{} is not in {all}", self.id)))
+    }
+
+    /// Number of its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it has met so far; nothing if it is over.
+    pub(crate) fn counts_so_far(&self) -> Option<Counts> {
+        let all = status();
+        all.as_array()
+            .expect("a list")
+            .iter()
+            .find(|entry| entry["id"] == self.id.as_str())
+            .map(counts)
+    }
+
+    /// Ends it as an operator does, unless it is over already.
+    pub(crate) fn stop_or_wait(self) -> Counts {
+        if self.counts_so_far().is_some() { self.stop() } else { self.wait() }
     }
 
     /// Waits for its end; what it says that it did.
@@ -102,29 +127,62 @@ pub(crate) fn status() -> Value {
     serde_json::from_slice(&output.stdout).expect("JSON")
 }
 
-/// Waits until nothing of a fault is left: no program of ours in the kernel, no file, no pin.
-pub(crate) fn assert_gone(id: &str, within: Duration) {
-    let begin = Instant::now();
-    loop {
-        let left = left(id);
-        if left.is_empty() {
-            return;
-        }
-        assert!(begin.elapsed() < within, "{within:?} after its end there is still {left:?}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
+/// A program in the kernel.
+pub(crate) type Program = (u32, String);
+
+/// The programs of ours in the kernel, which cuts their names to 15 bytes.
+pub(crate) fn programs() -> Vec<Program> {
+    static OURS: LazyLock<Vec<String>> = LazyLock::new(|| {
+        let names = bpf::programs::names().expect("objects are readable");
+        names.into_iter().map(|name| name.chars().take(15).collect()).collect()
+    });
+    libbpf_rs::query::ProgInfoIter::default()
+        .map(|program| (program.id, program.name.to_string_lossy().into_owned()))
+        .filter(|(_, name)| OURS.contains(name))
+        .collect()
 }
 
-/// What is there of a fault.
-fn left(id: &str) -> Vec<String> {
-    let pins = bpf::registry::pins_of(id);
-    let mut left: Vec<String> =
-        [pins].iter().filter(|path| path.exists()).map(|path| path.display().to_string()).collect();
-    let ours = ["packet", "call", "socket", "pace"];
-    let programs = libbpf_rs::query::ProgInfoIter::default();
-    left.extend(programs.filter_map(|program| {
-        let name = program.name.to_string_lossy().into_owned();
-        ours.contains(&name.as_str()).then_some(name)
-    }));
-    left
+/// What a fault would be known by if it were still there.
+#[derive(Clone, Debug)]
+pub(crate) struct Traces {
+    id: String,
+    /// Those that came with it: other tests may run on this host.
+    programs: Vec<Program>,
+}
+
+impl Traces {
+    /// Of a fault that has just begun, and the programs that were there before.
+    pub(crate) fn new(id: &str, before: &[Program]) -> Self {
+        let programs = programs().into_iter().filter(|one| !before.contains(one)).collect();
+        Self { id: id.to_owned(), programs }
+    }
+
+    /// Waits until nothing is left: no program of its in the kernel, no pin.
+    pub(crate) fn assert_gone(&self, within: Duration) {
+        let begin = Instant::now();
+        loop {
+            let left = self.left();
+            if left.is_empty() {
+                return;
+            }
+            assert!(begin.elapsed() < within, "{within:?} after its end there is still {left:?}");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// And that no command lists it any more.
+    pub(crate) fn assert_forgotten(&self) {
+        let all = status();
+        let is_there =
+            all.as_array().expect("a list").iter().any(|one| one["id"] == self.id.as_str());
+        assert!(!is_there, "what was left is undone by the next command: {all}");
+    }
+
+    fn left(&self) -> Vec<String> {
+        let pins = bpf::registry::pins_of(&self.id);
+        let now = programs();
+        let programs = self.programs.iter().filter(|one| now.contains(one));
+        let pins = pins.exists().then(|| pins.display().to_string());
+        programs.map(|(_, name)| name.clone()).chain(pins).collect()
+    }
 }

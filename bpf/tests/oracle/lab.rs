@@ -5,6 +5,7 @@
 use std::fs::File;
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd as _;
+use std::path::PathBuf;
 use std::process::Command;
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -15,6 +16,8 @@ pub(crate) const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 213, 0, 1);
 pub(crate) const SERVER: Ipv4Addr = Ipv4Addr::new(10, 213, 0, 2);
 /// A second address of the other one: another peer, for the faults that tell them apart.
 pub(crate) const SERVER_TOO: Ipv4Addr = Ipv4Addr::new(10, 213, 0, 3);
+/// An address of nobody.
+pub(crate) const SILENT: Ipv4Addr = Ipv4Addr::new(10, 213, 0, 99);
 /// The client's device.
 pub(crate) const DEVICE: &str = "veth0";
 
@@ -24,6 +27,8 @@ pub(crate) struct Lab {
     pub(crate) client: String,
     /// Of the server's.
     pub(crate) server: String,
+    /// Directory of a control group for processes that faults are injected into.
+    pub(crate) cgroup: PathBuf,
 }
 
 /// Runs a command that has to succeed; what it printed.
@@ -42,7 +47,9 @@ impl Lab {
     /// Makes both.
     pub(crate) fn new(number: u32) -> Self {
         let name = |role: &str| format!("chaos-{}-{number}-{role}", std::process::id());
-        let lab = Self { client: name("c"), server: name("s") };
+        let cgroup = bpf::cgroup::root().expect("control groups").join(name("g"));
+        std::fs::create_dir(&cgroup).expect("root");
+        let lab = Self { client: name("c"), server: name("s"), cgroup };
         let (client, server) = (&lab.client, &lab.server);
         for host in [client, server] {
             run(&format!("ip netns add {host}"));
@@ -59,11 +66,25 @@ impl Lab {
         for host in [client, server] {
             run(&format!("ip -n {host} link set {DEVICE} up"));
         }
+        lab.wait_up();
         // The default here is BBR, which does as it likes with a rate.
         for host in [client, server] {
             run(&format!("ip netns exec {host} sysctl -qw net.ipv4.tcp_congestion_control=reno"));
         }
         lab
+    }
+
+    /// A link that is still coming up would look like a change later.
+    fn wait_up(&self) {
+        for _ in 0..200 {
+            let shown = [&self.client, &self.server]
+                .map(|host| run(&format!("ip -br -n {host} addr show {DEVICE}")));
+            if shown.iter().all(|shown| shown.contains(" UP ") && shown.contains("fe80:")) {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        panic!("{DEVICE} of {} does not come up", self.client);
     }
 
     /// Runs `work` on the client's host.
@@ -92,13 +113,17 @@ impl Lab {
     }
 }
 
+/// Moves this thread, and what it starts from then on, to a host.
+pub(crate) fn enter(host: &str) {
+    let file = File::open(format!("/run/netns/{host}")).expect("the namespace is there");
+    move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).expect("root");
+}
+
 /// Runs `work` on a thread that is in a network namespace: sockets stay in the one that they were made in.
 fn on<T: Send>(host: &str, work: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
-            let file = File::open(format!("/run/netns/{host}")).expect("the namespace is there");
-            move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
-                .expect("root");
+            enter(host);
             work()
         });
         thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -109,6 +134,13 @@ impl Drop for Lab {
     fn drop(&mut self) {
         for host in [&self.client, &self.server] {
             let _ = Command::new("ip").args(["netns", "del", host]).status();
+        }
+        // Its processes have ended, and may not be gone yet.
+        for _ in 0..100 {
+            if std::fs::remove_dir(&self.cgroup).is_ok() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
         }
     }
 }

@@ -44,6 +44,24 @@ const SHARES: &[(&str, &str, &str)] = &[
     ),
 ];
 
+/// Those of them that calls and connections can be told apart by.
+const OF_SOCKETS: &[&str] = &["proto", "src", "dst", "peer", "sport", "dport", "port"];
+
+fn selectors() -> impl Iterator<Item = Arg> {
+    SELECTORS.iter().map(|(name, value, help)| {
+        let action = if matches!(*name, "src" | "dst" | "peer") {
+            ArgAction::Append
+        } else {
+            ArgAction::Set
+        };
+        option(name, value, help).action(action)
+    })
+}
+
+fn selectors_of_sockets() -> impl Iterator<Item = Arg> {
+    selectors().filter(|arg| OF_SOCKETS.contains(&arg.get_id().as_str()))
+}
+
 fn option(name: &'static str, value: &'static str, help: &'static str) -> Arg {
     Arg::new(name).long(name).value_name(value).help(help)
 }
@@ -69,7 +87,7 @@ pub(crate) fn command() -> Result<Command> {
     Ok(Command::new("chaos")
         .version(env!("CARGO_PKG_VERSION"))
         .about("Injects faults into this host: each with an end, and gone however this command ends")
-        .after_help("Exit codes: 0 done, 1 refused by the kernel, 2 wrong or unsafe request, 3 not supported here.")
+        .after_help("Exit codes: 0 done, 1 refused by the kernel or an experiment that did not hold, 2 wrong or unsafe request, 3 not supported here.")
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(inject)
@@ -85,6 +103,9 @@ pub(crate) fn command() -> Result<Command> {
                 .arg(Arg::new("id").num_args(0..).required_unless_present("all").help("names, as `chaos status` prints them"))
                 .arg(all),
         )
+        .subcommand(crate::run::command())
+        .subcommand(crate::import::command())
+        .subcommand(crate::report::command())
         .subcommand(Command::new("watchdog").hide(true).arg(Arg::new("journal").required(true))))
 }
 
@@ -101,21 +122,15 @@ fn of_kind(kind: &'static Kind, spec: &Spec) -> Command {
         Place::Device => command
             .arg(option("dev", "DEVICE", "network device").required(true))
             .arg(option("dir", "DIRECTION", "in, out or both [default: out]"))
-            .args(SELECTORS.iter().map(|(name, value, help)| {
-                let action = if matches!(*name, "src" | "dst" | "peer") {
-                    ArgAction::Append
-                } else {
-                    ArgAction::Set
-                };
-                option(name, value, help).action(action)
-            }))
+            .args(selectors())
             .arg(flag(
                 "without-payload",
                 "only packets without payload, such as bare acknowledgements",
             )),
-        Place::Cgroup => {
-            command.arg(option("cgroup", "DIRECTORY", "control group, version 2").required(true))
-        }
+        Place::Cgroup => command
+            .arg(option("cgroup", "DIRECTORY", "control group, version 2").required(true))
+            .args(selectors_of_sockets()),
+        Place::Netns => command.args(selectors_of_sockets()),
         Place::Process => command
             .arg(option("pid", "PID", "process"))
             .arg(option("comm", "NAME", "processes of this name").required_unless_present("pid")),

@@ -44,9 +44,9 @@ fn keep(name: &str, matches: &ArgMatches, is_json: bool) -> Result<()> {
     let kept = Kept::start(&spec, cli::given(matches, "netns"), matches.get_flag("detach"), true)?;
     let id = kept.id().to_owned();
     if is_keeper {
-        println!("{READY}{id}");
+        bpf::say!("{READY}{id}");
     } else if is_json {
-        println!("{}", event(&id, "started", Counts::default(), &json!({ "spec": spec })));
+        bpf::say!("{}", event(&id, "started", Counts::default(), &json!({ "spec": spec })));
     } else {
         let mode = if spec.shadow { " (shadow: it does nothing)" } else { "" };
         eprintln!("{id}: in force for {}{mode}", humantime::format_duration(spec.ttl));
@@ -56,7 +56,7 @@ fn keep(name: &str, matches: &ArgMatches, is_json: bool) -> Result<()> {
         } else if is_json {
             let more =
                 json!({ "left_ms": u64::try_from(progress.left.as_millis()).unwrap_or(u64::MAX) });
-            println!("{}", event(&id, "progress", progress.counts, &more));
+            bpf::say!("{}", event(&id, "progress", progress.counts, &more));
         } else {
             eprintln!(
                 "{id}: {:>4} s left  {}",
@@ -69,7 +69,7 @@ fn keep(name: &str, matches: &ArgMatches, is_json: bool) -> Result<()> {
     let counts = kept.end()?;
     if is_keeper {
     } else if is_json {
-        println!("{}", event(&id, "ended", counts, &json!({ "end": end })));
+        bpf::say!("{}", event(&id, "ended", counts, &json!({ "end": end })));
     } else {
         eprintln!("{id}: ended  {}", status::line(counts));
     }
@@ -84,6 +84,8 @@ fn detach(is_json: bool) -> Result<()> {
         .arg("--keeper")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
+        // Whoever waits for the end of our own output is not to wait for the keeper's.
+        .stderr(Stdio::piped())
         .process_group(0)
         .spawn()
         .during(doing)?;
@@ -92,19 +94,19 @@ fn detach(is_json: bool) -> Result<()> {
     let mut line = String::new();
     BufReader::new(stdout).read_line(&mut line).during(doing)?;
     let Some(id) = line.trim_end().strip_prefix(READY) else {
-        // It has said why.
-        let status = child.wait().during(doing)?;
-        let error = format!("detach: the keeper ended with {status} before the fault was in force");
-        return Err(if status.code() == Some(2) {
-            Error::usage(error)
-        } else {
-            Error::failed(error)
+        let ended = child.wait_with_output().during(doing)?;
+        let said = String::from_utf8_lossy(&ended.stderr);
+        let said = said.trim().trim_start_matches("chaos: ").to_owned();
+        return Err(match ended.status.code() {
+            Some(2) => Error::usage(said),
+            Some(3) => Error::unsupported(said),
+            _ => Error::failed(format!("detach: the keeper ended with {}: {said}", ended.status)),
         });
     };
     if is_json {
-        println!("{}", json!({ "event": "detached", "id": id, "keeper": child.id() }));
+        bpf::say!("{}", json!({ "event": "detached", "id": id, "keeper": child.id() }));
     } else {
-        println!("{id}");
+        bpf::say!("{id}");
     }
     Ok(())
 }

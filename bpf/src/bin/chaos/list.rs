@@ -10,13 +10,13 @@ use serde_json::{Value, json};
 pub(crate) fn doctor(is_json: bool) -> Result<()> {
     let findings = doctor::all();
     if is_json {
-        println!("{}", json!(findings));
+        bpf::say!("{}", json!(findings));
         return Ok(());
     }
     for one in &findings {
         let works = if one.works { "yes" } else { "no" };
         let why = if one.why.is_empty() { String::new() } else { format!("  [{}]", one.why) };
-        println!("{:<10} {works:<4} {}{why}", one.probe, one.about);
+        bpf::say!("{:<10} {works:<4} {}{why}", one.probe, one.about);
     }
     Ok(())
 }
@@ -61,17 +61,17 @@ pub(crate) fn list(is_json: bool) -> Result<()> {
     let scenarios = scenario::all()?;
     if is_json {
         let all = fault::all().map(of).chain(scenarios.iter().map(of_scenario));
-        println!("{}", Value::from(all.collect::<Vec<_>>()));
+        bpf::say!("{}", Value::from(all.collect::<Vec<_>>()));
         return Ok(());
     }
-    println!("Faults:");
+    bpf::say!("Faults:");
     for kind in fault::all() {
-        println!("  {:<26} {}", kind.name, kind.about);
+        bpf::say!("  {:<26} {}", kind.name, kind.about);
     }
     for family in scenarios.chunk_by(|one, next| one.family == next.family) {
-        println!("Scenarios, {}:", family.first().map_or("", |one| one.family));
+        bpf::say!("Scenarios, {}:", family.first().map_or("", |one| one.family));
         for one in family {
-            println!("  {:<26} {}", one.name, one.about);
+            bpf::say!("  {:<26} {}", one.name, one.about);
         }
     }
     Ok(())
@@ -82,24 +82,24 @@ pub(crate) fn describe(name: &str, is_json: bool) -> Result<()> {
     if let Some(scenario) = scenario::find(name)? {
         let text = of_scenario(&scenario);
         if is_json {
-            println!("{text}");
+            bpf::say!("{text}");
         } else {
-            println!("{}: {}\n{text:#}", scenario.name, scenario.about);
+            bpf::say!("{}: {}\n{text:#}", scenario.name, scenario.about);
         }
         return Ok(());
     }
     let kind = fault::find(name)?;
     if is_json {
-        println!("{}", of(kind));
+        bpf::say!("{}", of(kind));
         return Ok(());
     }
-    println!("{}: {}\nacts on: {:?}", kind.name, kind.about, kind.place);
+    bpf::say!("{}: {}\nacts on: {:?}", kind.name, kind.about, kind.place);
     for param in kind.params {
         let default = param
             .default
             .map_or_else(|| "to be given".to_owned(), |default| format!("default {default}"));
-        println!("  --{:<12} {} ({}; {default})", param.name, param.about, type_name(param));
+        bpf::say!("  --{:<12} {} ({}; {default})", param.name, param.about, type_name(param));
     }
-    println!("`chaos inject {} --help` has all options", kind.name);
+    bpf::say!("`chaos inject {} --help` has all options", kind.name);
     Ok(())
 }

@@ -5,8 +5,11 @@
 #![forbid(unsafe_code)]
 
 mod cli;
+mod import;
 mod inject;
 mod list;
+mod report;
+mod run;
 mod status;
 
 use std::path::Path;
@@ -18,7 +21,7 @@ use clap::ArgMatches;
 
 /// Ended as it was meant to.
 const OK: u8 = 0;
-/// The kernel refused, or a file could not be read.
+/// The kernel refused, a file could not be read, or an experiment did not go well.
 const FAILED: u8 = 1;
 /// What was asked for makes no sense, or is not safe; clap's own code.
 const USAGE: u8 = 2;
@@ -28,7 +31,8 @@ const UNSUPPORTED: u8 = 3;
 fn main() -> ExitCode {
     let done = cli::command().and_then(|command| run(&command.get_matches()));
     match done {
-        Ok(()) => ExitCode::from(OK),
+        Ok(true) => ExitCode::from(OK),
+        Ok(false) => ExitCode::from(FAILED),
         Err(error) => {
             eprintln!("chaos: {error}");
             ExitCode::from(match error.kind {
@@ -40,8 +44,12 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(matches: &ArgMatches) -> Result<()> {
+/// Whether all went well.
+fn run(matches: &ArgMatches) -> Result<bool> {
     match matches.subcommand() {
+        Some(("run", matches)) => return run::run(matches),
+        Some(("import", matches)) => import::run(matches),
+        Some(("report", matches)) => report::run(matches),
         Some(("inject", matches)) => inject::run(matches),
         Some(("doctor", matches)) => list::doctor(matches.get_flag("json")),
         Some(("list", matches)) => list::list(matches.get_flag("json")),
@@ -53,4 +61,5 @@ fn run(matches: &ArgMatches) -> Result<()> {
         Some(("watchdog", matches)) => registry::watch(Path::new(cli::text(matches, "journal"))),
         _ => Err(Error::usage("no command")),
     }
+    .map(|()| true)
 }

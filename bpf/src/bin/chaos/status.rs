@@ -50,11 +50,11 @@ pub(crate) fn status(is_json: bool) -> Result<()> {
                 "counts": of(counts),
             }));
         } else {
-            println!("{:<28} {:>6.1} s left  {}", entry.id, left_ms as f64 / 1e3, line(counts));
+            bpf::say!("{:<28} {:>6.1} s left  {}", entry.id, left_ms as f64 / 1e3, line(counts));
         }
     }
     if is_json {
-        println!("{}", Value::from(list));
+        bpf::say!("{}", Value::from(list));
     }
     Ok(())
 }
@@ -71,7 +71,7 @@ pub(crate) fn stop(matches: &ArgMatches) -> Result<()> {
     for entry in entries.iter().filter(|entry| matches.get_flag("all") || ids.contains(&&entry.id))
     {
         entry.stop()?;
-        println!("{}", entry.id);
+        bpf::say!("{}", entry.id);
     }
     Ok(())
 }

@@ -1,8 +1,14 @@
 //! What is run between the two hosts, and what is measured of it. Each measures the same without a fault, when it must be clean.
 
+pub(crate) mod bulk;
+mod bulk_line;
+mod calls;
 mod dns;
+mod held;
+mod opening;
 mod tcp;
 mod udp;
+pub(crate) mod worker;
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -33,12 +39,23 @@ impl Peer {
             _ => Self { port: 9100, ..Self::MATCHED },
         }
     }
+
+    /// Where a fault proxy is, for the faults that lead to one.
+    pub(crate) const PROXY: Self = Self { port: 9001, ..Self::MATCHED };
+    /// Used beside the first by the same process: faults that name a port leave it alone.
+    pub(crate) const NEIGHBOUR: Self = Self { port: 9050, ..Self::MATCHED };
 }
 
 /// Something that two hosts do.
 pub(crate) trait Workload {
     /// Runs it once.
     fn run(&self, lab: &Lab, peer: Peer, with: &With) -> Figures;
+
+    /// Runs it, and does something while its connections are there.
+    fn around(&self, lab: &Lab, peer: Peer, with: &With, meanwhile: &mut dyn FnMut()) -> Figures {
+        meanwhile();
+        self.run(lab, peer, with)
+    }
 
     /// Panics unless nothing was wrong.
     fn assert_clean(&self, figures: &Figures, when: &str);
@@ -55,6 +72,11 @@ pub(crate) fn find(name: &str) -> &'static dyn Workload {
         "udp" => &udp::Udp,
         "tcp" => &tcp::Tcp,
         "dns" => &dns::Dns,
+        "bulk_line" => &bulk_line::BulkLine,
+        "calls" => &calls::Calls,
+        "bulk" => &bulk::Bulk,
+        "held" => &held::Held,
+        "opening" => &opening::Opening,
         _ => panic!("no workload {name}"),
     }
 }
@@ -88,5 +110,16 @@ pub(crate) fn quantile(sorted: &[f64], per_mille: usize) -> f64 {
 pub(crate) fn assert_figures(figures: &Figures, when: &str, expected: &[(&str, f64)]) {
     for (name, value) in expected {
         assert_eq!(figures.get(name), Some(value), "{name} {when}: {figures:?}");
+    }
+}
+
+/// What a client of that name does.
+pub(crate) fn role(name: &str) -> crate::client::Role {
+    match name {
+        "calls" => calls::role,
+        "bulk" => bulk::role,
+        "held" => held::role,
+        "opening" => opening::role,
+        _ => panic!("no role {name}"),
     }
 }

@@ -231,5 +231,6 @@ fn figures(plan: &Plan, came: &[Came]) -> Figures {
         ("delay_p50_ms", quantile(&delays, 500)),
         ("delay_p99_ms", quantile(&delays, 990)),
         ("delay_p1_ms", quantile(&delays, 10)),
+        ("delay_max_ms", delays.last().copied().unwrap_or(f64::NAN)),
     ])
 }

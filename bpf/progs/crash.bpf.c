@@ -1,0 +1,204 @@
+/* Crash points and stalls: a process is killed at exactly the n-th of its calls, or kept busy at some.
+ *
+ * At the entry of a system call, and when io_uring takes a request up, before it is issued. What a signal at entry means:
+ * the kernel still runs the call with the signal pending. Calls that look for it do nothing (write and its kin, whatever
+ * waits); others (rename, openat, unlink, a send that need not wait) are carried out though the caller never learns of it.
+ * Whoever wants the n-th done for certain asks for the exit. Invariants: unarmed, or past the deadline, nothing happens;
+ * process 1 and the one that injects are left alone. Next: shared.h; user space in src/faults/crash.rs. */
+#include "kernel.h"
+#include "shared.h"
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, __u32);
+    __type(value, struct call_fault);
+} fault SEC(".maps");
+
+/* `is_bad` is the thread whose call is to be its last, when that waits for the exit. */
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, __u32);
+    __type(value, struct state);
+} state SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, __u32);
+    __type(value, struct counts);
+} counts SEC(".maps");
+
+#define ANCESTORS_MAX 16
+
+static __always_inline bool is_below(struct task_struct *task, __u32 tgid)
+{
+    for (int i = 0; i < ANCESTORS_MAX; i++) {
+        task = task->real_parent;
+        if (!task || task->tgid <= 1)
+            return false;
+        if ((__u32)task->tgid == tgid)
+            return true;
+    }
+    return false;
+}
+
+static __always_inline bool is_named(struct task_struct *task, const struct call_fault *f)
+{
+    char comm[COMM_LEN] = {};
+    bpf_probe_read_kernel_str(comm, sizeof(comm), task->group_leader->comm);
+    for (int i = 0; i < COMM_LEN; i++) {
+        if (comm[i] != f->comm[i])
+            return false;
+        if (!comm[i])
+            return true;
+    }
+    return true;
+}
+
+static __always_inline bool is_target(const struct call_fault *f)
+{
+    struct task_struct *task = bpf_get_current_task_btf();
+    __u32 tgid = task->tgid;
+    if (tgid <= 1 || tgid == f->spared)
+        return false;
+    if (f->tgid && tgid != f->tgid && !(f->with_children && is_below(task, f->tgid)))
+        return false;
+    return !f->has_comm || is_named(task, f);
+}
+
+static __always_inline bool chooses(const struct call_fault *f, struct state *s, __u64 now)
+{
+    const struct share *share = &f->share;
+    __u64 number = __sync_fetch_and_add(&s->matched, 1) + 1;
+    if (f->nth)
+        return number == f->nth;
+    switch (share->kind) {
+    case SHARE_PACKETS:
+        return bpf_get_prandom_u32() % 1000000 < share->ppm;
+    case SHARE_EVERY:
+        return share->n && number % share->n == 0;
+    case SHARE_FIRST:
+        return number <= share->n;
+    case SHARE_BURST:
+        return share->period_ms && (now - f->arm.since_ns) / 1000000 % share->period_ms < share->on_ms;
+    default:
+        return true;
+    }
+}
+
+struct stall {
+    __u64 until_ns;
+};
+
+/* Of 5 ms, at a few nanoseconds each. */
+#define STALL_LOOPS_MAX (1 << 20)
+
+static long is_over(__u32 index, void *context)
+{
+    const struct stall *stall = context;
+    return bpf_ktime_get_ns() >= stall->until_ns;
+}
+
+static __always_inline bool wait_until(__u64 until_ns)
+{
+    struct stall stall = { .until_ns = until_ns };
+    return bpf_loop(STALL_LOOPS_MAX, is_over, &stall, 0) > 0;
+}
+
+/* Whether the process is being killed, and no thread of it but this one is left. */
+static long is_alone(__u32 index, void *context)
+{
+    const struct stall *stall = context;
+    struct signal_struct *signal = bpf_get_current_task_btf()->signal;
+    if ((signal->flags & SIGNAL_GROUP_EXIT) && signal->live.counter <= 1)
+        return 1;
+    return bpf_ktime_get_ns() >= stall->until_ns;
+}
+
+#define ALONE_NS 5000000
+
+/* The signal is sent by an interrupt, as tracepoints cannot be preempted, and may come late; other threads, and io_uring's
+ * workers above all, would do the call meanwhile. So they are waited for: with them gone, nobody does. */
+static __always_inline bool kill(__u32 signal)
+{
+    struct stall stall = { .until_ns = bpf_ktime_get_ns() + ALONE_NS };
+    bool is_sent = bpf_send_signal(signal) == 0;
+    bpf_loop(STALL_LOOPS_MAX, is_alone, &stall, 0);
+    return is_sent;
+}
+
+static __always_inline bool act(const struct call_fault *f, struct state *s, __u64 now)
+{
+    if (f->stall_us)
+        return wait_until(now + (__u64)f->stall_us * 1000);
+    if (f->at_exit) {
+        s->is_bad = bpf_get_current_pid_tgid();
+        return true;
+    }
+    return kill(f->signal);
+}
+
+static __always_inline int meet(const struct call_fault *f, __u32 number)
+{
+    __u32 zero = 0;
+    if (number != f->number)
+        return 0;
+    __u64 now = bpf_ktime_get_ns();
+    struct counts *c = bpf_map_lookup_elem(&counts, &zero);
+    struct state *s = bpf_map_lookup_elem(&state, &zero);
+    if (!c || !s || now >= f->arm.deadline_ns)
+        return 0;
+    c->seen++;
+    if (!is_target(f))
+        return 0;
+    c->matched++;
+    if (!chooses(f, s, now))
+        return 0;
+    c->chosen++;
+    if (f->arm.mode != MODE_ARMED)
+        return 0;
+    if (f->arm.max_hits && __sync_fetch_and_add(&s->hits, 1) >= f->arm.max_hits)
+        return 0;
+    if (act(f, s, now))
+        c->affected++;
+    return 0;
+}
+
+SEC("tp_btf/sys_enter")
+int crash_enter(__u64 *ctx)
+{
+    __u32 zero = 0;
+    const struct call_fault *f = bpf_map_lookup_elem(&fault, &zero);
+    if (!f || f->arm.mode == MODE_OFF)
+        return 0;
+    return meet(f, ctx[1]);
+}
+
+SEC("tp_btf/sys_exit")
+int crash_exit(__u64 *ctx)
+{
+    __u32 zero = 0;
+    const struct call_fault *f = bpf_map_lookup_elem(&fault, &zero);
+    struct state *s = bpf_map_lookup_elem(&state, &zero);
+    if (!f || !s || !s->is_bad || s->is_bad != bpf_get_current_pid_tgid())
+        return 0;
+    s->is_bad = 0;
+    if (f->arm.mode == MODE_ARMED)
+        kill(f->signal);
+    return 0;
+}
+
+SEC("tp_btf/io_uring_submit_req")
+int crash_uring(__u64 *ctx)
+{
+    __u32 zero = 0;
+    const struct call_fault *f = bpf_map_lookup_elem(&fault, &zero);
+    if (!f || f->arm.mode == MODE_OFF)
+        return 0;
+    struct io_kiocb *request = (struct io_kiocb *)ctx[0];
+    return meet(f, request->opcode);
+}
+
+char LICENSE[] SEC("license") = "Dual MIT/GPL";
