@@ -158,7 +158,7 @@ struct Pins {
 impl Pins {
     fn new() -> Self {
         let mounts = std::fs::read_to_string("/proc/mounts").expect("/proc is mounted");
-        let was_there = mounts.lines().any(|line| line.split(' ').nth(1) == Some("/sys/fs/bpf"));
+        let was_there = mounts.lines().any(|line| line.contains(" /sys/fs/bpf bpf "));
         if !was_there {
             lab::run("mount -t bpf bpf /sys/fs/bpf");
         }
