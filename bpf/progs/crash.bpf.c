@@ -6,29 +6,11 @@
  * Whoever wants the n-th done for certain asks for the exit. Invariants: unarmed, or past the deadline, nothing happens;
  * process 1 and the one that injects are left alone. Next: shared.h; user space in src/faults/crash.rs. */
 #include "kernel.h"
+#include "maps.h"
 #include "shared.h"
 
-struct {
-    __uint(type, BPF_MAP_TYPE_ARRAY);
-    __uint(max_entries, 1);
-    __type(key, __u32);
-    __type(value, struct call_fault);
-} fault SEC(".maps");
-
-/* `is_bad` is the thread whose call is to be its last, when that waits for the exit. */
-struct {
-    __uint(type, BPF_MAP_TYPE_ARRAY);
-    __uint(max_entries, 1);
-    __type(key, __u32);
-    __type(value, struct state);
-} state SEC(".maps");
-
-struct {
-    __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-    __uint(max_entries, 1);
-    __type(key, __u32);
-    __type(value, struct counts);
-} counts SEC(".maps");
+/* `is_bad` of the state is the thread whose call is to be its last, when that waits for the exit. */
+FAULT_MAPS(struct call_fault);
 
 #define ANCESTORS_MAX 16
 

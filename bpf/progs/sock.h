@@ -3,6 +3,7 @@
  * taken last. Sources: include/uapi/linux/bpf.h, tcp.h, asm-generic/socket.h. Next: cgroup.bpf.c, sockops.bpf.c, sockets.bpf.c. */
 #pragma once
 
+#include "maps.h"
 #include "networks.h"
 #include "packet.h"
 
@@ -88,26 +89,7 @@ struct bpf_iter__tcp {
 
 #pragma clang attribute pop
 
-struct {
-    __uint(type, BPF_MAP_TYPE_ARRAY);
-    __uint(max_entries, 1);
-    __type(key, __u32);
-    __type(value, struct socket_fault);
-} fault SEC(".maps");
-
-struct {
-    __uint(type, BPF_MAP_TYPE_ARRAY);
-    __uint(max_entries, 1);
-    __type(key, __u32);
-    __type(value, struct state);
-} state SEC(".maps");
-
-struct {
-    __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-    __uint(max_entries, 1);
-    __type(key, __u32);
-    __type(value, struct counts);
-} counts SEC(".maps");
+FAULT_MAPS(struct socket_fault);
 
 /* Both sides of a socket, as far as a hook knows them. */
 struct ends {

@@ -3,28 +3,10 @@
  * Attached by tcx, or as a clsact filter on kernels before 6.6. Invariants: unarmed, it looks at one map entry and no packet;
  * past its deadline it is unarmed, whoever still lives; packets that it sent itself carry its mark and are left alone.
  * Next: shared.h, match.h; user space in src/faults/packet.rs. */
+#include "maps.h"
 #include "match.h"
 
-struct {
-    __uint(type, BPF_MAP_TYPE_ARRAY);
-    __uint(max_entries, 1);
-    __type(key, __u32);
-    __type(value, struct fault);
-} fault SEC(".maps");
-
-struct {
-    __uint(type, BPF_MAP_TYPE_ARRAY);
-    __uint(max_entries, 1);
-    __type(key, __u32);
-    __type(value, struct state);
-} state SEC(".maps");
-
-struct {
-    __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-    __uint(max_entries, 1);
-    __type(key, __u32);
-    __type(value, struct counts);
-} counts SEC(".maps");
+FAULT_MAPS(struct fault);
 
 #define SEGMENTS_MAX 64
 
