@@ -11,9 +11,8 @@ use serde::Serialize;
 
 use crate::device::Device;
 use crate::error::{During as _, Error, Result};
-use crate::link;
-use crate::programs;
 use crate::select::Way;
+use crate::{link, pins, programs};
 
 /// What came of a probe.
 #[derive(Clone, Debug, Serialize)]
@@ -61,7 +60,11 @@ const PROBES: &[Probe] = &[
         about: "the same on kernels before 6.6; a watchdog removes it",
         run: clsact,
     },
-    Probe { name: "bpf fs", about: "programs can outlive their process; --detach", run: bpf_fs },
+    Probe {
+        name: "bpf fs",
+        about: "programs can outlive their process; --detach, settings of connections",
+        run: bpf_fs,
+    },
     Probe { name: "cgroup v2", about: "faults of a control group's calls", run: cgroup2 },
     Probe { name: "tun", about: "packets can be held back; delay", run: tun },
 ];
@@ -162,9 +165,7 @@ fn mount_of(kind: &str) -> Option<String> {
 }
 
 fn bpf_fs() -> Result<String> {
-    let is_there = mount_of("bpf").as_deref() == Some("/sys/fs/bpf");
-    let what = "none at /sys/fs/bpf; mount -t bpf bpf /sys/fs/bpf";
-    if is_there { Ok(String::new()) } else { Err(Error::unsupported(what)) }
+    pins::probe().map(|()| String::new())
 }
 
 fn cgroup2() -> Result<String> {

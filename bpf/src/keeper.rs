@@ -2,7 +2,6 @@
 //!
 //! Invariants: the fault is in the registry before it is in force, and out of it after. Next: `registry`, `fault`.
 
-use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -12,11 +11,11 @@ use serde::Serialize;
 use crate::abi::Counts;
 use crate::error::{During as _, Result};
 use crate::fault::{self, Active};
-use crate::netns;
 use crate::registry::Journal;
 use crate::spec::Spec;
 use crate::time::{monotonic_ns, ns};
 use crate::undo::Undo;
+use crate::{netns, pins};
 
 /// How often the end is looked for.
 const POLL: Duration = Duration::from_millis(10);
@@ -81,9 +80,9 @@ impl Kept {
     fn begin(spec: &Spec, detached: bool, journal: &mut Journal) -> Result<Box<dyn Active>> {
         let mut active = fault::start(spec, journal)?;
         if detached {
-            let dir = journal.pins();
+            let dir = pins::programs_of(&journal.entry().id);
             journal.will(Undo::Unpin { dir: dir.clone() })?;
-            fs::create_dir_all(&dir).during(|| format!("make {}: a BPF file system is wanted at /sys/fs/bpf (mount -t bpf bpf /sys/fs/bpf)", dir.display()))?;
+            pins::make(&dir)?;
             active.pin(&dir)?;
         }
         journal.counted_by(active.counters())?;

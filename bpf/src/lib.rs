@@ -20,6 +20,7 @@ pub mod link;
 pub mod metrics;
 pub mod netlink;
 pub mod netns;
+pub mod pins;
 pub mod programs;
 pub mod rate;
 pub mod registry;

@@ -18,14 +18,6 @@ use crate::undo::Undo;
 
 /// Where the files are.
 pub const DIR: &str = "/run/chaos";
-/// Where programs are pinned that outlive their process.
-pub const PINS: &str = "/sys/fs/bpf/chaos";
-
-/// Where the program of a fault that outlives its process is pinned. Names in a BPF file system have no dots.
-#[must_use]
-pub fn pins_of(id: &str) -> PathBuf {
-    Path::new(PINS).join(id.replace('.', "-"))
-}
 
 /// A process, told from a later one with its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -138,12 +130,6 @@ impl Journal {
     #[must_use]
     pub fn netns(&self) -> Option<String> {
         self.entry.netns.clone()
-    }
-
-    /// Where the program of a fault that outlives its process may be pinned.
-    #[must_use]
-    pub fn pins(&self) -> PathBuf {
-        pins_of(&self.entry.id)
     }
 
     /// Notes what is about to be done, by how it is undone.

@@ -15,13 +15,13 @@ use crate::faults::pace;
 use crate::limit::{Limit, Limited};
 use crate::registry::Process;
 use crate::select::Way;
-use crate::{groups, link, netlink, netns, sysctl};
+use crate::{groups, link, netlink, netns, pins, sysctl};
 
 /// One thing to undo.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "undo")]
 pub enum Undo {
-    /// Files that hold programs in a BPF file system, and their directory.
+    /// A BPF file system of ours, and the programs that it holds.
     Unpin {
         /// The directory.
         dir: PathBuf,
@@ -109,17 +109,7 @@ impl Undo {
     /// It is there, and cannot be undone.
     pub fn run(&self) -> Result<()> {
         match self {
-            Self::Unpin { dir } => {
-                let Ok(entries) = fs::read_dir(dir) else { return Ok(()) };
-                for entry in entries.flatten() {
-                    gone(fs::remove_file(entry.path()))
-                        .during(|| format!("unpin {}", entry.path().display()))?;
-                }
-                gone(fs::remove_dir(dir)).during(|| format!("remove {}", dir.display()))?;
-                // The directory of all of them goes with the last.
-                let _ = dir.parent().map(fs::remove_dir);
-                Ok(())
-            }
+            Self::Unpin { dir } => pins::remove(dir),
             Self::Filter { netns, dev, way } => netns::within(netns.as_deref(), || {
                 // With the device, or its namespace, the filter is gone too.
                 Device::open(dev).map_or(Ok(()), |device| link::remove_filter(&device, *way))
@@ -139,14 +129,6 @@ impl Undo {
             }
             Self::Remove { path } => remove(path),
         }
-    }
-}
-
-/// What is not there is removed: the watchdog and the next command may undo at the same time.
-pub(crate) fn gone(removed: std::io::Result<()>) -> std::io::Result<()> {
-    match removed {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        removed => removed,
     }
 }
 

@@ -150,31 +150,6 @@ fn a_fault_in_the_foreground_goes_with_its_process_whenever_that_is_killed() {
     }
 }
 
-/// A BPF file system where programs are pinned, as systemd mounts it.
-struct Pins {
-    was_there: bool,
-}
-
-impl Pins {
-    fn new() -> Self {
-        let mounts = std::fs::read_to_string("/proc/mounts").expect("/proc is mounted");
-        let was_there = mounts.lines().any(|line| line.contains(" /sys/fs/bpf bpf "));
-        if !was_there {
-            lab::run("mount -t bpf bpf /sys/fs/bpf");
-        }
-        Self { was_there }
-    }
-}
-
-impl Drop for Pins {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir(bpf::registry::PINS);
-        if !self.was_there {
-            let _ = Command::new("umount").arg("/sys/fs/bpf").status();
-        }
-    }
-}
-
 /// Injects a fault behind the command's back; its name and keeper, and when it ends.
 fn detach(lab: &Lab, ttl: Duration) -> (Traces, String, u32, Instant) {
     let before = chaos::programs();
@@ -211,12 +186,12 @@ fn a_detached_fault_ends_at_its_time_whoever_is_killed() {
         return;
     }
     let _turn = HOST.lock();
-    let (lab, _pins) = (Lab::new(2), Pins::new());
+    let lab = Lab::new(2);
     let ttl = Duration::from_millis(1500);
     // Nobody is killed; the keeper is; the keeper and its watchdog are.
     for killed in 0..3 {
         let (traces, id, keeper, ends) = detach(&lab, ttl);
-        let pin = bpf::registry::pins_of(&id);
+        let pin = bpf::pins::programs_of(&id);
         assert!(pin.is_dir(), "it is pinned");
         if killed > 1 {
             let watchdogs =
@@ -244,7 +219,7 @@ fn stop_ends_all_faults_whoever_keeps_them() {
         return;
     }
     let _turn = HOST.lock();
-    let (lab, _pins) = (Lab::new(3), Pins::new());
+    let lab = Lab::new(3);
     let (detached, ..) = detach(&lab, Duration::from_secs(30));
     let fault = Fault::inject(&in_lab(&lab, &["--ttl", "30s"]));
     assert!(chaos(&["stop", "--all"]).status.success());

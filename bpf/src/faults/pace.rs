@@ -7,7 +7,7 @@
 
 use std::fs;
 use std::ops::RangeInclusive;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_getres};
@@ -19,8 +19,8 @@ use crate::fault::{Active, Kind, Param, Place, Type};
 use crate::rate::Rate;
 use crate::registry::Journal;
 use crate::spec::Spec;
-use crate::undo::{Undo, gone};
-use crate::{netns, programs};
+use crate::undo::Undo;
+use crate::{netns, pins, programs};
 
 const fn kind(
     name: &'static str,
@@ -182,15 +182,11 @@ fn set(spec: &Spec, journal: &mut Journal, action: Action, value: u64) -> Result
 }
 
 fn start(spec: &Spec, journal: &mut Journal, told: abi::SocketFault) -> Result<Box<dyn Active>> {
-    let mut dir = journal.pins().into_os_string();
-    dir.push("-settings");
-    let map = PathBuf::from(dir).join(SETTINGS);
+    let dir = pins::settings_of(&journal.entry().id);
+    let map = dir.join(SETTINGS);
     journal.will(Undo::Settings { map: map.clone(), netns: journal.netns() })?;
     let attached = Attached::start(spec, "sockops", &["pace"], told, |object| {
-        let dir = map.parent().unwrap_or(&map);
-        fs::create_dir_all(dir).during(|| {
-            format!("make {}: a BPF file system is wanted at /sys/fs/bpf (mount -t bpf bpf /sys/fs/bpf)", dir.display())
-        })?;
+        pins::make(&dir)?;
         let mut settings = programs::map(object, SETTINGS)?;
         settings.pin(&map).during(|| format!("pin a map at {}", map.display()))
     })?;
@@ -210,10 +206,7 @@ pub(crate) fn unset(map: &Path, netns: Option<&str>) -> Result<()> {
             done?;
         }
     }
-    let dir = map.parent().unwrap_or(map);
-    gone(fs::remove_file(map))
-        .and_then(|()| gone(fs::remove_dir(dir)))
-        .during(|| format!("remove {}", map.display()))
+    map.parent().map_or(Ok(()), pins::remove)
 }
 
 fn go_through(settings: &Path) -> Result<()> {

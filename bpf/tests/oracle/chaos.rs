@@ -179,10 +179,10 @@ impl Traces {
     }
 
     fn left(&self) -> Vec<String> {
-        let pins = bpf::registry::pins_of(&self.id);
+        let pins = [bpf::pins::programs_of(&self.id), bpf::pins::settings_of(&self.id)];
         let now = programs();
         let programs = self.programs.iter().filter(|one| now.contains(one));
-        let pins = pins.exists().then(|| pins.display().to_string());
+        let pins = pins.iter().filter(|pins| pins.exists()).map(|pins| pins.display().to_string());
         programs.map(|(_, name)| name.clone()).chain(pins).collect()
     }
 }
