@@ -302,4 +302,9 @@ impl Active for Calls {
     fn counters(&self) -> Vec<u32> {
         programs::map_id(&self.counts).into_iter().collect()
     }
+
+    /// There is one n-th call; stalls go on.
+    fn is_done(&self) -> bool {
+        self.told.signal != 0 && self.counts().is_ok_and(|counts| counts.affected > 0)
+    }
 }
