@@ -87,7 +87,7 @@ impl Server {
     }
 
     fn broker() -> Self {
-        Self::start("broker", |port, dir| broker_line(port, dir))
+        Self::start("broker", broker_line)
     }
 
     /// Runs an experiment on it, which is to end with this exit code; its journal.

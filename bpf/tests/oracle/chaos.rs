@@ -36,7 +36,6 @@ fn counts(event: &Value) -> Counts {
 impl Fault {
     /// Injects one, and waits until it is in force.
     pub(crate) fn inject(arguments: &[String]) -> Self {
-        let before = programs();
         let mut child = Command::new(CHAOS)
             .arg("inject")
             .args(arguments)
@@ -53,7 +52,7 @@ impl Fault {
         let event: Value = serde_json::from_str(&line.expect("text")).expect("JSON");
         assert_eq!(event["event"], "started");
         let id = event["id"].as_str().expect("a name").to_owned();
-        let traces = Traces::new(&id, &before);
+        let traces = Traces::new(&id, child.id());
         Self { child, lines, id, traces }
     }
 
@@ -142,19 +141,35 @@ pub(crate) fn programs() -> Vec<Program> {
         .collect()
 }
 
+/// Numbers of the programs that a process has descriptors of, or of their links: other tests may run on this host.
+fn programs_of(pid: u32) -> Vec<u32> {
+    let Ok(files) = std::fs::read_dir(format!("/proc/{pid}/fdinfo")) else { return Vec::new() };
+    let texts = files.flatten().filter_map(|file| std::fs::read_to_string(file.path()).ok());
+    let ids = |text: String| -> Vec<u32> {
+        let lines = text.lines().filter_map(|line| line.strip_prefix("prog_id:"));
+        lines.filter_map(|id| id.trim().parse().ok()).collect()
+    };
+    texts.flat_map(ids).collect()
+}
+
 /// What a fault would be known by if it were still there.
 #[derive(Clone, Debug)]
 pub(crate) struct Traces {
     id: String,
-    /// Those that came with it: other tests may run on this host.
     programs: Vec<Program>,
 }
 
 impl Traces {
-    /// Of a fault that has just begun, and the programs that were there before.
-    pub(crate) fn new(id: &str, before: &[Program]) -> Self {
-        let programs = programs().into_iter().filter(|one| !before.contains(one)).collect();
+    /// Of a fault that this process keeps.
+    pub(crate) fn new(id: &str, keeper: u32) -> Self {
+        let ids = programs_of(keeper);
+        let programs = programs().into_iter().filter(|(one, _)| ids.contains(one)).collect();
         Self { id: id.to_owned(), programs }
+    }
+
+    /// How many programs it has.
+    pub(crate) fn programs(&self) -> usize {
+        self.programs.len()
     }
 
     /// Waits until nothing is left: no program of its in the kernel, no pin.

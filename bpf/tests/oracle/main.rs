@@ -131,6 +131,7 @@ fn test(scenario: &Scenario, by_kill: bool) {
     assert!(counts.affected > 0, "it acts: {counts:?}");
     clean("of others", Peer::other(&scenario.oracle.with));
     let traces = armed.traces.clone();
+    assert!(traces.programs() > 0, "its programs are known");
     if by_kill {
         armed.kill();
     } else {
