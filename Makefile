@@ -62,7 +62,7 @@ run: tools ## build and start shardd with every service on loopback, data in ./d
 # --- test ----------------------------------------------------------------------------------------
 
 .PHONY: test
-test: bpf-deps test-deps fmt clippy docs clients unit sim asan ## everything that must hold before a change goes in
+test: bpf-deps test-deps fmt clippy docs clients unit sim instructions asan ## everything that must hold before a change goes in
 	$(call STEP,all green)
 
 .PHONY: fmt
@@ -95,11 +95,23 @@ unit: bpf-deps ## unit, rule, conformance, golden, differential and live-client 
 .PHONY: sim
 sim: tools ## the seeded simulation, SIM_SEEDS seeds, each twice
 	$(call STEP,simulation)
-	$(CARGO) build $(LOCKED) --release -p sim
+	$(CARGO) build $(LOCKED) --release -p sim -p instructions
 	for service in $(SIM_SERVICES); do \
 	    "$(TARGET)/release/sim" --service $$service --seeds $(SIM_SEEDS) 2>&1 | tee "$(TARGET)/sim.log"; \
 	    $(call RAN,$(SIM_SEEDS),sim.log); \
 	done
+
+.PHONY: instructions
+instructions: tools ## instructions of hot paths, counted by Callgrind, beside their budgets
+	$(call STEP,instructions)
+	@.ci/need optional 'valgrind|valgrind --version'
+	# Together with the simulation: alone, what both use would be built again, with other features.
+	$(CARGO) build $(LOCKED) --release -p sim -p instructions
+	if valgrind --version >/dev/null 2>&1; then \
+	    "$(TARGET)/release/instructions"; \
+	else \
+	    echo "skipped: instructions are counted by valgrind (Debian: apt install valgrind)"; \
+	fi
 
 .PHONY: scale
 scale: tools ## the broker with SCALE partitions and producers on one shard; `make unit` runs a tenth
