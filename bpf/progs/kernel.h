@@ -28,15 +28,25 @@ typedef struct {
     struct net *net;
 } possible_net_t;
 
+typedef struct {
+    int counter;
+} atomic_t;
+
+typedef struct {
+    __s64 counter;
+} atomic64_t;
+
 struct sock_common {
     __be32 skc_daddr;
     __be32 skc_rcv_saddr;
     __be16 skc_dport;
     __u16 skc_num;
     unsigned short skc_family;
+    volatile unsigned char skc_state;
     possible_net_t skc_net;
     struct in6_addr skc_v6_daddr;
     struct in6_addr skc_v6_rcv_saddr;
+    atomic64_t skc_cookie;
 };
 
 struct kernfs_node {
@@ -54,7 +64,23 @@ struct sock_cgroup_data {
 struct sock {
     struct sock_common __sk_common;
     __u16 sk_protocol;
+    __u32 sk_ack_backlog;
+    __u32 sk_max_ack_backlog;
+    atomic_t sk_drops;
     struct sock_cgroup_data sk_cgrp_data;
+};
+
+struct request_sock_queue {
+    atomic_t qlen;
+};
+
+struct inet_sock {
+    struct sock sk;
+};
+
+struct inet_connection_sock {
+    struct inet_sock icsk_inet;
+    struct request_sock_queue icsk_accept_queue;
 };
 
 struct minmax_sample {
@@ -72,6 +98,7 @@ struct tcp_rack {
 };
 
 struct tcp_sock {
+    struct inet_connection_sock inet_conn;
     __u32 srtt_us;
     __u64 bytes_received;
     __u64 bytes_acked;
@@ -84,13 +111,23 @@ struct sk_buff {
     __be16 protocol;
 };
 
+/* What an iterator meets: at its end, no socket. */
+struct seq_file {
+    void *private;
+};
+
+struct bpf_iter_meta {
+    struct seq_file *seq;
+};
+
+struct bpf_iter__tcp {
+    struct bpf_iter_meta *meta;
+    struct sock_common *sk_common;
+};
+
 struct io_kiocb {
     __u8 opcode;
 };
-
-typedef struct {
-    int counter;
-} atomic_t;
 
 /* Of a process, and set when it is being killed. */
 enum { SIGNAL_GROUP_EXIT = 4 };

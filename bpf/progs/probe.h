@@ -1,6 +1,7 @@
 /* What the probes and their user space both know: the twins of `src/metrics/abi.rs`, whose sizes both sides assert.
- * Invariants: no padding; each counter is written by one processor, or under the lock of the socket that it belongs to.
- * Next: trace.bpf.c, uring.bpf.c. */
+ * Invariants: every map is bounded; no padding; each counter is written by one processor, or under the lock of the socket
+ * that it belongs to. An event that is met often looks up entries of arrays, which costs no call; hash maps are for what
+ * is rare, and for the one owner of an operation. Next: tcp.bpf.c, drops.bpf.c, queues.bpf.c, uring.bpf.c, listen.bpf.c. */
 #pragma once
 
 #include "kernel.h"
@@ -88,6 +89,79 @@ static __always_inline __u32 place_of(__u32 key, __u32 places)
     return ((key >> 6) ^ (key >> 18)) & (places - 1);
 }
 
+/* A table of them; `places` is a power of two. */
+#define WAITING(name, places)             \
+    struct {                              \
+        __uint(type, BPF_MAP_TYPE_ARRAY); \
+        __uint(max_entries, places);      \
+        __type(key, __u32);               \
+        __type(value, struct waiting);    \
+    } name SEC(".maps")
+
+/* Puts one at its place, if it is sampled. If it is not, an earlier one at its address must not be taken for it. */
+static __always_inline void begin_wait(struct waiting *w, __u32 key, __u32 owner, __u32 kind)
+{
+    if (!is_sampled()) {
+        if (w->key == key)
+            w->key = 0;
+        return;
+    }
+    w->owner = owner;
+    w->kind = kind;
+    w->at_ns = bpf_ktime_get_ns();
+    w->key = key;
+}
+
+/* One value for each processor. */
+#define PER_CPU(name, entries, type_of_value)    \
+    struct {                                     \
+        __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY); \
+        __uint(max_entries, entries);            \
+        __type(key, __u32);                      \
+        __type(value, type_of_value);            \
+    } name SEC(".maps")
+
+/* The same by a key that is not known before; the least recently met go first. */
+#define OWNERS 1024
+#define BY_OWNER(name, type_of_key, type_of_value)  \
+    struct {                                        \
+        __uint(type, BPF_MAP_TYPE_LRU_PERCPU_HASH); \
+        __uint(max_entries, OWNERS);                \
+        __type(key, type_of_key);                   \
+        __type(value, type_of_value);               \
+    } name SEC(".maps")
+
+/* The entry of an array that has one. */
+static __always_inline void *only(void *map)
+{
+    __u32 zero = 0;
+    return bpf_map_lookup_elem(map, &zero);
+}
+
+/* Counts in an array of numbers, whose last one is for all that is larger. */
+static __always_inline void count(void *map, __u32 index, __u32 entries)
+{
+    index = index < entries ? index : entries - 1;
+    __u64 *counter = bpf_map_lookup_elem(map, &index);
+    if (counter)
+        ++*counter;
+}
+
+/* The entry of a key, which is added if there is none. */
+static __always_inline void *entry(void *map, const void *key, const void *fresh)
+{
+    void *found = bpf_map_lookup_elem(map, key);
+    if (found)
+        return found;
+    bpf_map_update_elem(map, key, fresh, BPF_NOEXIST);
+    return bpf_map_lookup_elem(map, key);
+}
+
+static __always_inline __u32 current_pid(void)
+{
+    return bpf_get_current_pid_tgid() >> 32;
+}
+
 #define COMM_MAX 16
 #define FLOW_BUCKETS 24
 
@@ -119,6 +193,32 @@ struct flow {
     __u8 comm[COMM_MAX];
 };
 SHARED_SIZE(struct flow, 232);
+
+/* Connections that share an entry of their table: whose each is stands in front, in one cache line. */
+#define WAYS 4
+
+struct flow_set {
+    __u64 cookies[WAYS];
+    struct flow flows[WAYS];
+};
+SHARED_SIZE(struct flow_set, 960);
+
+/* A socket that listens, as it is now. */
+struct backlog {
+    __u8 local[16];
+    __u16 port;
+    __u16 family;
+    /* Connections that wait to be accepted, and how many may. */
+    __u32 accept_queue;
+    __u32 accept_limit;
+    /* Openings that wait for the third packet; as many may. */
+    __u32 syn_queue;
+    /* Openings that were dropped, here most often for want of room. */
+    __u32 dropped;
+    /* There are no more that listen. */
+    __u32 is_end;
+};
+SHARED_SIZE(struct backlog, 40);
 
 /* Who listens at a port, for the connections that are accepted there. */
 struct listener {

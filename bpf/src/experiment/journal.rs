@@ -10,6 +10,7 @@ use std::time::{Instant, SystemTime};
 use serde::Serialize;
 use serde_json::Value;
 
+use super::packets::Packets;
 use crate::error::{During as _, Result};
 
 /// Longest text of an output.
@@ -110,6 +111,9 @@ pub struct Journal {
     pub run: Vec<Run>,
     /// What was done at last.
     pub rollbacks: Vec<Run>,
+    /// What packets did. Ours.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub packets: Option<Packets>,
     /// What had no effect here. Ours.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
@@ -224,6 +228,7 @@ impl Journal {
             steady_states: States::default(),
             run: Vec::new(),
             rollbacks: Vec::new(),
+            packets: None,
             notes,
             end: String::new(),
             duration: 0.0,

@@ -12,6 +12,7 @@ pub mod inject;
 pub mod journal;
 pub mod jsonpath;
 pub mod mesh;
+pub mod packets;
 pub mod provider;
 pub mod report;
 pub mod run;

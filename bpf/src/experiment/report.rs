@@ -1,12 +1,13 @@
 //! A journal made readable: what was believed, what was done and when, what the faults met, and the verdict.
 //!
 //! It reads journals of the Chaos Toolkit as well as ours, so nothing in them is relied on: what is missing is left out. Invariants: what comes
-//! from a journal is escaped; a report loads nothing from elsewhere. Next: `html`, `markdown`.
+//! from a journal is escaped; a report loads nothing from elsewhere. Next: `html`, `markdown`,
+//! `packets`.
 
 mod html;
 mod markdown;
+mod packets;
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::Value;
@@ -16,8 +17,6 @@ use crate::error::{Error, Result};
 
 /// Longest journal that is read.
 pub const JOURNAL_MAX: u64 = 128 << 20;
-/// Most rows of a table of packet metrics.
-const METRICS_MAX: usize = 200;
 /// Longest output that is shown.
 const SHOWN_MAX: usize = 160;
 
@@ -58,15 +57,6 @@ struct Bar {
     points: Vec<Point>,
 }
 
-/// Numbers of packets.
-#[derive(Clone, Debug)]
-struct Packets {
-    /// When they were taken.
-    columns: Vec<String>,
-    /// Of each number by its name, one for each column.
-    rows: BTreeMap<String, Vec<String>>,
-}
-
 /// What a report says.
 #[derive(Clone, Debug)]
 pub struct Report {
@@ -82,7 +72,7 @@ pub struct Report {
     looks: Vec<Look>,
     bars: Vec<Bar>,
     notes: Vec<String>,
-    packets: Option<Packets>,
+    packets: Option<packets::Packets>,
 }
 
 fn text(value: &Value, path: &[&str]) -> String {
@@ -172,7 +162,7 @@ impl Report {
             bars: bars.map(|(section, run)| bar(section, run, &since)).collect(),
             looks,
             notes: list(journal, &["notes"]).iter().map(text_of).collect(),
-            packets: journal.get("packets").map(packets),
+            packets: journal.get("packets").map(packets::read),
         })
     }
 
@@ -267,55 +257,6 @@ fn verdict(journal: &Value, looks: &[Look]) -> (String, bool) {
         }
         "completed" => ("completed: the hypothesis held".to_owned(), true),
         other => (shown(other), false),
-    }
-}
-
-/// Numbers of snapshots, by name: one column for each.
-fn packets(value: &Value) -> Packets {
-    let snapshots: Vec<(String, &Value)> = match value {
-        Value::Object(map) => map.iter().map(|(name, snapshot)| (name.clone(), snapshot)).collect(),
-        Value::Array(items) => items
-            .iter()
-            .enumerate()
-            .map(|(index, snapshot)| {
-                let name = ["when", "at"]
-                    .map(|name| text(snapshot, &[name]))
-                    .into_iter()
-                    .find(|name| !name.is_empty());
-                (name.unwrap_or_else(|| index.to_string()), snapshot)
-            })
-            .collect(),
-        _ => Vec::new(),
-    };
-    let mut rows: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for (column, (_, snapshot)) in snapshots.iter().enumerate() {
-        let mut leaves = Vec::new();
-        numbers(snapshot, "", &mut leaves);
-        for (name, number) in leaves {
-            if rows.len() < METRICS_MAX || rows.contains_key(&name) {
-                let row = rows.entry(name).or_insert_with(|| vec![String::new(); snapshots.len()]);
-                if let Some(cell) = row.get_mut(column) {
-                    *cell = number;
-                }
-            }
-        }
-    }
-    Packets { columns: snapshots.into_iter().map(|(name, _)| name).collect(), rows }
-}
-
-fn numbers(value: &Value, path: &str, into: &mut Vec<(String, String)>) {
-    let below =
-        |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
-    match value {
-        Value::Number(number) => into.push((path.to_owned(), number.to_string())),
-        Value::Object(map) => {
-            map.iter().for_each(|(name, value)| numbers(value, &below(name), into))
-        }
-        Value::Array(items) => items
-            .iter()
-            .enumerate()
-            .for_each(|(index, value)| numbers(value, &below(&index.to_string()), into)),
-        _ => {}
     }
 }
 

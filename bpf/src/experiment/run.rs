@@ -2,9 +2,9 @@
 //!
 //! Before: if the hypothesis does not hold, the method is not run, and the experiment failed. During, with the strategy `continuously`: it is looked at
 //! each [`PERIOD`], and the first look that does not hold ends the method and every fault at once. After: if it does not hold,
-//! the system deviated. Rollbacks follow by their strategy, and a signal ends all but them.
+//! the system deviated. Rollbacks follow by their strategy, and a signal ends all but them. Packets are measured meanwhile.
 //! Invariants: all activities can be done, as far as one can know, before the first is; threads do not outlive the run.
-//! Next: `provider`, `journal`.
+//! Next: `provider`, `packets`, `journal`.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::journal::{Journal, Moment, Outcome, Run, State, Status};
+use super::packets::{Meter, When};
 use super::provider::{Provider, Setting};
 use super::toolkit::{Activity, Dry, Experiment, Rollbacks, Strategy};
 use super::variables::Variables;
@@ -39,6 +40,10 @@ pub struct Options {
     pub variables: Vec<(String, Value)>,
     /// Our own executable is `chaos`, and watches over faults.
     pub watches: bool,
+    /// Packets are measured, by one segment or operation of so many.
+    pub sample_every: Option<u32>,
+    /// How long before the method the measuring begins at least.
+    pub baseline: Duration,
 }
 
 /// An activity that can be done.
@@ -58,6 +63,7 @@ struct Runner<'a> {
     rollback_strategy: Rollbacks,
     dry: Dry,
     watches: bool,
+    baseline: Duration,
     interrupted: &'a AtomicBool,
     /// The hypothesis was found not to hold while the method ran.
     broken: AtomicBool,
@@ -90,7 +96,14 @@ pub fn run(
         tell(&format!("note: {note}"));
     }
     let mut journal = Journal::begin(experiment.raw.clone(), experiment.notes.clone(), since);
-    runner.run(&mut journal);
+    // Where nothing is done, there is nothing to measure.
+    let is_dry = runner.dry == Dry::Activities;
+    let mut meter = options.sample_every.filter(|_| !is_dry).map(Meter::start);
+    if let Some(why) = meter.as_ref().and_then(Meter::why_not) {
+        tell(&format!("note: packets are not measured: {why}"));
+    }
+    runner.run(&mut journal, &mut meter);
+    journal.packets = meter.map(Meter::finish);
     journal.end = Moment::now().text();
     journal.duration = since.seconds();
     let status = if journal.deviated { "deviated" } else { word(journal.status) };
@@ -183,6 +196,7 @@ impl<'a> Runner<'a> {
             rollback_strategy: options.rollbacks.unwrap_or(experiment.rollback_strategy),
             dry: options.dry.unwrap_or(experiment.dry),
             watches: options.watches,
+            baseline: options.baseline,
             interrupted,
             broken: AtomicBool::new(false),
             tell,
@@ -200,7 +214,13 @@ impl<'a> Runner<'a> {
         Setting { halt, timeout, watches: self.watches, tell: self.tell }
     }
 
-    fn run(&self, journal: &mut Journal) {
+    fn run(&self, journal: &mut Journal, meter: &mut Option<Meter>) {
+        let begin = Instant::now();
+        let end = |meter: &mut Option<Meter>, when| {
+            if let Some(meter) = meter {
+                meter.end(when);
+            }
+        };
         let looks = !self.probes.is_empty();
         if looks && self.strategy.is_before() {
             (self.tell)("hypothesis: before the method");
@@ -213,8 +233,16 @@ impl<'a> Runner<'a> {
                 journal.status = Status::Failed;
             }
         }
+        if meter.is_some() && journal.status == Status::Completed {
+            let left = self.baseline.saturating_sub(begin.elapsed());
+            if !self.setting(&NEVER, None).halt.sleep(left) {
+                journal.status = Status::Interrupted;
+            }
+        }
+        end(meter, When::Before);
         if journal.status == Status::Completed {
             self.method(journal);
+            end(meter, When::During);
             if looks
                 && self.strategy.is_after()
                 && matches!(journal.status, Status::Completed | Status::Failed)
@@ -223,6 +251,7 @@ impl<'a> Runner<'a> {
             }
         }
         self.roll_back(journal);
+        end(meter, When::After);
     }
 
     fn method(&self, journal: &mut Journal) {

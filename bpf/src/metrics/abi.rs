@@ -83,6 +83,41 @@ shared! {
     }
 }
 
+/// Connections that share an entry of their table.
+pub const WAYS: usize = 4;
+
+shared! {
+    /// Connections that share an entry of their table.
+    FlowSet: 960 {
+        /// Of each, its number, or 0 for none.
+        cookies: [u64; WAYS],
+        /// Each.
+        flows: [Flow; WAYS],
+    }
+}
+
+shared! {
+    /// A socket that listens.
+    Backlog: 40 {
+        /// Address, version 6; those of version 4 are mapped.
+        local: [u8; 16],
+        /// Port.
+        port: u16,
+        /// `AF_INET` or `AF_INET6`.
+        family: u16,
+        /// Connections that wait to be accepted.
+        accept_queue: u32,
+        /// How many may.
+        accept_limit: u32,
+        /// Openings that wait for the third packet.
+        syn_queue: u32,
+        /// Openings that were dropped.
+        dropped: u32,
+        /// There are no more that listen.
+        is_end: u32,
+    }
+}
+
 shared! {
     /// TCP of the whole host.
     TcpTotals: 608 {

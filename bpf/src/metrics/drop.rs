@@ -1,7 +1,7 @@
 //! Packets that were dropped: why, and where in the kernel.
 //!
 //! A reason says little on its own (an opening refused by a full accept queue has none), so that the place is shown too.
-//! Invariant: at most [`SITES_MAX`] places are told apart. Next: `prometheus`; the programs in `progs/trace.bpf.c`.
+//! Invariant: at most [`SITES_MAX`] places are told apart. Next: `prometheus`; the programs in `progs/drops.bpf.c`.
 
 use std::collections::BTreeMap;
 

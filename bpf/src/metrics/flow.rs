@@ -1,7 +1,7 @@
 //! TCP connections: round-trip times, what was sent again, and who they belonged to.
 //!
 //! Invariants: at most [`FLOWS_MAX`] connections are told apart, those with the most segments; two of the same addresses in
-//! one network namespace are one. Next: `prometheus`; the programs in `progs/trace.bpf.c`.
+//! one network namespace are one. Next: `prometheus`; the programs in `progs/tcp.bpf.c`.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -30,7 +30,7 @@ pub struct Key {
     pub netns: u32,
 }
 
-/// A connection.
+/// A connection; one that had to make room in the kernel's table of 4096, and came back, begins anew.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Flow {
     /// Which.
@@ -114,7 +114,7 @@ pub struct Tcp {
     pub cgroups: Vec<Owner>,
 }
 
-fn address(octets: [u8; 16], port: u16) -> SocketAddr {
+pub(super) fn address(octets: [u8; 16], port: u16) -> SocketAddr {
     let address = Ipv6Addr::from(octets);
     let address = address.to_ipv4_mapped().map_or(IpAddr::V6(address), IpAddr::V4);
     SocketAddr::new(address, port)
@@ -155,6 +155,12 @@ impl Flow {
         sum.rtt_us.add(&one.rtt_us);
         *self = sum;
     }
+}
+
+/// Those that are there.
+fn known(sets: &[abi::FlowSet]) -> Vec<abi::Flow> {
+    let of = |set: &abi::FlowSet| set.cookies.into_iter().zip(set.flows);
+    sets.iter().flat_map(of).filter(|(cookie, _)| *cookie != 0).map(|(_, flow)| flow).collect()
 }
 
 /// Those with the most segments, each of its addresses once.
@@ -209,7 +215,7 @@ pub(super) fn read(object: &Object, names: &Names) -> Result<Tcp> {
         bytes_received: totals.bytes_received,
         rtt_us: Histogram::from(&totals.rtt_us),
         lifetime_us: Histogram::from(&totals.lifetime_us),
-        flows: busiest(&maps::values(object, "flows")?),
+        flows: busiest(&known(&maps::values(object, "flows")?)),
         processes: owners(maps::sums::<u32, _>(object, "processes")?),
         cgroups: owners(maps::sums::<u64, _>(object, "cgroups")?),
     })

@@ -52,15 +52,10 @@ pub(super) fn sums<K: FromBytes, T: Sum>(object: &Object, name: &str) -> Result<
     Ok(entries)
 }
 
-/// The values of a hash map.
+/// The entries of an array.
 pub(super) fn values<T: FromBytes>(object: &Object, name: &str) -> Result<Vec<T>> {
     let map = programs::map(object, name)?;
-    let mut values = Vec::new();
-    for bytes in keys(&map) {
-        let found = map.lookup(&bytes, MapFlags::ANY).during(|| format!("read map {name}"))?;
-        values.extend(found.and_then(|bytes| T::read_from_bytes(&bytes).ok()));
-    }
-    Ok(values)
+    (0..map.max_entries()).map(|index| programs::read(&map, index)).collect()
 }
 
 /// A name of the kernel, up to its first zero.

@@ -2,7 +2,7 @@
 //!
 //! A [`Probe`] loads the programs of the groups that are asked for, and holds them: they go with it, and with its process,
 //! however that ends. A [`Snapshot`] is what they counted from their start on. Invariants: each map and each list is
-//! bounded; nothing is slowed down by a reader. Next: `flow`, `drop`, `queue`, `uring` for the figures, `prometheus` for
+//! bounded; nothing is slowed down by a reader. Next: `flow`, `listen`, `drop`, `queue`, `uring` for the figures, `prometheus` for
 //! their names, `progs/probe.h` for the other side.
 
 pub mod abi;
@@ -10,6 +10,7 @@ pub mod cost;
 pub mod drop;
 pub mod flow;
 pub mod histogram;
+pub mod listen;
 mod maps;
 pub mod names;
 pub mod pcap;
@@ -17,7 +18,7 @@ pub mod prometheus;
 pub mod queue;
 pub mod uring;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
@@ -40,13 +41,15 @@ pub enum Group {
     Queues,
     /// Operations of io_uring.
     Uring,
+    /// Queues of sockets that listen. It has no program at work: the sockets are looked at when a figure is wanted.
+    Listen,
 }
 
 impl Group {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Tcp, Self::Drops, Self::Queues, Self::Uring];
+    pub const ALL: [Self; 5] = [Self::Tcp, Self::Drops, Self::Queues, Self::Uring, Self::Listen];
 
-    /// As users write it.
+    /// As users write it, and the object of its programs.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -54,13 +57,7 @@ impl Group {
             Self::Drops => "drops",
             Self::Queues => "queues",
             Self::Uring => "uring",
-        }
-    }
-
-    const fn object(self) -> &'static str {
-        match self {
-            Self::Uring => "uring",
-            _ => "trace",
+            Self::Listen => "listen",
         }
     }
 
@@ -91,6 +88,7 @@ impl Group {
                 "io_uring_queue_async_work",
                 "io_uring_fail_link",
             ],
+            Self::Listen => &[],
         }
     }
 }
@@ -106,7 +104,7 @@ impl FromStr for Group {
 
     fn from_str(text: &str) -> Result<Self> {
         Self::ALL.into_iter().find(|group| group.name() == text).ok_or_else(|| {
-            Error::usage(format!("metrics {text:?}: tcp, drops, queues or uring is wanted"))
+            Error::usage(format!("metrics {text:?}: tcp, drops, queues, uring or listen is wanted"))
         })
     }
 }
@@ -119,8 +117,7 @@ struct Running {
 
 /// Programs at work.
 pub struct Probe {
-    running: Vec<(&'static str, Running)>,
-    groups: BTreeSet<Group>,
+    running: BTreeMap<Group, Running>,
     missing: Vec<&'static str>,
     sample_every: u32,
     started_ns: u64,
@@ -144,6 +141,8 @@ pub struct Snapshot {
     pub queues: Option<queue::Queues>,
     /// Operations.
     pub uring: Option<uring::Uring>,
+    /// Sockets that listen.
+    pub listen: Option<listen::Listen>,
 }
 
 impl Probe {
@@ -152,42 +151,36 @@ impl Probe {
     /// # Errors
     /// The kernel has none of the tracepoints of a group, or refuses programs.
     pub fn start(groups: &[Group], sample_every: u32) -> Result<Self> {
-        let groups: BTreeSet<Group> = groups.iter().copied().collect();
         let names = Names::read()?;
         let mut probe = Self {
-            running: Vec::new(),
-            groups,
+            running: BTreeMap::new(),
             missing: Vec::new(),
             sample_every: sample_every.max(1),
             started_ns: 0,
             names,
         };
-        for object in ["trace", "uring"] {
-            probe.start_object(object)?;
+        for group in groups.iter().copied().collect::<BTreeSet<Group>>() {
+            let running =
+                if group == Group::Listen { listen::start()? } else { probe.start_group(group)? };
+            probe.running.insert(group, running);
         }
         probe.started_ns = time::monotonic_ns();
         Ok(probe)
     }
 
-    fn start_object(&mut self, name: &'static str) -> Result<()> {
-        let mut wanted: Vec<&'static str> = Vec::new();
-        for group in self.groups.iter().filter(|group| group.object() == name) {
-            let (here, missing): (Vec<_>, Vec<_>) = group
-                .programs()
-                .iter()
-                .copied()
-                .partition(|program| self.names.has_tracepoint(program));
-            if here.is_empty() {
-                return Err(Error::unsupported(format!(
-                    "measure {group}: this kernel has none of its tracepoints; leave it out with --only"
-                )));
-            }
-            wanted.extend(here);
-            self.missing.extend(missing);
-        }
+    fn start_group(&mut self, group: Group) -> Result<Running> {
+        let (wanted, missing): (Vec<_>, Vec<_>) = group
+            .programs()
+            .iter()
+            .copied()
+            .partition(|program| self.names.has_tracepoint(program));
         if wanted.is_empty() {
-            return Ok(());
+            return Err(Error::unsupported(format!(
+                "measure {group}: this kernel has none of its tracepoints; leave it out with --only"
+            )));
         }
+        self.missing.extend(missing);
+        let name = group.name();
         let mut object = programs::open(name)?;
         for mut program in object.progs_mut() {
             let is_wanted = wanted.iter().any(|wanted| program.name() == *wanted);
@@ -208,8 +201,7 @@ impl Probe {
                     .during(|| format!("attach to tracepoint {wanted}"))
             })
             .collect::<Result<_>>()?;
-        self.running.push((name, Running { links, object }));
-        Ok(())
+        Ok(Running { links, object })
     }
 
     /// Tracepoints that this kernel lacks: what they would have counted stays 0.
@@ -221,23 +213,19 @@ impl Probe {
     /// How many programs are attached.
     #[must_use]
     pub fn attached(&self) -> usize {
-        self.running.iter().map(|(_, running)| running.links.len()).sum()
+        self.running.values().map(|running| running.links.len()).sum()
     }
 
     /// The loaded programs.
     fn programs(&self) -> impl Iterator<Item = ProgramMut<'_>> {
         self.running
-            .iter()
-            .flat_map(|(_, running)| running.object.progs_mut())
+            .values()
+            .flat_map(|running| running.object.progs_mut())
             .filter(|program| program.autoload())
     }
 
     fn object(&self, group: Group) -> Option<&Object> {
-        if !self.groups.contains(&group) {
-            return None;
-        }
-        let running = self.running.iter().find(|(name, _)| *name == group.object());
-        running.map(|(_, running)| &running.object)
+        self.running.get(&group).map(|running| &running.object)
     }
 
     /// What they have counted.
@@ -250,6 +238,7 @@ impl Probe {
         let drops = self.object(Group::Drops).map(|object| drop::read(object, &self.names));
         let queues = self.object(Group::Queues).map(queue::read);
         let uring = self.object(Group::Uring).map(|object| uring::read(object, &self.names));
+        let listen = self.running.get(&Group::Listen).map(|running| listen::read(&running.links));
         let mut snapshot = Snapshot {
             #[expect(clippy::cast_precision_loss, reason = "to be read by people")]
             seconds: lived_ns as f64 / time::SECOND_NS as f64,
@@ -263,6 +252,7 @@ impl Probe {
             drops: drops.transpose()?,
             queues: queues.transpose()?,
             uring: uring.transpose()?,
+            listen: listen.transpose()?,
         };
         if let Some(drops) = &mut snapshot.drops {
             self.names.resolve_sites(&mut drops.sites);

@@ -1,8 +1,8 @@
 //! Prometheus text (exposition format 0.0.4) of a snapshot.
 //!
 //! One table says each metric's name, type, labels and meaning, and how it is read: `netprobe --help` and `/metrics` both
-//! show it. Invariant: labels have bounded values, since lists in a snapshot are bounded. Next: `flow`, `drop`, `queue`,
-//! `uring`.
+//! show it. Invariant: labels have bounded values, since lists in a snapshot are bounded. Next: `flow`, `listen`, `drop`,
+//! `queue`, `uring`.
 
 use std::fmt::Write as _;
 
@@ -10,6 +10,7 @@ use super::Snapshot;
 use super::drop::Drops;
 use super::flow::{Flow, Owner, Tcp};
 use super::histogram::Histogram;
+use super::listen::{Listen, Listener, Namespace};
 use super::queue::Queues;
 use super::uring::{self, Uring};
 
@@ -54,6 +55,8 @@ pub struct Metric {
 }
 
 const FLOW: &[&str] = &["local", "remote", "netns"];
+const LISTENER: &[&str] = &["local", "netns"];
+const NETNS: &[&str] = &["netns"];
 const PROCESS: &[&str] = &["pid", "comm"];
 
 macro_rules! metrics {
@@ -134,6 +137,23 @@ metrics! {
     "netprobe_cgroup_retransmits" Gauge [&["cgroup"]] "Segments sent again, of connections that ended."
         |all, to| cgroups(all, to, |owner| owner.retransmits);
 
+    "netprobe_listener_accept_queue" Gauge [LISTENER] "Connections that wait to be accepted, by the 50 addresses with the most drops, then the longest queues."
+        |all, to| listeners(all, to, |one| one.accept_queue);
+    "netprobe_listener_accept_queue_limit" Gauge [LISTENER] "How many may wait, to be accepted and for the third packet, each; of all sockets at the address."
+        |all, to| listeners(all, to, |one| one.accept_limit);
+    "netprobe_listener_syn_queue" Gauge [LISTENER] "Openings that wait for the third packet."
+        |all, to| listeners(all, to, |one| one.syn_queue);
+    "netprobe_listener_dropped" Gauge [LISTENER] "Openings dropped since the socket listens, for a full queue or another reason."
+        |all, to| listeners(all, to, |one| one.dropped);
+    "netprobe_listen_overflows_total" Counter [NETNS] "Openings that found the accept queue full, since the namespace is there."
+        |all, to| namespaces(all, to, |one| one.overflows);
+    "netprobe_listen_drops_total" Counter [NETNS] "Openings that were dropped, for whatever reason."
+        |all, to| namespaces(all, to, |one| one.drops);
+    "netprobe_syn_queue_drops_total" Counter [NETNS] "Openings dropped since the queue of openings was full."
+        |all, to| namespaces(all, to, |one| one.syn_queue_drops);
+    "netprobe_syn_queue_cookies_total" Counter [NETNS] "Openings answered with a cookie since the queue of openings was full."
+        |all, to| namespaces(all, to, |one| one.syn_queue_cookies);
+
     "netprobe_drop_packets_total" Counter [&["reason"]] "Packets dropped, by the kernel's reason."
         |all, to| drops(all, |drops| drops.by_reason.iter().for_each(|(reason, count)| to.put(&[reason], *count)));
     "netprobe_drop_site_packets" Gauge [&["reason", "function", "protocol"]] "Packets dropped, by the 50 functions with the most."
@@ -189,6 +209,26 @@ fn tcp(all: &Snapshot, read: impl FnOnce(&Tcp)) {
     if let Some(tcp) = &all.tcp {
         read(tcp);
     }
+}
+
+fn listen(all: &Snapshot, read: impl FnOnce(&Listen)) {
+    if let Some(listen) = &all.listen {
+        read(listen);
+    }
+}
+
+fn listeners(all: &Snapshot, to: &mut Series<'_>, value: fn(&Listener) -> u64) {
+    listen(all, |listen| {
+        for one in &listen.listeners {
+            to.put(&[&one.key.local.to_string(), &one.key.netns.to_string()], value(one));
+        }
+    });
+}
+
+fn namespaces(all: &Snapshot, to: &mut Series<'_>, value: fn(&Namespace) -> u64) {
+    listen(all, |listen| {
+        listen.namespaces.iter().for_each(|one| to.put(&[&one.netns.to_string()], value(one)));
+    });
 }
 
 fn drops(all: &Snapshot, read: impl FnOnce(&Drops)) {

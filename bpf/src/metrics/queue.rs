@@ -1,6 +1,6 @@
 //! Waiting: of packets for their device, and of the kernel's own work for a processor.
 //!
-//! Next: `prometheus`; the programs in `progs/trace.bpf.c`.
+//! Next: `prometheus`; the programs in `progs/queues.bpf.c`.
 
 use libbpf_rs::Object;
 use serde::Serialize;

@@ -4,6 +4,7 @@
 //! what is asserted of the whole host is a lower bound, and what is exact is of this test's own connections and processes.
 //! Needs root: without, each is skipped. Next: `lab` of the oracle tests, `ring`.
 
+mod cost;
 #[expect(dead_code, reason = "the other tests use all of it")]
 #[path = "../oracle/lab.rs"]
 mod lab;
@@ -16,7 +17,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use lab::Lab;
-use ring::Ring;
+use ring::{ASYNC, LINK, Op, READ, Ring};
 use serde_json::Value;
 
 /// Longer than any traffic here; the command is told to end before.
@@ -242,6 +243,84 @@ fn a_full_completion_queue_is_seen() {
     let pid = format!("pid=\"{}\"", std::process::id());
     let overflows = netprobe.wait_for("netprobe_uring_process_overflows", &[&pid], 1.0);
     assert!((12.0..=20.0).contains(&overflows), "20 completions, room for 8: {overflows}");
+    assert!(netprobe.metric("netprobe_uring_overflows_total", &[]) >= overflows);
+}
+
+#[test]
+fn what_goes_to_worker_threads_and_what_is_cancelled_is_counted() {
+    if !can_run() {
+        return;
+    }
+    let Some(mut ring) = Ring::open(64) else { return println!("skipped: no io_uring here") };
+    let netprobe = Netprobe::serve("uring");
+    let pid = format!("pid=\"{}\"", std::process::id());
+    let all = |name: &str, parts: &[&str]| netprobe.metric(name, parts);
+    // Those that are done at once go to no thread.
+    ring.submit_nops(40);
+    assert_eq!(ring.reap(), 40);
+    assert_eq!(all("netprobe_uring_process_punted", &[&pid]), 0.0);
+    ring.submit(&[Op { opcode: 0, flags: ASYNC }; 40]);
+    let begin = Instant::now();
+    let mut done = 0;
+    while done < 40 {
+        done += ring.reap();
+        assert!(begin.elapsed() < PATIENCE, "{done} of 40 are done");
+    }
+    assert_eq!(all("netprobe_uring_process_punted", &[&pid]), 40.0);
+    netprobe.wait_for("netprobe_uring_punted_total", &["opcode=\"nop\""], 40.0);
+    // A read from no file fails, and with it what waits for it.
+    for _ in 0..10 {
+        ring.submit(&[Op { opcode: READ, flags: LINK }, Op::default()]);
+        assert_eq!(ring.reap(), 2);
+    }
+    netprobe.wait_for("netprobe_uring_link_failures_total", &[], 10.0);
+}
+
+#[test]
+fn queues_of_listeners_are_seen_and_what_they_drop() {
+    if !can_run() {
+        return;
+    }
+    let lab = lab();
+    let listen = |backlog| {
+        let listener =
+            lab.on_server(|| TcpListener::bind((lab::SERVER, 0)).expect("a port is free"));
+        rustix::net::listen(&listener, backlog).expect("it listens already");
+        let at = listener.local_addr().expect("it is bound");
+        (listener, at, format!("local=\"{at}\""))
+    };
+    let connect = |to| {
+        let patience = Duration::from_millis(300);
+        lab.on_client(|| TcpStream::connect_timeout(&to, patience).ok())
+    };
+    let ((_full, full, of_full), (_half, half, of_half)) = (listen(1), listen(8));
+    let netprobe = Netprobe::serve("listen");
+    let figure =
+        |name: &str, of: &str| netprobe.metric(&format!("netprobe_listener_{name}"), &[of]);
+    assert_eq!((figure("accept_queue", &of_full), figure("dropped", &of_full)), (0.0, 0.0));
+    // Nobody accepts: two are let in, others are dropped without a word.
+    let held: Vec<_> = (0..4).filter_map(|_| connect(full)).collect();
+    assert_eq!(held.len(), 2, "one more than the limit");
+    assert_eq!(figure("accept_queue", &of_full), 2.0);
+    assert_eq!(figure("accept_queue_limit", &of_full), 1.0);
+    let dropped = figure("dropped", &of_full);
+    assert!((2.0..=8.0).contains(&dropped), "two openings, each sent again: {dropped}");
+    assert_eq!(figure("dropped", &of_half), 0.0, "it is another");
+    let number = lab.on_server(|| {
+        use std::os::unix::fs::MetadataExt as _;
+        std::fs::metadata("/proc/thread-self/ns/net").expect("it is there").ino()
+    });
+    let netns = format!("netns=\"{number}\"");
+    let overflows = netprobe.metric("netprobe_listen_overflows_total", &[&netns]);
+    assert_eq!(overflows, dropped, "all of the namespace");
+    assert!(netprobe.metric("netprobe_listen_drops_total", &[&netns]) >= overflows);
+    // The server's answers go astray: openings wait for the third packet.
+    let (server, client, device) = (&lab.server, lab::CLIENT, lab::DEVICE);
+    lab::run(&format!(
+        "ip -n {server} neigh replace {client} lladdr 02:00:00:00:00:99 dev {device} nud permanent"
+    ));
+    (0..3).for_each(|_| assert!(connect(half).is_none(), "it gets no answer"));
+    assert_eq!((figure("syn_queue", &of_half), figure("accept_queue", &of_half)), (3.0, 0.0));
 }
 
 /// Kills the command, and waits until the programs that it held are gone.
@@ -267,8 +346,8 @@ fn programs_go_with_the_killed_command() {
     if !can_run() {
         return;
     }
-    let mut netprobe = Netprobe::serve("tcp,drops,queues,uring");
-    assert_gone_with(&mut netprobe.child, 15);
+    let mut netprobe = Netprobe::serve("tcp,drops,queues,uring,listen");
+    assert_gone_with(&mut netprobe.child, 16);
     let lab = lab();
     let file = std::env::temp_dir().join(format!("netprobe-{}.pcap", std::process::id()));
     let path = file.to_str().expect("it is text");
@@ -348,7 +427,9 @@ fn the_terminal_and_the_account_show_what_runs() {
     if !can_run() {
         return;
     }
-    for (how, expected) in [("--top", "TCP  "), ("--cost", "tcp_probe")] {
+    for (how, expected) in
+        [("--top", "TCP  "), ("--cost", "tcp_probe"), ("--cost", "Net is without")]
+    {
         let output = command(&[how, "--for", "1s", "--only", "tcp"]).output().expect("it runs");
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success() && text.contains(expected), "{how}: {output:?}");
@@ -390,60 +471,4 @@ fn packets_that_match_are_in_the_file() {
         assert!(packet[16 + 42..].iter().all(|byte| usize::from(*byte) == number), "in order");
     }
     std::fs::remove_file(file).expect("it was written");
-}
-
-/// What the probes add to an operation of a ring and to a datagram, by the wall clock: pairs of runs with and without,
-/// of which the medians are compared. Other work on the machine moves it: run it alone, as
-/// `cargo test --release -p bpf --test netprobe -- --ignored --nocapture`.
-#[test]
-#[ignore = "measures for half a minute, and means something only alone"]
-fn costs_are_within_their_goals() {
-    const ROUNDS: usize = 10;
-    if !can_run() {
-        return;
-    }
-    let Some(mut ring) = Ring::open(64) else { return println!("skipped: no io_uring here") };
-    let mut nops = || {
-        let begin = Instant::now();
-        for _ in 0..8_000 {
-            ring.submit_nops(50);
-            ring.reap();
-        }
-        begin.elapsed().as_nanos() as f64 / 400_000.0
-    };
-    let uring = added(ROUNDS, "uring", &mut nops);
-    println!("io_uring: {uring:.0} ns an operation, submitted and completed");
-    let receiver = UdpSocket::bind("127.0.0.1:0").expect("a port is free");
-    let to = receiver.local_addr().expect("it is bound");
-    let sender = UdpSocket::bind("127.0.0.1:0").expect("a port is free");
-    let mut bytes = [0; 64];
-    let mut datagrams = || {
-        let begin = Instant::now();
-        for _ in 0..50_000 {
-            sender.send_to(&[1; 32], to).expect("it is sent");
-            receiver.recv(&mut bytes).expect("it is there");
-        }
-        begin.elapsed().as_nanos() as f64 / 50_000.0
-    };
-    // Five programs meet it: queued, sent, and the soft interrupt raised, entered and polled.
-    let queues = added(ROUNDS, "queues", &mut datagrams);
-    println!("queues: {queues:.0} ns a datagram over lo, {:.0} an event", queues / 5.0);
-    assert!(uring <= 300.0 && queues / 5.0 <= 250.0, "{uring} ns, {queues} ns");
-}
-
-fn added(rounds: usize, only: &str, work: &mut impl FnMut() -> f64) -> f64 {
-    let (mut without, mut with) = (Vec::new(), Vec::new());
-    for _ in 0..rounds {
-        without.push(work());
-        let netprobe = Netprobe::serve(only);
-        with.push(work());
-        drop(netprobe);
-    }
-    let median = |values: &mut Vec<f64>| {
-        values.sort_by(f64::total_cmp);
-        values[values.len() / 2]
-    };
-    let (without, with) = (median(&mut without), median(&mut with));
-    println!("{only}: {without:.0} ns without, {with:.0} ns with");
-    with - without
 }

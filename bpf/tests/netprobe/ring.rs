@@ -1,4 +1,4 @@
-//! As much of io_uring as a test needs: rings of NOPs, by the system calls themselves.
+//! As much of io_uring as a test needs: rings of operations without data, by the system calls themselves.
 //!
 //! The engine's crate for it is the engine's alone. Layout: include/uapi/linux/io_uring.h. Invariants: the three mappings
 //! live as long as the ring; only this thread touches it.
@@ -48,12 +48,25 @@ impl Drop for Mapping {
     }
 }
 
+/// An operation: the first two bytes of its entry. All else is zero, but for the descriptor, which is none.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Op {
+    pub(crate) opcode: u8,
+    pub(crate) flags: u8,
+}
+
+/// Reads, here from no file, which fails.
+pub(crate) const READ: u8 = 22;
+/// `IOSQE_IO_LINK`: the next one waits for it, and is cancelled if it fails.
+pub(crate) const LINK: u8 = 1 << 2;
+/// `IOSQE_ASYNC`: done by a worker thread from the start.
+pub(crate) const ASYNC: u8 = 1 << 4;
+
 /// A ring.
 pub(crate) struct Ring {
     sq: Mapping,
     cq: Mapping,
-    // Zero is a NOP with no flags: they stay as they are.
-    _sqes: Mapping,
+    sqes: Mapping,
     // `struct io_uring_params` after setup.
     params: [u32; PARAMS_WORDS],
     fd: OwnedFd,
@@ -73,16 +86,26 @@ impl Ring {
         let sq = Mapping::new(&fd, OFFSET_SQ, params[16] as usize + sq_entries * 4);
         let cq = Mapping::new(&fd, OFFSET_CQ, params[25] as usize + cq_entries * 16);
         let sqes = Mapping::new(&fd, OFFSET_SQES, sq_entries * SQE_BYTES);
-        Some(Self { sq, cq, _sqes: sqes, params, fd })
+        Some(Self { sq, cq, sqes, params, fd })
     }
 
     /// Submits so many operations that do nothing.
     pub(crate) fn submit_nops(&mut self, count: u32) {
+        self.submit(&vec![Op::default(); count as usize]);
+    }
+
+    /// Submits operations.
+    pub(crate) fn submit(&mut self, ops: &[Op]) {
+        let count = u32::try_from(ops.len()).expect("a few");
         assert!(count <= self.params[0], "they find room");
         let (tail, array) = (self.sq.word(self.params[11]), self.params[16]);
         let before = tail.load(Ordering::Relaxed);
-        for index in before..before.wrapping_add(count) {
+        for (index, op) in (before..before.wrapping_add(count)).zip(ops) {
             let slot = index & (self.params[0] - 1);
+            let first = u32::from(op.opcode) | u32::from(op.flags) << 8;
+            self.sqes.word(slot * 64).store(first, Ordering::Relaxed);
+            // The second word is the descriptor, of which these have none.
+            self.sqes.word(slot * 64 + 4).store(u32::MAX, Ordering::Relaxed);
             self.sq.word(array + slot * 4).store(slot, Ordering::Relaxed);
         }
         tail.store(before.wrapping_add(count), Ordering::Release);

@@ -5,6 +5,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use bpf::error::{During as _, Error, Result};
 use bpf::experiment::run::{self, Options};
@@ -12,6 +13,7 @@ use bpf::experiment::toolkit::Experiment;
 use bpf::experiment::variables::typed;
 use bpf::experiment::write_whole;
 use bpf::registry;
+use bpf::spec::TTL_MAX;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde_json::Value;
 
@@ -39,6 +41,9 @@ pub(crate) fn command() -> Command {
             "default, before-method-only, after-method-only, during-method-only, continuously or skip; over what the file says",
         ))
         .arg(option("var", "NAME[:TYPE]=VALUE", "a variable of its configuration; may be given more than once").action(ArgAction::Append))
+        .arg(Arg::new("no-metrics").long("no-metrics").help("measure no packets: the journal is without them").action(ArgAction::SetTrue))
+        .arg(option("metrics-sample", "N", "look at one segment and one io_uring operation of N").default_value("1"))
+        .arg(option("baseline", "DURATION", "measure for so long at least before the method").default_value("0s"))
         .arg(Arg::new("json").long("json").help("print the journal, too").action(ArgAction::SetTrue))
 }
 
@@ -59,6 +64,21 @@ fn variable(text: &str) -> Result<(String, Value)> {
     Ok((name.to_owned(), typed(&format!("--var {name}"), ty, value)?))
 }
 
+fn sample(matches: &ArgMatches) -> Result<u32> {
+    let text = cli::text(matches, "metrics-sample");
+    text.parse().ok().filter(|every| *every > 0).ok_or_else(|| {
+        Error::usage(format!("--metrics-sample of {text:?}: a number of 1 and more is wanted"))
+    })
+}
+
+fn baseline(matches: &ArgMatches) -> Result<Duration> {
+    let duration = cli::duration("baseline", cli::text(matches, "baseline"))?;
+    if duration > TTL_MAX {
+        return Err(Error::usage("--baseline: an hour at most is wanted"));
+    }
+    Ok(duration)
+}
+
 /// Runs the experiment; whether all went well.
 pub(crate) fn run(matches: &ArgMatches) -> Result<bool> {
     let experiment = Experiment::read(Path::new(cli::text(matches, "experiment")))?;
@@ -69,6 +89,8 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<bool> {
         dry: parsed(matches, "dry")?,
         variables: variables.map(|text| variable(text)).collect::<Result<_>>()?,
         watches: true,
+        sample_every: if matches.get_flag("no-metrics") { None } else { Some(sample(matches)?) },
+        baseline: baseline(matches)?,
     };
     // What was left behind goes first.
     registry::all()?;

@@ -120,7 +120,7 @@ pub(crate) fn command() -> Command {
         .group(clap::ArgGroup::new("show").args(["listen", "json", "top", "cost"]).multiple(false))
         .arg(option("for", "DURATION", "ends after this, such as 5s; --json and --cost without it after 5s"))
         .arg(option("sample", "N", "look at one event of N").default_value("1"))
-        .arg(option("only", "METRICS", "of tcp, drops, queues and uring, these").value_delimiter(','))
+        .arg(option("only", "METRICS", "of tcp, drops, queues, uring and listen, these").value_delimiter(','))
 }
 
 /// An option's value; empty without one.
@@ -220,7 +220,7 @@ mod tests {
         command().debug_assert();
         let plain = measure("").expect("no option is needed");
         assert!(matches!(plain.show, Show::Listen(at) if at.port() == 9901));
-        assert_eq!((plain.groups.len(), plain.sample_every, plain.duration), (4, 1, None));
+        assert_eq!((plain.groups.len(), plain.sample_every, plain.duration), (5, 1, None));
         let json = measure("--json --only tcp,uring --sample 10").expect("right");
         assert_eq!((json.groups, json.sample_every), (vec![Group::Tcp, Group::Uring], 10));
         assert!(json.duration.is_some(), "it has an end");

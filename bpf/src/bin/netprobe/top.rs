@@ -64,6 +64,7 @@ fn spread(histogram: &Histogram, unit_ns: u64) -> String {
 fn render(earlier: &Snapshot, now: &Snapshot) -> String {
     let mut text = format!("netprobe  {:.0} s  1 of {} sampled\n", now.seconds, now.sample_every);
     tcp(&mut text, earlier, now);
+    listeners(&mut text, now);
     drops(&mut text, now);
     queues(&mut text, earlier, now);
     uring(&mut text, earlier, now);
@@ -103,6 +104,24 @@ fn tcp(text: &mut String, earlier: &Snapshot, now: &Snapshot) {
             span(u64::from(flow.srtt_us) * 1000),
             span(u64::from(flow.rtt_min_us) * 1000),
             printable(&flow.comm),
+        );
+    }
+}
+
+fn listeners(text: &mut String, now: &Snapshot) {
+    let Some(listen) = &now.listen else { return };
+    let overflows: u64 = listen.namespaces.iter().map(|one| one.overflows).sum();
+    let drops: u64 = listen.namespaces.iter().map(|one| one.drops).sum();
+    let _ = writeln!(text, "\nListening  {overflows} overflows  {drops} drops");
+    for one in listen.listeners.iter().take(LINES) {
+        let _ = writeln!(
+            text,
+            "  {:>24} {:>6} of {:>6} to be accepted {:>6} half open {:>9} dropped",
+            one.key.local.to_string(),
+            one.accept_queue,
+            one.accept_limit,
+            one.syn_queue,
+            one.dropped
         );
     }
 }

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Bar, Packets, Report, shown};
+use super::{Bar, Report, shown};
 
 /// Width of the timeline, and of the names at its left.
 const WIDTH: f64 = 1000.0;
@@ -19,7 +19,7 @@ const STYLE: &str = "body{font:15px/1.45 system-ui,sans-serif;max-width:1040px;m
 table{border-collapse:collapse;margin:.6em 0 1.4em}td,th{border:1px solid #ccc;padding:.2em .6em;text-align:left;vertical-align:top}\
 td.n{text-align:right}.good{color:#186a3b}.bad{color:#a61b1b}code{overflow-wrap:anywhere}svg{width:100%;height:auto}svg text{font:12px system-ui,sans-serif;fill:#333}";
 
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     text.replace('&', "&amp;")
         .replace('<', "&lt;")
         .replace('>', "&gt;")
@@ -50,18 +50,8 @@ pub(super) fn page(report: &Report) -> String {
     let _ = writeln!(out, "<h2>Timeline</h2>\n{}", timeline(report));
     broken(report, &mut out);
     activities(report, &mut out);
-    if let Some(Packets { columns, rows }) = &report.packets {
-        out.push_str("<h2>Packets</h2>\n<table><tr><th>metric</th>");
-        columns.iter().for_each(|name| out.push_str(&format!("<th>{}</th>", escape(name))));
-        out.push_str("</tr>\n");
-        for (name, values) in rows {
-            let cells: String = values
-                .iter()
-                .map(|value| format!("<td class=\"n\">{}</td>", escape(value)))
-                .collect();
-            let _ = writeln!(out, "<tr><td>{}</td>{cells}</tr>", escape(name));
-        }
-        out.push_str("</table>\n");
+    if let Some(packets) = &report.packets {
+        packets.html(&mut out);
     }
     if !report.notes.is_empty() {
         let notes: String =

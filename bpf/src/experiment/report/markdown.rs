@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::{Bar, Look, Packets, Report, shown};
+use super::packets::Packets;
+use super::{Bar, Look, Report, shown};
 
 /// Most points of a fault's counts that are listed; the timeline of the page has them all.
 const POINTS_MAX: usize = 20;
@@ -120,7 +121,14 @@ fn packets(packets: &Packets, out: &mut String) {
     let cells =
         |cells: &[String]| cells.iter().map(|cell| line(cell)).collect::<Vec<_>>().join(" | ");
     let rules = "---:|".repeat(packets.columns.len());
-    let _ = writeln!(out, "## Packets\n\n| metric | {} |\n|---|{rules}", cells(&packets.columns));
+    out.push_str("## Packets\n\n");
+    for note in &packets.notes {
+        let _ = writeln!(out, "{}\n", line(note));
+    }
+    if packets.rows.is_empty() {
+        return;
+    }
+    let _ = writeln!(out, "| metric | {} |\n|---|{rules}", cells(&packets.columns));
     for (name, values) in &packets.rows {
         let _ = writeln!(out, "| {} | {} |", line(name), cells(values));
     }
