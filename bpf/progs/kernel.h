@@ -1,5 +1,5 @@
 /* The few fields of kernel structs that the probes read, found by CO-RE on kernels with another layout.
- * Sources: include/net/sock.h, include/linux/tcp.h, include/linux/skbuff.h, include/linux/io_uring_types.h.
+ * Sources: include/net/sock.h, include/linux/tcp.h, include/linux/skbuff.h, netdevice.h, include/linux/io_uring_types.h.
  * Invariant: a field that some kernels lack is asked for with `bpf_core_field_exists` first. Next: probe.h. */
 #pragma once
 
@@ -106,7 +106,20 @@ struct tcp_sock {
     struct tcp_rack rack;
 };
 
+struct Qdisc {
+    void *enqueue;
+};
+
+struct netdev_queue {
+    struct Qdisc *qdisc;
+};
+
+struct net_device {
+    struct netdev_queue *_tx;
+};
+
 struct sk_buff {
+    struct net_device *dev;
     unsigned int len;
     __be16 protocol;
 };

@@ -1,7 +1,9 @@
 //! What the probes cost: the kernel's own account of each program's run time.
 //!
-//! The account costs two reads of a clock a run itself, which are within its figure: some 60 ns where a program takes 30.
-//! What it says of a program that does nothing is that part. Invariant: it is kept only while a [`Account`] lives. Next: `mod`.
+//! The account costs two reads of a clock a run itself, which are within its figure: some 50 ns where a program takes 10 to 80.
+//! What it says of a program that does nothing is that part. What it does not have is the call of the program, as much again.
+//! A program that runs seldom finds its memory in no cache, and takes ten times as long and more: `tests/netprobe/cost.rs`
+//! has them hot. Invariant: it is kept only while a [`Account`] lives. Next: `mod`.
 #![expect(unsafe_code, reason = "libbpf-rs has no calls for the statistics of programs")]
 
 use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd};

@@ -167,9 +167,9 @@ metrics! {
         |all, to| queues(all, |queues| to.put(&[], queues.packets));
     "netprobe_device_bytes_total" Counter [] "Bytes given to devices."
         |all, to| queues(all, |queues| to.put(&[], queues.bytes));
-    "netprobe_qdisc_unpaired_total" Counter [] "Packets given to devices whose wait is not known."
+    "netprobe_qdisc_unpaired_total" Counter [] "Packets given to devices that did not wait, since the device has no queue, or whose wait is not known."
         |all, to| queues(all, |queues| to.put(&[], queues.unpaired));
-    "netprobe_qdisc_wait_seconds" Histogram [] "From the queueing discipline to the device, of packets sampled."
+    "netprobe_qdisc_wait_seconds" Histogram [] "From the queueing discipline to the device, of packets sampled; devices without one are left out."
         |all, to| queues(all, |queues| to.histogram(&[], &queues.qdisc_ns, NANO));
     "netprobe_softirq_wait_seconds" Histogram [&["direction"]] "From a soft interrupt of the network raised to its start."
         |all, to| queues(all, |queues| {

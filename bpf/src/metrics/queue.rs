@@ -16,7 +16,8 @@ pub struct Queues {
     pub packets: u64,
     /// Theirs.
     pub bytes: u64,
-    /// Those whose wait is not known: segments of larger ones, and what was not sampled.
+    /// Those that did not wait, since their device has no queue, and those whose wait is not known: segments of larger ones,
+    /// and what was not sampled.
     pub unpaired: u64,
     /// From the queueing discipline to the device.
     pub qdisc_ns: Histogram,

@@ -204,6 +204,8 @@ fn packets_wait_for_their_device() {
         return;
     }
     let (lab, netprobe) = (lab(), Netprobe::serve("queues"));
+    // A link between namespaces has no queue unless it is given one.
+    lab::run(&format!("tc -n {} qdisc add dev {} root pfifo", lab.client, lab::DEVICE));
     transfer(&lab);
     netprobe.wait_for("netprobe_device_bytes_total", &[], BYTES as f64);
     netprobe.wait_for("netprobe_qdisc_wait_seconds_count", &[], 100.0);
