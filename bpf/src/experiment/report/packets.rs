@@ -25,6 +25,8 @@ const HEIGHT: f64 = 150.0;
 const TOP: f64 = 22.0;
 const BOTTOM: f64 = 20.0;
 const GAP: f64 = 24.0;
+/// Height of a bar at least.
+const LEAST: f64 = 1.5;
 /// Buckets that are labelled in one drawing.
 const LABELS: usize = 4;
 
@@ -193,6 +195,8 @@ impl Packets {
             for index in first..=last {
                 let x = left + (index - first) as f64 * step;
                 let height = share(counts, index) / most * (floor - TOP);
+                // A few among many are seen, too.
+                let height = if height > 0.0 { height.max(LEAST) } else { 0.0 };
                 if height > 0.0 {
                     let _ = writeln!(
                         out,
