@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::device::Device;
 use crate::error::{During as _, Error, Result};
 use crate::select::Way;
-use crate::{link, pins, programs};
+use crate::{disk, link, pins, programs};
 
 /// What came of a probe.
 #[derive(Clone, Debug, Serialize)]
@@ -66,6 +66,7 @@ const PROBES: &[Probe] = &[
         run: bpf_fs,
     },
     Probe { name: "cgroup v2", about: "faults of a control group's calls", run: cgroup2 },
+    Probe { name: "fuse", about: "a directory can be served by us; faults of files", run: fuse },
     Probe { name: "tun", about: "packets can be held back; delay", run: tun },
 ];
 
@@ -166,6 +167,10 @@ fn mount_of(kind: &str) -> Option<String> {
 
 fn bpf_fs() -> Result<String> {
     pins::probe().map(|()| String::new())
+}
+
+fn fuse() -> Result<String> {
+    disk::probe().map(|()| String::new())
 }
 
 fn cgroup2() -> Result<String> {

@@ -8,6 +8,7 @@ pub mod abi;
 pub mod cgroup;
 pub mod delay_line;
 pub mod device;
+pub mod disk;
 pub mod doctor;
 pub mod error;
 pub mod experiment;

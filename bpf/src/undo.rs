@@ -15,7 +15,7 @@ use crate::faults::pace;
 use crate::limit::{Limit, Limited};
 use crate::registry::Process;
 use crate::select::Way;
-use crate::{groups, link, netlink, netns, pins, sysctl};
+use crate::{disk, groups, link, netlink, netns, pins, sysctl};
 
 /// One thing to undo.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,6 +79,18 @@ pub enum Undo {
         /// As it was.
         was: String,
     },
+    /// A mount of ours over a directory.
+    Unmount {
+        /// The directory.
+        dir: PathBuf,
+        /// Of which fault.
+        id: String,
+    },
+    /// A server of files: it has no effect any more, and ends with what is open.
+    Serve {
+        /// It.
+        process: Process,
+    },
     /// A file of ours, or a directory of such.
     Remove {
         /// It.
@@ -127,6 +139,8 @@ impl Undo {
                 // With its namespace the setting is gone too.
                 netns::within(netns.as_deref(), || sysctl::write(name, was)).unwrap_or(Ok(()))
             }
+            Self::Unmount { dir, id } => disk::detach(dir, id),
+            Self::Serve { process } => process.signal(Signal::TERM).map(|_| ()),
             Self::Remove { path } => remove(path),
         }
     }

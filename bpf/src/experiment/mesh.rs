@@ -3,8 +3,9 @@
 //!
 //! Chaos Mesh chooses pods, and acts within them; we act on this host. So selectors are notes, and what the file leaves open
 //! (the device, the peers, the process) becomes a variable of the experiment. Invariant: each key of a file is mapped, noted, or
-//! reported as not mapped, by its path: what the readers do not ask for is found by [`Fields`]. Next: `network`, `host`.
+//! reported as not mapped, by its path: what the readers do not ask for is found by [`Fields`]. Next: `network`, `host`, `files`.
 
+mod files;
 mod host;
 mod network;
 

@@ -4,6 +4,7 @@ use crate::fault::Kind;
 
 pub mod crash;
 pub mod delay;
+pub mod disk;
 pub mod kill;
 pub mod pace;
 pub mod packet;
@@ -27,4 +28,5 @@ pub(crate) const TABLES: &[&[Kind]] = &[
     crash::KINDS,
     resource::KINDS,
     stress::KINDS,
+    disk::KINDS,
 ];

@@ -437,8 +437,6 @@ fn every_mesh_file_becomes_an_experiment() {
             2,
         ),
         ("stress-ng.yaml", vec!["spec.stressngStressors"], 0),
-        ("io-fault.yaml", vec!["spec.path"], 1),
-        ("io-mistake.yaml", vec!["spec.action"], 0),
         ("machine-network-dns.yaml", vec!["spec.network-dns"], 0),
         ("schedule.yaml", vec!["spec.schedule"], 1),
         ("pod-kill.yaml", vec!["kind: PodChaos"], 0),
@@ -686,4 +684,33 @@ fn a_fault_in_the_kernel_breaks_the_hypothesis_and_is_gone() {
     assert!(series.len() >= 8 && series.iter().any(|point| point["in_force"] == false), "{output}");
     assert!(output["counts"]["affected"].as_u64() > Some(0), "{output}");
     assert_eq!(lab.furniture(), furniture, "nothing is left");
+}
+
+#[test]
+fn an_imported_fault_of_files_is_in_force_while_its_experiment_runs() {
+    if bpf::doctor::why_not().is_some() || bpf::disk::probe().is_err() {
+        println!("skipped: needs root and FUSE");
+        return;
+    }
+    let (place, volume) = (Place::new(), Place::new());
+    let text = read_text(&Path::new(FILES).join("mesh/io-fault.yaml")).expect("text");
+    let text = text.replace("/var/lib/etcd", &volume.0.to_string_lossy()).replace("10s", "1500ms");
+    fs::write(place.0.join("io.yaml"), text).expect("room");
+    fs::create_dir_all(volume.0.join("member/wal")).expect("room");
+    let imported = place.chaos(&["import", "io.yaml", "--out", "io.json"]);
+    assert!(imported.status.success(), "{}", errors(&imported));
+    let write =
+        |name: &str| fs::write(volume.0.join(name), "x").map_err(|error| error.raw_os_error());
+    assert_eq!(write("member/wal/0"), Ok(()));
+    let mut run = place.command(&["run", "io.json"]).spawn().expect("chaos is built");
+    let begin = Instant::now();
+    while write("member/wal/1") != Err(Some(28)) {
+        assert!(begin.elapsed() < Duration::from_secs(5), "it is not in force");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(write("member/other"), Ok(()), "another name");
+    assert!(run.wait().expect("it ends").success());
+    assert_eq!(write("member/wal/2"), Ok(()), "it is over");
+    assert!(bpf::disk::mounts().iter().all(|one| one.dir != volume.0));
+    assert_eq!(place.journal()["status"], "completed");
 }

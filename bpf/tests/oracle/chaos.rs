@@ -172,7 +172,7 @@ impl Traces {
         self.programs.len()
     }
 
-    /// Waits until nothing is left: no program of its in the kernel, no pin.
+    /// Waits until nothing is left: no program of its in the kernel, no pin, no mount.
     pub(crate) fn assert_gone(&self, within: Duration) {
         let begin = Instant::now();
         loop {
@@ -198,6 +198,8 @@ impl Traces {
         let now = programs();
         let programs = self.programs.iter().filter(|one| now.contains(one));
         let pins = pins.iter().filter(|pins| pins.exists()).map(|pins| pins.display().to_string());
-        programs.map(|(_, name)| name.clone()).chain(pins).collect()
+        let mounts = bpf::disk::mounts().into_iter().filter(|one| one.id == self.id);
+        let mounts = mounts.map(|one| format!("a mount at {}", one.dir.display()));
+        programs.map(|(_, name)| name.clone()).chain(pins).chain(mounts).collect()
     }
 }

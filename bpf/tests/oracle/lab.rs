@@ -97,9 +97,10 @@ impl Lab {
         on(&self.server, work)
     }
 
-    /// What of the network is there that a fault might have left: devices, queueing disciplines and addresses of both hosts.
+    /// What is there that a fault might have left: devices, queueing disciplines and addresses of both hosts, and mounts.
     pub(crate) fn furniture(&self) -> Vec<String> {
-        let mut all = Vec::new();
+        let mounts = bpf::disk::mounts().into_iter();
+        let mut all: Vec<String> = mounts.map(|one| one.dir.display().to_string()).collect();
         for host in [&self.client, &self.server] {
             // Whether a device is up is told late, and not looked at.
             let devices = run(&format!("ip -br -n {host} link show"));

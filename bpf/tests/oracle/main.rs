@@ -7,6 +7,7 @@
 
 mod chaos;
 mod client;
+mod disk;
 mod lab;
 mod local;
 mod workloads;
@@ -63,7 +64,26 @@ fn main() -> ExitCode {
         workloads::bulk::settings_end_with_their_fault(&Lab::new(u32::MAX));
         Ok::<(), Failed>(())
     });
-    let trials = trials.chain([more.with_ignored_flag(why_not.is_some())]);
+    let files = [
+        ("open-files-outlive-their-fault", disk::open_files_outlive_their_fault as fn()),
+        ("no-mount-is-left-whoever-is-killed", disk::no_mount_is_left_whoever_is_killed),
+        ("a-detached-fault-ends-at-its-time", disk::a_detached_fault_ends_at_its_time),
+        ("a-slow-file-holds-up-no-other", disk::a_slow_file_holds_up_no_other),
+        ("unsynced-bytes-are-lost-at-the-end", disk::unsynced_bytes_are_lost_at_the_end),
+        ("what-is-unsafe-is-refused", disk::what_is_unsafe_is_refused),
+        (
+            "a-layer-that-does-nothing-changes-nothing",
+            disk::a_layer_that_does_nothing_changes_nothing,
+        ),
+    ];
+    let files = files.map(|(name, test)| {
+        Trial::test(format!("disk::{name}"), move || {
+            test();
+            Ok::<(), Failed>(())
+        })
+    });
+    let trials = trials
+        .chain([more].into_iter().chain(files).map(|one| one.with_ignored_flag(why_not.is_some())));
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
 }
 

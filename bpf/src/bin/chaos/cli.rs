@@ -106,6 +106,7 @@ pub(crate) fn command() -> Result<Command> {
         .subcommand(crate::run::command())
         .subcommand(crate::import::command())
         .subcommand(crate::report::command())
+        .subcommand(Command::new("disk-server").hide(true))
         .subcommand(Command::new("watchdog").hide(true).arg(Arg::new("journal").required(true))))
 }
 

@@ -16,7 +16,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use bpf::error::{Error, Kind, Result};
-use bpf::registry;
+use bpf::{disk, registry};
 use clap::ArgMatches;
 
 /// Ended as it was meant to.
@@ -58,6 +58,7 @@ fn run(matches: &ArgMatches) -> Result<bool> {
         }
         Some(("status", matches)) => status::status(matches.get_flag("json")),
         Some(("stop", matches)) => status::stop(matches),
+        Some(("disk-server", _)) => disk::serve(),
         Some(("watchdog", matches)) => registry::watch(Path::new(cli::text(matches, "journal"))),
         _ => Err(Error::usage("no command")),
     }

@@ -36,8 +36,9 @@ fn counts(entry: &Entry) -> Result<Counts> {
 /// The faults in force on this host.
 pub(crate) fn status(is_json: bool) -> Result<()> {
     let mut list = Vec::new();
-    for entry in registry::all()? {
-        let counts = counts(&entry)?;
+    let entries = registry::all()?;
+    for entry in &entries {
+        let counts = counts(entry)?;
         let left_ms = entry.deadline_ns.saturating_sub(monotonic_ns()) / 1_000_000;
         if is_json {
             list.push(json!({
@@ -51,6 +52,20 @@ pub(crate) fn status(is_json: bool) -> Result<()> {
             }));
         } else {
             bpf::say!("{:<28} {:>6.1} s left  {}", entry.id, left_ms as f64 / 1e3, line(counts));
+        }
+    }
+    for one in bpf::disk::serving() {
+        if entries.iter().any(|entry| entry.id == one.fault) {
+            continue;
+        }
+        let (pid, dir) = (one.server.pid, one.dir.display().to_string());
+        if is_json {
+            list.push(json!({ "over": one.fault, "server": pid, "path": dir }));
+        } else {
+            bpf::say!(
+                "{:<28} is over; process {pid} serves what is still open below {dir}",
+                one.fault
+            );
         }
     }
     if is_json {

@@ -1,4 +1,4 @@
-//! StressChaos, IOChaos, TimeChaos, and the actions of PhysicalMachineChaos that are not of the network. Next: `network`.
+//! StressChaos, TimeChaos, and the actions of PhysicalMachineChaos that are not of the network. Next: `network`, `files`.
 
 use serde_json::{Map, Value, json};
 
@@ -60,63 +60,6 @@ impl Import {
         }
         self.finish(fields);
         Fault::new(kind, Value::Object(params))
-    }
-
-    pub(super) fn io_chaos(&mut self, spec: &Fields<'_>) -> Vec<Fault> {
-        let action = spec.text("action").unwrap_or_default();
-        let mut params = Map::new();
-        let kind = match action.as_str() {
-            "latency" => {
-                let text = spec.text("delay").unwrap_or_default();
-                match duration(&text) {
-                    Some(delay) => params.insert(
-                        "delay".to_owned(),
-                        Value::from(humantime::format_duration(delay).to_string()),
-                    ),
-                    None => {
-                        self.unmapped("spec.delay", format_args!("{text:?} is no duration"));
-                        None
-                    }
-                };
-                "disk.delay"
-            }
-            "fault" => {
-                params.extend(spec.get("errno").map(|errno| ("errno".to_owned(), errno.clone())));
-                "disk.error"
-            }
-            other => {
-                // What belongs to it is reported with it.
-                let _ = (spec.get("attr"), spec.get("mistake"));
-                for known in ["path", "volumePath", "methods", "percent"] {
-                    spec.get(known);
-                }
-                self.unmapped(
-                    "spec.action",
-                    format_args!("{other}: there is nothing like it here"),
-                );
-                return Vec::new();
-            }
-        };
-        if let Some(methods) = spec.get("methods").and_then(Value::as_array) {
-            let methods: Vec<String> =
-                methods.iter().map(|method| super::text_of(method).to_ascii_lowercase()).collect();
-            params.insert("methods".to_owned(), Value::from(methods.join(",")));
-        }
-        let volume = spec.text("volumePath").unwrap_or_default();
-        let path = spec.text("path").unwrap_or_default();
-        let is_all = path.is_empty()
-            || path.trim_end_matches('*').trim_end_matches('/').trim_end_matches("/**")
-                == volume.trim_end_matches('/');
-        if !is_all {
-            self.unmapped("spec.path", format_args!("{path}: all files below {volume} are hit"));
-        }
-        let mut fault = Fault::new(kind, Value::Object(params)).on("path", volume);
-        if let Some(percent) =
-            spec.get("percent").and_then(Value::as_f64).filter(|percent| *percent < 100.0)
-        {
-            fault = fault.share(json!({ "percent": percent }));
-        }
-        vec![fault]
     }
 
     pub(super) fn time_chaos(&mut self, spec: &Fields<'_>) -> Vec<Fault> {

@@ -4,8 +4,9 @@
 //! `with`: op, count or ms, timeout_ms, respawn, cpu, others, tmpfs (mount options) and netns. The worker and its parent share
 //! a page of numbers, so that telling takes no system call that a fault might count. Next: `worker/page`, `worker/ops`.
 
+mod files;
 mod ops;
-mod page;
+pub(crate) mod page;
 mod uring;
 
 use std::fs;
@@ -91,6 +92,8 @@ fn phase(page: &Page, with: &With, dir: &Path) {
     page.set(Field::Cpu, cpu_ns() - cpu_begin);
     page.set(Field::End, last);
     page.set(Field::Effects, op.effects());
+    page.set(Field::Short, files::SHORT.swap(0, Ordering::Relaxed));
+    page.set(Field::Wrong, files::WRONG.swap(0, Ordering::Relaxed));
 }
 
 /// Time of processors that this process has used.
@@ -188,7 +191,7 @@ impl Worker {
         is_over
     }
 
-    /// What a fault may have left of itself on it: groups, limits, a stop, files, settings.
+    /// What a fault may have left of itself on it: groups, limits, a stop, files, settings, mounts.
     pub(crate) fn traces(&self) -> String {
         let pid = self.child.id();
         let read =
@@ -204,8 +207,9 @@ impl Worker {
             .map(|name| bpf::sysctl::read(name).ok());
         let buffers =
             bpf::netns::within(self.netns(), || bpf::sysctl::read("net.ipv4.tcp_wmem").ok());
+        let mounts = bpf::disk::mounts();
         format!(
-            "stopped {is_stopped}\n{}{}{files:?}{settings:?}{buffers:?}",
+            "stopped {is_stopped}\n{}{}{files:?}{settings:?}{buffers:?}{mounts:?}",
             read("cgroup"),
             read("limits")
         )
@@ -276,6 +280,8 @@ impl Worker {
             ("ops", field(Field::Ops)),
             ("effects", effects),
             ("failed", field(Field::Failed)),
+            ("short", field(Field::Short)),
+            ("wrong", field(Field::Wrong)),
             ("errno", field(Field::Errno)),
             ("longest_pause_ms", field(Field::Longest).max(since) / 1e6),
             ("wall_ms", wall / 1e6),
@@ -316,7 +322,8 @@ impl Drop for Worker {
 
 /// Panics unless all was done, and nothing failed.
 pub(crate) fn assert_clean(with: &With, figures: &Figures, when: &str) {
-    let mut expected = vec![("died", 0.0), ("hung", 0.0), ("failed", 0.0)];
+    let zeros = ["died", "hung", "failed", "short", "wrong"];
+    let mut expected: Vec<_> = zeros.map(|name| (name, 0.0)).to_vec();
     if !with.contains_key("ms") {
         let count = number(with, "count", 100) as f64;
         expected.extend([("ops", count), ("effects", count)]);

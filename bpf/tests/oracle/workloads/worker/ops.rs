@@ -71,6 +71,7 @@ fn runner(name: &str, dir: &Path, count: u64) -> Run {
         "spin" | "fork" | "open" | "memory" | "mlock" | "inotify" | "cached" => {
             of_resources(name, dir)
         }
+        name if name.starts_with("file-") => super::files::runner(name, dir, count),
         name if name.starts_with("uring") => of_uring(name, dir),
         _ => panic!("no operation {name}"),
     }

@@ -30,9 +30,13 @@ pub(crate) enum Field {
     Cpu,
     /// What can be seen of the calls, if the worker looks itself.
     Effects,
+    /// Calls that did a part of what they were asked for.
+    Short,
+    /// And those that did something else.
+    Wrong,
 }
 
-const FIELDS: usize = 12;
+const FIELDS: usize = 14;
 const LEN: usize = 4096;
 
 pub(crate) struct Page(&'static [AtomicU64; FIELDS]);

@@ -31,6 +31,7 @@ const WRITEV: u8 = 2;
 const FSYNC: u8 = 3;
 const ACCEPT: u8 = 13;
 const OPENAT: u8 = 18;
+const READ: u8 = 22;
 const WRITE: u8 = 23;
 const SEND: u8 = 26;
 const RECV: u8 = 27;
@@ -115,6 +116,11 @@ impl Uring {
 
     /// Submits one, and waits for it.
     fn run(&mut self, request: Request) -> Result<(), i32> {
+        self.told(request).map(drop)
+    }
+
+    /// The same; what it tells.
+    fn told(&mut self, request: Request) -> Result<usize, i32> {
         let words = [
             u32::from(request.opcode),
             request.fd.cast_unsigned(),
@@ -153,7 +159,20 @@ impl Uring {
         let completed = self.ring.word(self.params[CQ_CQES] + index * 16 + 8);
         let code = completed.load(Ordering::Relaxed).cast_signed();
         head.store(at + 1, Ordering::Release);
-        if code < 0 { Err(-code) } else { Ok(()) }
+        usize::try_from(code).map_err(|_| -code)
+    }
+
+    /// Bytes that were written.
+    pub(crate) fn written(&mut self, fd: RawFd, bytes: &[u8], offset: u64) -> Result<usize, i32> {
+        let (address, len) = (bytes.as_ptr() as u64, u32::try_from(bytes.len()).expect("short"));
+        self.told(Request { opcode: WRITE, fd, offset, address, len, flags: 0 })
+    }
+
+    /// Bytes that were read.
+    pub(crate) fn read(&mut self, fd: RawFd, bytes: &mut [u8], offset: u64) -> Result<usize, i32> {
+        let (address, len) =
+            (bytes.as_mut_ptr() as u64, u32::try_from(bytes.len()).expect("short"));
+        self.told(Request { opcode: READ, fd, offset, address, len, flags: 0 })
     }
 
     pub(crate) fn nop(&mut self) -> Result<(), i32> {
