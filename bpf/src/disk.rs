@@ -17,6 +17,7 @@ use crate::select::Share;
 mod data;
 mod glob;
 mod host;
+mod inner;
 mod later;
 mod layer;
 mod mount;

@@ -252,6 +252,8 @@ const STOP_POLL: std::time::Duration = std::time::Duration::from_millis(20);
 /// The directory cannot be read, or something cannot be undone.
 pub fn all() -> Result<Vec<Entry>> {
     let mut all = Vec::new();
+    // Servers that were killed before anybody noted what they left.
+    let _ = crate::disk::serving();
     let Ok(files) = fs::read_dir(DIR) else { return Ok(all) };
     for file in files.flatten() {
         let path = file.path();

@@ -10,7 +10,7 @@ use rustix::fs::{FallocateFlags, Mode, fallocate, fchmod, fstat};
 use rustix::io::Errno;
 
 use super::host::{Done, errno};
-use super::layer::{Fate, Inner};
+use super::inner::{Fate, Inner};
 use super::nodes::Open;
 use super::{Effect, Fill};
 

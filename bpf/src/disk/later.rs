@@ -15,6 +15,9 @@ const WAITING_MAX: usize = 1024;
 /// What waited may take a while itself.
 const THREADS: usize = 8;
 
+/// Longer than any fault.
+const IDLE_NS: u64 = 1 << 42;
+
 type Job = Box<dyn FnOnce() + Send>;
 
 struct Waiting {
@@ -104,7 +107,7 @@ impl Later {
                 Some(Reverse(first)) => first.due_ns.saturating_sub(now_ns),
             };
             if left_ns > 0 {
-                let wait = Duration::from_nanos(left_ns.min(1_000_000_000));
+                let wait = Duration::from_nanos(left_ns.min(IDLE_NS));
                 queue = more
                     .wait_timeout(queue, wait)
                     .map_or_else(|poisoned| poisoned.into_inner().0, |(queue, _)| queue);

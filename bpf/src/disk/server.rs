@@ -17,8 +17,9 @@ use rustix::fs::{Mode, OFlags};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 
+use super::inner::Inner;
 use super::later::Later;
-use super::layer::{Inner, Layer};
+use super::layer::Layer;
 use super::nodes::Nodes;
 use super::rule::Rule;
 use super::unsynced::Unsynced;
@@ -30,6 +31,8 @@ use crate::time::monotonic_ns;
 
 /// Threads that receive requests: what takes long waits elsewhere, or for the disk.
 const THREADS: usize = 8;
+/// Wanted, if the kernel lets us (fs.nr_open).
+const DESCRIPTORS: u64 = 1 << 20;
 
 /// Words that a server is told.
 pub(crate) const COUNT: &str = "count";
@@ -76,8 +79,8 @@ fn note_of(id: &str) -> PathBuf {
     Path::new(registry::DIR).join(format!("{id}.serving"))
 }
 
-/// The servers that are there, also those whose fault is over and whose files are still open. Notes of those that are gone are
-/// removed.
+/// The servers that are there, also those whose fault is over and whose files are still open. What is left of those that were
+/// killed is removed.
 #[must_use]
 pub fn serving() -> Vec<Serving> {
     let notes = fs::read_dir(registry::DIR).into_iter().flatten().flatten().map(|note| note.path());
@@ -88,7 +91,9 @@ pub fn serving() -> Vec<Serving> {
             if one.server.is_alive() {
                 return Some(one);
             }
-            let _ = fs::remove_file(path);
+            if mount::detach(&one.dir, &one.fault).is_ok() {
+                let _ = fs::remove_file(path);
+            }
             None
         })
         .collect()
@@ -148,7 +153,13 @@ enum End {
 /// As many descriptors as it may have: one for each file that the kernel knows.
 fn raise_descriptors() {
     let limit = getrlimit(Resource::Nofile);
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+    let more = limit.maximum.map(|hard| hard.max(DESCRIPTORS));
+    // The second takes no right.
+    for most in [more, limit.maximum] {
+        if setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most }).is_ok() {
+            return;
+        }
+    }
 }
 
 impl Server {
@@ -276,7 +287,7 @@ impl Server {
         }
         let detached = mount::detach_root(&self.mount);
         // What mappings hold may be what a fault made of it.
-        for node in self.inner.known() {
+        for node in self.inner.nodes.known() {
             let _ = self.notifier.inval_inode(INodeNo(node), 0, 0);
         }
         detached

@@ -1,7 +1,8 @@
 //! Faults of files below a directory: slow, failing, short, torn, wrong, forgetful, or said to be others.
 //!
-//! A server of its own process lies over the directory (`disk`). Files that were open before are not hit: start the process, or let it open
-//! its files, after the fault. Invariants: the journal knows the mount and the server before there is either; nothing is mounted over what
+//! A server of its own process lies over the directory (`disk`). Files that were open before are not hit, nor names that a process finds from
+//! a working directory that it entered before: start the process after the fault. One with mounts of its own is hit if ours reach it. A process
+//! that is killed while an operation waits ends when that has waited. Invariants: the journal knows the mount and the server before there is either; nothing is mounted over what
 //! the host needs. Next: `disk`.
 
 use std::fs;

@@ -147,6 +147,71 @@ pub(crate) fn no_mount_is_left_whoever_is_killed() {
     assert!(fs::read_dir(&place.0).is_ok());
 }
 
+/// Whenever its keeper is killed, also before the fault is in force, nothing is left.
+pub(crate) fn nothing_is_left_whenever_it_is_killed() {
+    let place = Place::new("whenever");
+    let path = place.0.display().to_string();
+    let mut mounted = 0;
+    for round in 0..30_u64 {
+        let line = ["inject", "disk.lose", "--path", &path, "--ttl", "60s"];
+        let mut child = Command::new(CHAOS)
+            .args(line)
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .expect("chaos is built");
+        // Moments that have nothing to do with each other, about as long as a start takes.
+        std::thread::sleep(Duration::from_micros(round * round * 397 % 120_000));
+        mounted += u32::from(place.is_mounted());
+        kill(child.id());
+        child.wait().expect("it ended");
+        std::thread::sleep(GONE_WITHIN);
+        wait_for("the server ends", SETTLE, || {
+            disk::serving().iter().all(|one| one.dir != place.0)
+        });
+        assert!(!place.is_mounted(), "round {round}");
+        fs::write(place.0.join("a"), round.to_string()).expect("it is as it was");
+    }
+    println!("{mounted} of 30 were in force when they were killed");
+    assert!(mounted > 0, "none was in force: they are killed too early");
+    wait_for("the watchdogs end", SETTLE, || !path_is_noted(&path));
+}
+
+fn path_is_noted(path: &str) -> bool {
+    let notes = fs::read_dir(bpf::registry::DIR).into_iter().flatten().flatten();
+    notes.filter_map(|note| fs::read_to_string(note.path()).ok()).any(|text| text.contains(path))
+}
+
+/// A fault without its keeper is ended by whoever says so.
+pub(crate) fn a_detached_fault_is_stopped_without_its_keeper() {
+    let place = Place::new("stopped");
+    let path = place.0.display().to_string();
+    let line = [
+        "inject",
+        "disk.error",
+        "--path",
+        &path,
+        "--op",
+        "write",
+        "--ttl",
+        "60s",
+        "--detach",
+        "--json",
+    ];
+    let output = Command::new(CHAOS).args(line).output().expect("chaos is built");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let event: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let file = place.file("a");
+    kill(u32::try_from(event["keeper"].as_u64().expect("a process")).expect("small"));
+    std::thread::sleep(GONE_WITHIN);
+    assert!(file.write_all_at(b"x", 0).is_err(), "it is in force");
+    let id = event["id"].as_str().expect("a name");
+    assert!(Command::new(CHAOS).args(["stop", id]).status().expect("chaos is built").success());
+    wait_for("the effect ends", GONE_WITHIN, || file.write_all_at(b"x", 0).is_ok());
+    assert!(!place.is_mounted());
+    drop(file);
+    wait_for("the server ends", SETTLE, || disk::serving().iter().all(|one| one.dir != place.0));
+}
+
 /// A detached fault goes on without its keeper, until its time is over.
 pub(crate) fn a_detached_fault_ends_at_its_time() {
     let place = Place::new("detached");

@@ -67,6 +67,11 @@ fn main() -> ExitCode {
     let files = [
         ("open-files-outlive-their-fault", disk::open_files_outlive_their_fault as fn()),
         ("no-mount-is-left-whoever-is-killed", disk::no_mount_is_left_whoever_is_killed),
+        ("nothing-is-left-whenever-it-is-killed", disk::nothing_is_left_whenever_it_is_killed),
+        (
+            "a-detached-fault-is-stopped-without-its-keeper",
+            disk::a_detached_fault_is_stopped_without_its_keeper,
+        ),
         ("a-detached-fault-ends-at-its-time", disk::a_detached_fault_ends_at_its_time),
         ("a-slow-file-holds-up-no-other", disk::a_slow_file_holds_up_no_other),
         ("unsynced-bytes-are-lost-at-the-end", disk::unsynced_bytes_are_lost_at_the_end),
