@@ -257,6 +257,10 @@ pub fn all() -> Result<Vec<Entry>> {
     let Ok(files) = fs::read_dir(DIR) else { return Ok(all) };
     for file in files.flatten() {
         let path = file.path();
+        if is_abandoned(&path) {
+            let _ = fs::remove_file(&path);
+            continue;
+        }
         let Some(entry) = Entry::read(&path) else { continue };
         if entry.is_orphan() {
             entry.undo_all(&path)?;
@@ -266,6 +270,16 @@ pub fn all() -> Result<Vec<Entry>> {
     }
     all.sort_by(|one, other| one.id.cmp(&other.id));
     Ok(all)
+}
+
+/// Whether it is a file that was being written when its writer was killed, whose number is in its name.
+fn is_abandoned(path: &Path) -> bool {
+    let writer = path.file_stem().and_then(|id| id.to_str()).and_then(|id| {
+        let (_, number) = id.rsplit_once('-')?;
+        u32::from_str_radix(number.get(..number.len().checked_sub(3)?)?, 16).ok()
+    });
+    path.extension().is_some_and(|end| end == "new")
+        && writer.is_some_and(|pid| Process::find(pid).is_none())
 }
 
 /// Waits until the process that started it is gone, and undoes what it left: the body of `chaos watchdog`.
@@ -284,5 +298,22 @@ pub fn watch(path: &Path) -> Result<()> {
     match Entry::read(path) {
         Some(entry) => entry.undo_all(path),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_being_written_is_told_from_what_is() {
+        let own = format!("net.loss-{:x}0ff", std::process::id());
+        let file = |name: &str| Path::new(DIR).join(name);
+        assert!(!is_abandoned(&file(&format!("{own}.new"))), "it is being written");
+        // Beyond the numbers that processes have.
+        assert!(is_abandoned(&file("net.loss-fffffff0ff.new")));
+        for name in ["net.loss-fffffff0ff.json", "net.loss.new", "net.loss-ff.new", "-.new"] {
+            assert!(!is_abandoned(&file(name)), "{name}");
+        }
     }
 }

@@ -272,6 +272,21 @@ pub(crate) fn a_slow_file_holds_up_no_other() {
     assert_eq!(fault.stop().affected, 64);
 }
 
+/// What a mapping holds that a fault made wrong is right again after it.
+pub(crate) fn mappings_are_mended_at_the_end() {
+    let place = Place::new("mapped");
+    Page::create(&place.0.join("page"));
+    let line =
+        ["--op", "read", "--fill", "random", "--count", "4000", "--bytes", "32", "--ttl", "60s"];
+    let fault = place.inject("disk.corrupt", &line);
+    let page = Page::open(&place.0.join("page"));
+    let words =
+        || [Field::Ops, Field::Failed, Field::Last, Field::End].map(|field| page.get(field));
+    assert_ne!(words(), [0; 4], "they are wrong");
+    assert!(fault.stop().affected > 0);
+    assert_eq!(words(), [0; 4]);
+}
+
 /// What is not synced is lost when the fault ends, and kept when its keeper is killed.
 pub(crate) fn unsynced_bytes_are_lost_at_the_end() {
     for by_kill in [false, true] {

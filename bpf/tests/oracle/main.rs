@@ -75,6 +75,7 @@ fn main() -> ExitCode {
         ("a-detached-fault-ends-at-its-time", disk::a_detached_fault_ends_at_its_time),
         ("a-slow-file-holds-up-no-other", disk::a_slow_file_holds_up_no_other),
         ("unsynced-bytes-are-lost-at-the-end", disk::unsynced_bytes_are_lost_at_the_end),
+        ("mappings-are-mended-at-the-end", disk::mappings_are_mended_at_the_end),
         ("what-is-unsafe-is-refused", disk::what_is_unsafe_is_refused),
         (
             "a-layer-that-does-nothing-changes-nothing",

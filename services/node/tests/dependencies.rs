@@ -51,6 +51,8 @@ const FENCED: &[(&str, &[User])] = &[
     ("libbpf-rs", &[("bpf", None)]),
     ("libbpf-sys", &[("bpf", None)]),
     ("libbpf-cargo", &[("bpf", None)]),
+    // File systems that are faults.
+    ("fuser", &[("bpf", None)]),
 ];
 
 /// Packages of their own, with their own lock file: live clients that would make every build longer.
