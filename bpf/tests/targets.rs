@@ -90,6 +90,15 @@ impl Server {
         Self::start("broker", broker_line)
     }
 
+    /// All services on one shard: the broker at the port, the cache two behind it.
+    fn shardd() -> Self {
+        Self::start("shardd", |port, dir| {
+            let mut line = broker_line(port, dir);
+            line.extend(["--cache".to_owned(), format!("127.0.0.1:{}", port + 2)]);
+            line
+        })
+    }
+
     /// Runs an experiment on it, which is to end with this exit code; its journal.
     fn run(&self, file: &str, code: i32, start: &str) -> Value {
         let output = Command::new(CHAOS)
@@ -98,6 +107,8 @@ impl Server {
             .env("TARGET_PID", self.child.id().to_string())
             .env("TARGET_PORT", self.port.to_string())
             .env("TARGET_START", start)
+            .env("TARGET_DATA", self.dir.join("data"))
+            .env("TARGET_CACHE_PORT", (self.port + 2).to_string())
             .output()
             .expect("chaos is built");
         let journal = fs::read_to_string(self.dir.join("journal.json")).unwrap_or_default();
@@ -213,4 +224,20 @@ fn a_broker_that_is_killed_at_its_40th_sync_has_all_that_it_acknowledged() {
     let acknowledged = activities[1]["output"]["stdout"].as_str().expect("a text").trim();
     assert!((20.0..40.0).contains(&number(acknowledged)), "{acknowledged} were acknowledged");
     assert!(broker.report().contains("matched 40, affected 1"));
+}
+
+#[test]
+fn a_shard_whose_disk_takes_200_ms_for_a_sync_answers_the_cache_meanwhile() {
+    if !can_run(&["shardd", "kcat", "redis-benchmark"]) {
+        return;
+    }
+    let shardd = Server::shardd();
+    let journal = shardd.run("shardd-slow-disk.yaml", 0, "");
+    let activities = journal["run"].as_array().expect("activities");
+    let synced = activities[0]["output"]["counts"]["affected"].as_u64().expect("a count");
+    assert!(synced >= 5, "{synced} syncs were late");
+    let ms = number(activities[1]["output"]["stdout"].as_str().expect("a text").trim());
+    assert!(ms >= 1000.0, "five messages took {ms} ms");
+    let report = shardd.report();
+    assert!(report.contains("uring.latency\\_ns.fsync.p50"), "{report}");
 }
