@@ -5,70 +5,11 @@
  * waits); others (rename, openat, unlink, a send that need not wait) are carried out though the caller never learns of it.
  * Whoever wants the n-th done for certain asks for the exit. Invariants: unarmed, or past the deadline, nothing happens;
  * process 1 and the one that injects are left alone. Next: shared.h; user space in src/faults/crash.rs. */
-#include "kernel.h"
+#include "call.h"
 #include "maps.h"
-#include "shared.h"
 
 /* `is_bad` of the state is the thread whose call is to be its last, when that waits for the exit. */
 FAULT_MAPS(struct call_fault);
-
-#define ANCESTORS_MAX 16
-
-static __always_inline bool is_below(struct task_struct *task, __u32 tgid)
-{
-    for (int i = 0; i < ANCESTORS_MAX; i++) {
-        task = task->real_parent;
-        if (!task || task->tgid <= 1)
-            return false;
-        if ((__u32)task->tgid == tgid)
-            return true;
-    }
-    return false;
-}
-
-static __always_inline bool is_named(struct task_struct *task, const struct call_fault *f)
-{
-    char comm[COMM_LEN] = {};
-    bpf_probe_read_kernel_str(comm, sizeof(comm), task->group_leader->comm);
-    for (int i = 0; i < COMM_LEN; i++) {
-        if (comm[i] != f->comm[i])
-            return false;
-        if (!comm[i])
-            return true;
-    }
-    return true;
-}
-
-static __always_inline bool is_target(const struct call_fault *f)
-{
-    struct task_struct *task = bpf_get_current_task_btf();
-    __u32 tgid = task->tgid;
-    if (tgid <= 1 || tgid == f->spared)
-        return false;
-    if (f->tgid && tgid != f->tgid && !(f->with_children && is_below(task, f->tgid)))
-        return false;
-    return !f->has_comm || is_named(task, f);
-}
-
-static __always_inline bool chooses(const struct call_fault *f, struct state *s, __u64 now)
-{
-    const struct share *share = &f->share;
-    __u64 number = __sync_fetch_and_add(&s->matched, 1) + 1;
-    if (f->nth)
-        return number == f->nth;
-    switch (share->kind) {
-    case SHARE_PACKETS:
-        return bpf_get_prandom_u32() % 1000000 < share->ppm;
-    case SHARE_EVERY:
-        return share->n && number % share->n == 0;
-    case SHARE_FIRST:
-        return number <= share->n;
-    case SHARE_BURST:
-        return share->period_ms && (now - f->arm.since_ns) / 1000000 % share->period_ms < share->on_ms;
-    default:
-        return true;
-    }
-}
 
 struct stall {
     __u64 until_ns;
@@ -172,15 +113,26 @@ int crash_exit(__u64 *ctx)
     return 0;
 }
 
-SEC("tp_btf/io_uring_submit_req")
-int crash_uring(__u64 *ctx)
+static __always_inline int submitted(const struct io_kiocb *request)
 {
     __u32 zero = 0;
     const struct call_fault *f = bpf_map_lookup_elem(&fault, &zero);
     if (!f || f->arm.mode == MODE_OFF)
         return 0;
-    struct io_kiocb *request = (struct io_kiocb *)ctx[0];
     return meet(f, request->opcode);
+}
+
+SEC("tp_btf/io_uring_submit_req")
+int crash_uring(__u64 *ctx)
+{
+    return submitted((struct io_kiocb *)ctx[0]);
+}
+
+/* What kernels before 6.4 call it. */
+SEC("tp_btf/io_uring_submit_sqe")
+int crash_sqe(__u64 *ctx)
+{
+    return submitted((struct io_kiocb *)ctx[0]);
 }
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";

@@ -33,6 +33,7 @@ enum {
 
 enum { BPF_ANY = 0, BPF_NOEXIST = 1, BPF_F_NO_PREALLOC = 1 };
 enum { BPF_F_RECOMPUTE_CSUM = 1, BPF_F_INVALIDATE_HASH = 2, BPF_F_INGRESS = 1, BPF_F_PSEUDO_HDR = 16, BPF_F_HDR_FIELD_MASK = 15 };
+enum { BPF_SKB_TSTAMP_DELIVERY_MONO = 1 };
 enum { BPF_HDR_START_MAC = 0, BPF_HDR_START_NET = 1 };
 
 /* Verdicts of a packet classifier; the first asks the next program. */

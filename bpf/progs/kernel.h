@@ -1,5 +1,5 @@
 /* The few fields of kernel structs that the probes read, found by CO-RE on kernels with another layout.
- * Sources: include/net/sock.h, include/linux/tcp.h, include/linux/skbuff.h, netdevice.h, include/linux/io_uring_types.h.
+ * Sources: include/net/sock.h, include/linux/tcp.h, skbuff.h, netdevice.h, fs.h, include/linux/io_uring_types.h.
  * Invariant: a field that some kernels lack is asked for with `bpf_core_field_exists` first. Next: probe.h. */
 #pragma once
 
@@ -156,6 +156,22 @@ struct task_struct {
     struct task_struct *real_parent;
     struct task_struct *group_leader;
     char comm[16];
+};
+
+struct qstr {
+    const unsigned char *name;
+};
+
+struct dentry {
+    struct qstr d_name;
+};
+
+struct path {
+    struct dentry *dentry;
+};
+
+struct file {
+    struct path f_path;
 };
 
 #pragma clang attribute pop

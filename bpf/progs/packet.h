@@ -149,9 +149,12 @@ static __always_inline bool prefix_matches(struct __sk_buff *skb, const struct s
     __u32 len = selector->prefix_len;
     if (!len)
         return true;
-    if (len > PREFIX_MAX || packet->payload_at + len > skb->len)
+    /* Verifiers before Linux 6.4 learn nothing from a comparison with zero. */
+    __u32 last = len - 1;
+    barrier_var(last);
+    if (last >= PREFIX_MAX || packet->payload_at + last >= skb->len)
         return false;
-    if (bpf_skb_load_bytes(skb, packet->payload_at, bytes, len))
+    if (bpf_skb_load_bytes(skb, packet->payload_at, bytes, last + 1))
         return false;
 #pragma unroll
     for (int i = 0; i < PREFIX_MAX; i++)

@@ -75,7 +75,13 @@ int copy_packet(struct __sk_buff *skb)
         return TC_ACT_UNSPEC;
     n->matched++;
     __u32 len = skb->len, kept = len < c->snaplen ? len : c->snaplen;
-    if (kept == 0 || kept > SNAPLEN_MAX || bpf_skb_load_bytes(skb, 0, copy->bytes, kept))
+    /* As in `prefix_matches`. */
+    __u32 last = kept - 1;
+    barrier_var(last);
+    if (last >= SNAPLEN_MAX)
+        return TC_ACT_UNSPEC;
+    kept = last + 1;
+    if (bpf_skb_load_bytes(skb, 0, copy->bytes, kept))
         return TC_ACT_UNSPEC;
     copy->head.at_ns = bpf_ktime_get_ns();
     copy->head.len = len;

@@ -108,6 +108,8 @@ enum action {
     ACTION_COPY = 9,
     /* Queued with the class `value`, which the packet's priority says. */
     ACTION_CLASS = 10,
+    /* Not to leave for `value` microseconds; only fq heeds it. */
+    ACTION_LATER = 11,
 };
 
 struct fault {
@@ -207,6 +209,23 @@ struct call_fault {
     char comm[COMM_LEN];
 };
 SHARED_SIZE(struct call_fault, 128);
+
+#define NAME_LEN 32
+
+/* Which calls are refused, and how: `call` without what it does to the caller. */
+struct refusal {
+    struct call_fault call;
+    /* The error number that they return. */
+    __u32 errno;
+    /* Bytes of `name` that are compared; 0 for any file. */
+    __u32 name_len;
+    /* Of a read or a write: which of the two. */
+    __u32 mask;
+    __u32 unused;
+    /* Of the file, without its directories. */
+    char name[NAME_LEN];
+};
+SHARED_SIZE(struct refusal, 176);
 
 /* Key of a network: addresses of version 4 are mapped (::ffff:a.b.c.d). */
 struct network {

@@ -60,6 +60,14 @@ static __always_inline bool chooses(struct __sk_buff *skb, const struct fault *f
 
 #include "rewrite.h"
 
+/* Earliest departure: behind the time that TCP has paced it to, if that is later than now. */
+static __always_inline bool leave_later(struct __sk_buff *skb, __u32 us)
+{
+    __u64 now = bpf_ktime_get_ns();
+    __u64 from = skb->tstamp > now ? skb->tstamp : now;
+    return bpf_skb_set_tstamp(skb, from + (__u64)us * 1000, BPF_SKB_TSTAMP_DELIVERY_MONO) == 0;
+}
+
 /* Does it; whether it could. The verdict is left in `verdict`. */
 static __always_inline bool act(struct __sk_buff *skb, const struct fault *f, struct packet *packet, int *verdict)
 {
@@ -90,6 +98,8 @@ static __always_inline bool act(struct __sk_buff *skb, const struct fault *f, st
     case ACTION_CLASS:
         skb->priority = f->value;
         return true;
+    case ACTION_LATER:
+        return leave_later(skb, f->value);
     default:
         return false;
     }

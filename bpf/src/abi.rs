@@ -193,6 +193,27 @@ shared! {
     }
 }
 
+/// Bytes of a file's name.
+pub const NAME_LEN: usize = 32;
+
+shared! {
+    /// All that a program is told that refuses calls.
+    Refusal: 176 {
+        /// Which, without what it does to the caller.
+        call: CallFault,
+        /// The error number that they return.
+        errno: u32,
+        /// Bytes of `name` that are compared; 0 for any file.
+        name_len: u32,
+        /// 2 for writes, 4 for reads.
+        mask: u32,
+        /// Zero.
+        unused: u32,
+        /// Of the file, without its directories.
+        name: [u8; NAME_LEN],
+    }
+}
+
 shared! {
     /// Key of a network; addresses of version 4 are mapped.
     Network: 20 {

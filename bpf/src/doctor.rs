@@ -1,6 +1,8 @@
 //! What this host can do: each hook tried by really attaching to it, in a network namespace that is thrown away.
 //!
-//! Invariants: nothing of the host's own is touched; a probe leaves nothing. Next: `programs`, `link`.
+//! Invariants: nothing of the host's own is touched; a probe leaves nothing. Next: `doctor::hooks`, `programs`, `link`.
+
+mod hooks;
 
 use std::fs;
 use std::path::Path;
@@ -11,6 +13,7 @@ use serde::Serialize;
 
 use crate::device::Device;
 use crate::error::{During as _, Error, Result};
+use crate::faults::refuse;
 use crate::select::Way;
 use crate::{disk, link, pins, programs};
 
@@ -68,20 +71,79 @@ const PROBES: &[Probe] = &[
     Probe { name: "cgroup v2", about: "faults of a control group's calls", run: cgroup2 },
     Probe { name: "fuse", about: "a directory can be served by us; faults of files", run: fuse },
     Probe { name: "tun", about: "packets can be held back; delay", run: tun },
+    Probe {
+        name: "connect4",
+        about: "calls of a control group; connect.errno, connect.redirect",
+        run: || hooks::group("cgroup", "call_connect4"),
+    },
+    Probe {
+        name: "sendmsg4",
+        about: "the same; send.errno",
+        run: || hooks::group("cgroup", "call_sendmsg4"),
+    },
+    Probe {
+        name: "sock_create",
+        about: "the same; socket.errno",
+        run: || hooks::group("cgroup", "call_socket"),
+    },
+    Probe {
+        name: "cgroup skb",
+        about: "packets of a control group; no fault yet",
+        run: || hooks::group("doctor", "doctor_skb"),
+    },
+    Probe {
+        name: "sockops",
+        about: "settings of connections; pace, cwnd, window",
+        run: || hooks::group("sockops", "pace"),
+    },
+    Probe {
+        name: "iterators",
+        about: "connections that are there; their settings at a fault's end, kill",
+        run: hooks::iterator,
+    },
+    Probe {
+        name: "tp_btf",
+        about: "raw tracepoints; metrics, crash points and stalls",
+        run: || hooks::trace("crash", "crash_enter"),
+    },
+    Probe {
+        name: "fentry",
+        about: "functions of the kernel; no fault yet",
+        run: || hooks::trace("doctor", "doctor_fentry"),
+    },
+    Probe {
+        name: "lsm",
+        about: "security modules are asked; file.error, call.error",
+        run: || refuse::probe().map(|()| String::new()),
+    },
+    Probe { name: "fq edt", about: "fq heeds when packets may leave; net.edt", run: hooks::edt },
+    Probe { name: "netem", about: "the kernel's own chaos; net.netem", run: hooks::netem },
 ];
+
+/// Names of the probes.
+pub fn probes() -> impl Iterator<Item = &'static str> {
+    PROBES.iter().map(|probe| probe.name)
+}
 
 /// Runs all probes.
 #[must_use]
 pub fn all() -> Vec<Finding> {
-    PROBES
-        .iter()
-        .map(|probe| {
-            let found = (probe.run)();
-            let works = found.is_ok();
-            let why = found.unwrap_or_else(|error| error.to_string());
-            Finding { probe: probe.name, about: probe.about, works, why }
-        })
-        .collect()
+    PROBES.iter().map(Probe::run).collect()
+}
+
+/// Runs the probe of that name, if there is one.
+#[must_use]
+pub fn find(name: &str) -> Option<Finding> {
+    PROBES.iter().find(|probe| probe.name == name).map(Probe::run)
+}
+
+impl Probe {
+    fn run(&self) -> Finding {
+        let found = (self.run)();
+        let works = found.is_ok();
+        let why = found.unwrap_or_else(|error| error.to_string());
+        Finding { probe: self.name, about: self.about, works, why }
+    }
 }
 
 /// Why no fault can be injected here at all; nothing if it can.
@@ -133,13 +195,13 @@ fn clsact() -> Result<String> {
     apart(|| {
         let object = loaded(Way::Out)?;
         let device = Device::open("lo")?;
-        link::attach_clsact(&programs::program(&object, "packet")?, &device, Way::Out)
+        link::attach_clsact(&programs::program(&object, "packet")?, &device, Way::Out, 1)
             .map(|_| String::new())
     })
 }
 
 /// Does something in a network namespace of its own, which ends with it.
-fn apart<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+pub(crate) fn apart<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
             unshare()?;

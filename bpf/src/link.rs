@@ -1,12 +1,15 @@
 //! Programs attached to devices: by tcx where the kernel has it, by a clsact filter before.
 //!
 //! A tcx link goes with its last descriptor, and so with the process unless it is pinned. A clsact filter stays: it is
-//! given to the undo journal by who attaches it. libbpf-rs has no call for tcx. Invariants: detached when dropped.
+//! given to the undo journal by who attaches it, and with it the clsact qdisc that it is in, if that was not there before.
+//! libbpf-rs has no call for tcx. Invariants: detached when dropped; filters of several faults are beside each other, each
+//! with a handle of its own; a qdisc in which somebody else has a filter stays.
 #![expect(unsafe_code, reason = "libbpf-rs has no call for tcx")]
 
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::Path;
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use libbpf_rs::{
     AsRawLibbpf as _, Link, OpenObject, ProgramMut, TC_EGRESS, TC_INGRESS, TcHook, TcHookBuilder,
@@ -14,7 +17,8 @@ use libbpf_rs::{
 
 use crate::device::Device;
 use crate::error::{During as _, Error, Result};
-use crate::registry::Journal;
+use crate::netlink;
+use crate::registry::{self, Journal};
 use crate::select::Way;
 use crate::undo::Undo;
 
@@ -70,13 +74,42 @@ pub fn attach(
 ) -> Result<Attached> {
     match attach_tcx(program, device) {
         Ok(link) => Ok(Attached::Tcx(link)),
-        // Kernels before 6.6 do not know the attach type.
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-            journal.will(Undo::Filter { netns: journal.netns(), dev: device.name.clone(), way })?;
-            attach_clsact(program, device, way)
-        }
+        Err(error) if is_no_tcx(&error) => attach_filter(program, device, way, journal),
         Err(error) => Err(Error::failed(format!("attach to {} ({way}): {error}", device.name))),
     }
+}
+
+/// Whether an error of [`attach_tcx`] says that the kernel, before 6.6, does not know the attach type.
+pub(crate) fn is_no_tcx(error: &std::io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EINVAL)
+}
+
+/// Attaches a classifier by a clsact filter that the journal knows.
+///
+/// # Errors
+/// The kernel has no clsact, or refuses.
+pub(crate) fn attach_filter(
+    program: &ProgramMut<'_>,
+    device: &Device,
+    way: Way,
+    journal: &mut Journal,
+) -> Result<Attached> {
+    let (netns, dev) = (journal.netns(), device.name.clone());
+    // Made by another fault of ours, it goes with the last of them.
+    let makes = !netlink::has_clsact(device)?
+        || registry::knows(
+            |undo| matches!(undo, Undo::Filter { netns: its, dev: on, makes: true, .. } if *its == netns && *on == dev),
+        );
+    let handle = next_handle();
+    journal.will(Undo::Filter { netns, dev, way, handle, makes })?;
+    attach_clsact(program, device, way, handle)
+}
+
+/// A number that no filter of another process of ours has, nor another of this one.
+fn next_handle() -> u32 {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    // Numbers of processes have 22 bits.
+    std::process::id() << 8 | COUNT.fetch_add(1, Ordering::Relaxed) & 0xFF
 }
 
 /// Attaches a classifier, which was [prepared](prepare), by a link that goes with this process.
@@ -94,9 +127,9 @@ pub(crate) fn attach_tcx(program: &ProgramMut<'_>, device: &Device) -> std::io::
     Ok(unsafe { Link::from_ptr(link) })
 }
 
-fn hook(program: BorrowedFd<'_>, device: &Device, way: Way) -> TcHook {
+fn hook(program: BorrowedFd<'_>, device: &Device, way: Way, handle: u32) -> TcHook {
     let mut builder = TcHookBuilder::new(program);
-    builder.ifindex(device.index).priority(FILTER_PRIORITY).handle(1).replace(true);
+    builder.ifindex(device.index).priority(FILTER_PRIORITY).handle(handle);
     builder.hook(match way {
         Way::In => TC_INGRESS,
         Way::Out => TC_EGRESS,
@@ -108,25 +141,27 @@ pub(crate) fn attach_clsact(
     program: &ProgramMut<'_>,
     device: &Device,
     way: Way,
+    handle: u32,
 ) -> Result<Attached> {
-    let mut hook = hook(program.as_fd(), device, way);
+    let mut hook = hook(program.as_fd(), device, way, handle);
     hook.create().during(|| format!("make the clsact qdisc of {}", device.name))?;
     let hook = hook.attach().during(|| format!("attach a filter to {} ({way})", device.name))?;
     Ok(Attached::Clsact(hook))
 }
 
-/// Removes our filter from one direction of a device, if it is there.
+/// Removes our filter of that handle from one direction of a device, if it is there; and with `makes` the clsact qdisc, if
+/// nobody has a filter in it any more.
 ///
 /// # Errors
 /// It is there, and the kernel refuses.
-pub fn remove_filter(device: &Device, way: Way) -> Result<()> {
+pub fn remove_filter(device: &Device, way: Way, handle: u32, makes: bool) -> Result<()> {
     // Which program it is does not matter for asking and removing.
     let stdin = std::io::stdin();
-    let mut hook = hook(stdin.as_fd(), device, way);
-    if hook.query().is_err() {
-        return Ok(());
+    let mut hook = hook(stdin.as_fd(), device, way, handle);
+    if hook.query().is_ok() {
+        hook.detach().during(|| format!("remove our filter from {} ({way})", device.name))?;
     }
-    hook.detach().during(|| format!("remove our filter from {} ({way})", device.name))
+    if makes { netlink::remove_clsact(device) } else { Ok(()) }
 }
 
 impl Attached {
@@ -141,5 +176,46 @@ impl Attached {
             }
             Self::Clsact(_) => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{doctor, programs};
+
+    #[test]
+    fn a_clsact_qdisc_goes_with_its_last_filter() {
+        if let Some(why) = doctor::why_not() {
+            println!("skipped: {why}");
+            return;
+        }
+        let looked = doctor::apart(|| {
+            let device = Device::open("lo")?;
+            let mut object = programs::open("tc")?;
+            prepare(&mut object, "packet", Way::Out);
+            let object = programs::load_opened("tc", object)?;
+            let program = programs::program(&object, "packet")?;
+            let attach = |way, handle| attach_clsact(&program, &device, way, handle);
+            let first = attach(Way::Out, 1)?;
+            let beside = attach(Way::Out, 2)?;
+            let other = attach(Way::In, 1)?;
+            drop(first);
+            for (way, handle) in [(Way::Out, 1), (Way::In, 1)] {
+                remove_filter(&device, way, handle, true)?;
+                assert!(netlink::has_clsact(&device)?, "one is left");
+            }
+            // Removed by who finds the journal: dropping it then is no error.
+            remove_filter(&device, Way::Out, 2, true)?;
+            assert!(!netlink::has_clsact(&device)?);
+            drop((beside, other));
+            remove_filter(&device, Way::Out, 2, true)?;
+            let stays = attach(Way::Out, 3)?;
+            remove_filter(&device, Way::Out, 3, false)?;
+            assert!(netlink::has_clsact(&device)?, "it was there before");
+            drop(stays);
+            Ok(())
+        });
+        looked.expect("root");
     }
 }

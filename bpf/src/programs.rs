@@ -1,10 +1,11 @@
 //! The programs that were compiled into this crate: opened, loaded, and their maps by name.
 //!
-//! One object per group of features, so that a kernel that refuses one leaves the others. Next: `link`.
+//! One object per group of features, so that a kernel that refuses one leaves the others. With CHAOS_LIBBPF in the environment,
+//! libbpf's own messages, the verifier's among them, go to stderr: they say why a kernel refuses a program. Next: `link`.
 
 use std::io::Read as _;
 
-use libbpf_rs::{MapCore, MapFlags, MapHandle, Object, ObjectBuilder, OpenObject};
+use libbpf_rs::{MapCore, MapFlags, MapHandle, Object, ObjectBuilder, OpenObject, PrintLevel};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::error::{During as _, Error, Result};
@@ -28,7 +29,8 @@ pub fn open(name: &str) -> Result<OpenObject> {
             "open the programs of {name}: this build has none; install clang (Debian: apt install clang) and build again"
         )));
     };
-    libbpf_rs::set_print(None);
+    let is_verbose = std::env::var_os("CHAOS_LIBBPF").is_some();
+    libbpf_rs::set_print(is_verbose.then_some((PrintLevel::Warn, |_, text| eprint!("{text}"))));
     ObjectBuilder::default().open_memory(bytes).during(|| format!("open the programs of {name}"))
 }
 

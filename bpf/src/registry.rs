@@ -282,6 +282,13 @@ fn is_abandoned(path: &Path) -> bool {
         && writer.is_some_and(|pid| Process::find(pid).is_none())
 }
 
+/// Whether a fault of this host has such a thing to undo.
+pub(crate) fn knows(is_it: impl Fn(&Undo) -> bool) -> bool {
+    let files = fs::read_dir(DIR).into_iter().flatten().flatten();
+    let mut entries = files.filter_map(|file| Entry::read(&file.path()));
+    entries.any(|entry| entry.undo.iter().any(&is_it))
+}
+
 /// Waits until the process that started it is gone, and undoes what it left: the body of `chaos watchdog`.
 ///
 /// # Errors

@@ -56,6 +56,9 @@ pub struct Scenario {
     /// What the kind asks for.
     #[serde(default)]
     pub params: BTreeMap<String, Value>,
+    /// What of the kernel's it needs beside the rest of its family: names of probes of the doctor.
+    #[serde(default)]
+    pub needs: Vec<String>,
     /// How it is tested.
     pub oracle: Oracle,
 }
@@ -116,6 +119,9 @@ mod tests {
                 assert!(kind.params.iter().any(|param| param.name == name), "{}: {name}", one.name);
             }
             one.spec().share.to_abi(0).expect(one.name);
+            for need in &one.needs {
+                assert!(crate::doctor::probes().any(|probe| probe == need), "{}: {need}", one.name);
+            }
             assert!(!one.oracle.armed.is_empty(), "{}: nothing is measured", one.name);
         }
     }

@@ -34,6 +34,10 @@ pub enum Undo {
         dev: String,
         /// Its direction.
         way: Way,
+        /// Its number.
+        handle: u32,
+        /// The clsact qdisc that it is in is ours too.
+        makes: bool,
     },
     /// A queueing discipline of ours on a device.
     Queue {
@@ -122,10 +126,14 @@ impl Undo {
     pub fn run(&self) -> Result<()> {
         match self {
             Self::Unpin { dir } => pins::remove(dir),
-            Self::Filter { netns, dev, way } => netns::within(netns.as_deref(), || {
-                // With the device, or its namespace, the filter is gone too.
-                Device::open(dev).map_or(Ok(()), |device| link::remove_filter(&device, *way))
-            })
+            Self::Filter { netns, dev, way, handle, makes } => {
+                netns::within(netns.as_deref(), || {
+                    // With the device, or its namespace, the filter is gone too.
+                    Device::open(dev).map_or(Ok(()), |device| {
+                        link::remove_filter(&device, *way, *handle, *makes)
+                    })
+                })
+            }
             .unwrap_or(Ok(())),
             Self::Queue { netns, dev } => netns::within(netns.as_deref(), || {
                 Device::open(dev).map_or(Ok(()), |device| netlink::remove(&device))

@@ -25,6 +25,9 @@ const PORT: u16 = 9000;
 /// A fault that dies with its process is gone after this, and one that does not ends this close to its time.
 const TOLERANCE: Duration = Duration::from_millis(100);
 
+/// Programs of tracepoints are detached at once, and freed when no processor runs them any more.
+const FREED_WITHIN: Duration = Duration::from_secs(1);
+
 /// These look at the whole host: one at a time.
 static HOST: Mutex<()> = Mutex::new(());
 
@@ -85,6 +88,35 @@ fn every_fault_and_scenario_is_listed_described_and_has_help() {
         assert_eq!(described["fault"], name);
         assert!(chaos(&["inject", name, "--help"]).status.success(), "{name}");
     }
+}
+
+#[test]
+fn what_would_do_nothing_here_is_refused() {
+    if !can_run() {
+        return;
+    }
+    let _turn = HOST.lock();
+    let lab = Lab::new(u32::MAX - 1);
+    let furniture = lab.furniture();
+    let edt = ["inject", "net.edt", "--netns", &lab.client, "--dev", lab::DEVICE];
+    let (code, said) = refusal(&[&edt[..], &["--port", "9000", "--delay", "20ms"]].concat());
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("not fq"), "{said}");
+    let idle = Command::new("sleep").arg("60").spawn();
+    let mut idle = idle.expect("a process");
+    let pid = idle.id().to_string();
+    let named = ["inject", "file.error", "--op", "read", "--pid", &pid, "--ttl", "100ms"];
+    let (code, said) = refusal(&named);
+    idle.kill().expect("it runs");
+    idle.wait().expect("it ended");
+    let has_lsm = bpf::doctor::find("lsm").expect("a probe").works;
+    assert_eq!(code, Some(if has_lsm { 0 } else { 3 }), "{said}");
+    let has_netem = bpf::doctor::find("netem").expect("a probe").works;
+    let netem = ["inject", "net.netem", "--netns", &lab.client, "--dev", lab::DEVICE];
+    let more = ["--port", "9000", "--loss", "5", "--ttl", "100ms"];
+    let (code, said) = refusal(&[&netem[..], &more].concat());
+    assert_eq!(code == Some(0), has_netem, "{said}");
+    assert_eq!(lab.furniture(), furniture, "nothing is left");
 }
 
 #[test]

@@ -22,6 +22,7 @@ use crate::error::{During as _, Error, Result};
 use crate::fault::{Active, Kind, Param, Place, Type};
 use crate::faults::process;
 use crate::programs;
+use crate::select::Share;
 use crate::spec::Spec;
 
 /// Names and numbers of what programs tell apart.
@@ -141,7 +142,7 @@ const MS: Param = Param {
     default: Some("1"),
     about: "how long, in milliseconds; 5 at most, as it keeps a processor busy",
 };
-const CHILDREN: Param = Param {
+pub(super) const CHILDREN: Param = Param {
     name: "children",
     ty: Type::Word(&["no", "yes"]),
     default: Some("no"),
@@ -192,7 +193,7 @@ pub(crate) const KINDS: &[Kind] = &[
         "the process is killed (SIGKILL) at its n-th io_uring operation of a kind",
         false,
         &[OPERATION, NTH, CHILDREN],
-        |spec, _| Calls::start(&["crash_uring"], crash(spec, OPERATIONS, "op")?),
+        |spec, _| submissions(crash(spec, OPERATIONS, "op")?),
     ),
     kind(
         "syscall.stall",
@@ -206,7 +207,7 @@ pub(crate) const KINDS: &[Kind] = &[
         "io_uring operations of a kind are submitted late; the submitter is busy meanwhile",
         true,
         &[OPERATION, MS, CHILDREN],
-        |spec, _| Calls::start(&["crash_uring"], stall(spec, OPERATIONS, "op")?),
+        |spec, _| submissions(stall(spec, OPERATIONS, "op")?),
     ),
 ];
 
@@ -214,12 +215,22 @@ fn told(spec: &Spec, numbers: Numbers, name: &str) -> Result<abi::CallFault> {
     let word = spec.word(name)?;
     let number = numbers.iter().find(|(known, _)| *known == word).map(|(_, number)| *number);
     let number = number.and_then(|number| u32::try_from(number).ok());
+    let number = number
+        .ok_or_else(|| Error::usage(format!("{}: {name} of {word:?}: unknown", spec.fault)))?;
+    Ok(abi::CallFault { number, ..callers(spec)? })
+}
+
+/// Whose calls are meant, and how many of them.
+pub(super) fn callers(spec: &Spec) -> Result<abi::CallFault> {
     process::check(spec)?;
+    if matches!(spec.share, Share::Flows(_) | Share::Gilbert { .. }) {
+        return Err(Error::usage(
+            "a share of flows, or in groups, is for packets; --percent, --every, --first or --burst is wanted",
+        ));
+    }
     Ok(abi::CallFault {
         arm: spec.arm(),
         share: spec.share.to_abi(std::process::id())?,
-        number: number
-            .ok_or_else(|| Error::usage(format!("{}: {name} of {word:?}: unknown", spec.fault)))?,
         tgid: spec.target.pid.unwrap_or(0),
         spared: std::process::id(),
         with_children: u32::from(spec.word("children")? == "yes"),
@@ -247,6 +258,11 @@ fn stall(spec: &Spec, numbers: Numbers, name: &str) -> Result<abi::CallFault> {
         )));
     }
     Ok(abi::CallFault { stall_us: (ms * 1e3) as u32, ..told(spec, numbers, name)? })
+}
+
+/// Of io_uring: the tracepoint has another name on kernels before 6.4.
+fn submissions(told: abi::CallFault) -> Result<Box<dyn Active>> {
+    Calls::start(&["crash_uring"], told).or_else(|_| Calls::start(&["crash_sqe"], told))
 }
 
 /// Programs that meet calls. What is dropped first detaches them.

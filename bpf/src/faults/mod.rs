@@ -9,7 +9,9 @@ pub mod kill;
 pub mod pace;
 pub mod packet;
 pub mod process;
+pub mod queue;
 pub mod rate;
+pub mod refuse;
 pub mod resource;
 pub mod socket;
 pub mod stress;
@@ -21,11 +23,13 @@ pub(crate) const TABLES: &[&[Kind]] = &[
     packet::KINDS,
     delay::KINDS,
     rate::KINDS,
+    queue::KINDS,
     socket::KINDS,
     pace::KINDS,
     kill::KINDS,
     process::KINDS,
     crash::KINDS,
+    refuse::KINDS,
     resource::KINDS,
     stress::KINDS,
     disk::KINDS,

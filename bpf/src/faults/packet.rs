@@ -33,6 +33,7 @@ pub(crate) enum Action {
     Dns = 8,
     Copy = 9,
     Class = 10,
+    Later = 11,
 }
 
 const fn kind(

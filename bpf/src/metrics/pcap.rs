@@ -1,14 +1,15 @@
 //! Packets of a device, copied into a file that tcpdump and Wireshark read.
 //!
 //! The format is pcap with nanoseconds (draft-ietf-opsawg-pcap). Invariants: a packet is never held up, and one whose copy
-//! finds no room is counted as lost; within one batch packets are in the order of their times; the file's size is bounded.
+//! finds no room is counted as lost; within one batch packets are in the order of their times; the file's size is bounded; a clsact
+//! filter, where the kernel has no tcx, is in the journal as that of a fault is, and a watchdog removes it after a SIGKILL.
 //! Next: `progs/pcap.bpf.c`.
 
 use std::cell::RefCell;
 use std::io::{self, Write};
 use std::time::Duration;
 
-use libbpf_rs::{Link, MapHandle, Object, RingBuffer, RingBufferBuilder};
+use libbpf_rs::{MapHandle, Object, RingBuffer, RingBufferBuilder};
 use zerocopy::FromBytes as _;
 
 use super::abi::{Capture, Captured};
@@ -16,7 +17,10 @@ use crate::abi::Counts;
 use crate::device::Device;
 use crate::error::{During as _, Error, Result};
 use crate::faults::packet;
+use crate::link::Attached;
+use crate::registry::Journal;
 use crate::select::{Target, Way};
+use crate::spec::Spec;
 use crate::{link, programs, time};
 
 /// Bytes that can be copied of a packet; one of many segments is larger.
@@ -30,9 +34,12 @@ const LINKTYPES: [u32; 2] = [1, 101];
 const FILE_HEADER: u64 = 24;
 const PACKET_HEADER: u64 = 16;
 
-/// The program on one direction of a device. The link goes first.
+/// What the journal calls it, where it needs one.
+const NAME: &str = "netprobe.pcap";
+
+/// The program on one direction of a device. What attaches it goes first.
 struct One {
-    _link: Link,
+    _attached: Attached,
     packets: MapHandle,
     counts: MapHandle,
     _object: Object,
@@ -41,6 +48,7 @@ struct One {
 /// Packets being copied.
 pub struct Pcap {
     ways: Vec<One>,
+    journal: Option<Journal>,
     snaplen: u32,
     linktype: u32,
 }
@@ -57,19 +65,77 @@ pub struct Written {
 }
 
 impl Pcap {
-    /// Begins to copy what a target means, on its device in this thread's network namespace.
+    /// Begins to copy what a target means, on its device in this thread's network namespace, of that name if it is another than
+    /// this process began in. This process's own executable has the command `watchdog`.
     ///
     /// # Errors
-    /// There is no such device; the kernel has no tcx (before Linux 6.6), or refuses.
-    pub fn start(target: &Target, snaplen: u32) -> Result<Self> {
+    /// There is no such device; the kernel has neither tcx nor clsact, or refuses.
+    pub fn start(target: &Target, snaplen: u32, netns: Option<&str>) -> Result<Self> {
         let device = Device::open(target.dev.as_deref().unwrap_or_default())?;
-        let snaplen = snaplen.clamp(1, SNAPLEN_MAX);
-        let ways = target.dir.ways().iter().map(|way| One::start(target, &device, *way, snaplen));
-        Ok(Self {
-            ways: ways.collect::<Result<_>>()?,
-            snaplen,
+        let mut pcap = Self {
+            ways: Vec::new(),
+            journal: None,
+            snaplen: snaplen.clamp(1, SNAPLEN_MAX),
             linktype: LINKTYPES[usize::from(device.l2_len == 0)],
-        })
+        };
+        for way in target.dir.ways() {
+            pcap.attach(target, &device, *way, netns)?;
+        }
+        Ok(pcap)
+    }
+
+    fn attach(
+        &mut self,
+        target: &Target,
+        device: &Device,
+        way: Way,
+        netns: Option<&str>,
+    ) -> Result<()> {
+        let mut object = programs::open("pcap")?;
+        link::prepare(&mut object, "copy_packet", way);
+        let object = programs::load_opened("pcap", object)?;
+        packet::fill_networks(&object, target)?;
+        let (selector, l2_len) = (target.to_abi(&[]), device.l2_len);
+        let told = Capture { selector, l2_len, snaplen: self.snaplen };
+        programs::write(&programs::map(&object, "capture")?, 0, &told)?;
+        let program = programs::program(&object, "copy_packet")?;
+        let attached = match link::attach_tcx(&program, device) {
+            Ok(link) => Attached::Tcx(link),
+            Err(error) if link::is_no_tcx(&error) => {
+                let mut journal = match self.journal.take() {
+                    Some(journal) => journal,
+                    None => {
+                        let target = target.clone();
+                        Journal::open(&Spec { target, ..Spec::new(NAME) }, netns, false, true)?
+                    }
+                };
+                let attached = link::attach_filter(&program, device, way, &mut journal);
+                self.journal = Some(journal);
+                attached?
+            }
+            Err(error) => {
+                return Err(Error::failed(format!(
+                    "copy packets of {} ({way}): {error}",
+                    device.name
+                )));
+            }
+        };
+        self.ways.push(One {
+            _attached: attached,
+            packets: programs::map(&object, "packets")?,
+            counts: programs::map(&object, "counts")?,
+            _object: object,
+        });
+        Ok(())
+    }
+
+    /// Ends it, and undoes what does not go with this process.
+    ///
+    /// # Errors
+    /// Something cannot be undone.
+    pub fn end(self) -> Result<()> {
+        drop(self.ways);
+        self.journal.map_or(Ok(()), Journal::close)
     }
 
     /// Writes a file's header and then packets, until `ends` or the file would have more bytes than `max_bytes`.
@@ -141,31 +207,6 @@ impl Pcap {
 /// A signal ends a wait, and no more than that.
 fn interrupted(error: libbpf_rs::Error) -> libbpf_rs::Result<()> {
     if error.kind() == libbpf_rs::ErrorKind::Interrupted { Ok(()) } else { Err(error) }
-}
-
-impl One {
-    fn start(target: &Target, device: &Device, way: Way, snaplen: u32) -> Result<Self> {
-        let mut object = programs::open("pcap")?;
-        link::prepare(&mut object, "copy_packet", way);
-        let object = programs::load_opened("pcap", object)?;
-        packet::fill_networks(&object, target)?;
-        let told = Capture { selector: target.to_abi(&[]), l2_len: device.l2_len, snaplen };
-        programs::write(&programs::map(&object, "capture")?, 0, &told)?;
-        let link = link::attach_tcx(&programs::program(&object, "copy_packet")?, device).map_err(
-            |error| {
-                Error::unsupported(format!(
-                    "copy packets of {} ({way}): {error}; needs tcx, that is Linux 6.6",
-                    device.name
-                ))
-            },
-        )?;
-        Ok(Self {
-            packets: programs::map(&object, "packets")?,
-            counts: programs::map(&object, "counts")?,
-            _link: link,
-            _object: object,
-        })
-    }
 }
 
 fn file_header(snaplen: u32, linktype: u32) -> Vec<u8> {

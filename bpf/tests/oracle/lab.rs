@@ -87,6 +87,11 @@ impl Lab {
         panic!("{DEVICE} of {} does not come up", self.client);
     }
 
+    /// Gives the client's device a queueing discipline, as somebody who set the host up might.
+    pub(crate) fn queue(&self, qdisc: &str) {
+        run(&format!("tc -n {} qdisc add dev {DEVICE} root {qdisc}", self.client));
+    }
+
     /// Runs `work` on the client's host.
     pub(crate) fn on_client<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         on(&self.client, work)

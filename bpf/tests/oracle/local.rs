@@ -55,7 +55,7 @@ fn under(fault: &Fault, worker: &mut Worker) -> Figures {
 fn assert_as_it_was(worker: &mut Worker, traces: &str) {
     let begin = Instant::now();
     while !worker.revive() && worker.traces() != traces {
-        if begin.elapsed() > GONE_WITHIN {
+        if begin.elapsed() > GONE_WITHIN * crate::slowness() {
             assert_eq!(worker.traces(), traces, "it is as it was");
         }
         std::thread::sleep(Duration::from_millis(2));
@@ -78,8 +78,8 @@ pub(crate) fn test(scenario: &Scenario, by_kill: bool) {
     assert_eq!(counts.affected, 0, "it does nothing: {counts:?}");
     assert_eq!(worker.traces(), traces, "it leaves all as it was");
 
-    let ttl = if by_kill { TTL } else { "2500ms" };
-    let armed = Fault::inject(&arguments(scenario, &worker, &["--ttl", ttl]));
+    let ttl = if by_kill { TTL.to_owned() } else { format!("{}ms", 2500 * crate::slowness()) };
+    let armed = Fault::inject(&arguments(scenario, &worker, &["--ttl", &ttl]));
     let figures = under(&armed, &mut worker);
     crate::assert_within(scenario, &figures);
     let counts = armed.counts_so_far();
@@ -95,7 +95,7 @@ pub(crate) fn test(scenario: &Scenario, by_kill: bool) {
         assert!(counts.affected > 0, "it acted: {counts:?}");
     }
     // Programs of calls are freed when no processor runs them any more, which takes the kernel a while.
-    traces_of_fault.assert_gone(GONE_WITHIN);
+    traces_of_fault.assert_gone(GONE_WITHIN * crate::slowness());
     assert_as_it_was(&mut worker, &traces);
     traces_of_fault.assert_forgotten();
     clean(&mut worker, "after");

@@ -3,7 +3,8 @@
 //! Each test runs the scenario's workload four times: without a fault; with one that only counts, which must match and do
 //! nothing; with one that acts, whose effect must be within the file's bounds while other traffic is untouched; and after its end, by its time
 //! for one scenario in four and by SIGKILL for the others. Needs root. With FIGURES in the environment, what was measured is
-//! printed. Next: `lab`, `local`, `workloads`, `scenarios/`.
+//! printed; with SCENARIOS, only those named there are run; with SLOWNESS, what may take a while may take so many times as long.
+//! Those that need what this kernel has not are ignored. Next: `lab`, `local`, `workloads`, `scenarios/`, `tests/guest`.
 
 mod chaos;
 mod client;
@@ -12,6 +13,7 @@ mod lab;
 mod local;
 mod workloads;
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -41,13 +43,21 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // Each looks at the whole host for what is left.
     arguments.test_threads = Some(1);
-    let scenarios = scenario::all().expect("all are read");
+    let mut scenarios = scenario::all().expect("all are read");
+    let wanted = std::env::var("SCENARIOS").ok();
+    if let Some(wanted) = &wanted {
+        let wanted: Vec<&str> = wanted.split_whitespace().collect();
+        scenarios.retain(|one| wanted.contains(&one.name));
+        assert_eq!(scenarios.len(), wanted.len(), "SCENARIOS names one that there is not");
+    }
     let why_not = doctor::why_not();
     if let Some(why) = &why_not {
         println!("skipped: {why}");
     }
+    let missing = missing(&scenarios, why_not.is_some());
     let trials = scenarios.into_iter().enumerate().map(|(number, one)| {
         let name = format!("{}::{}", one.family, one.name);
+        let lacks = one.needs.iter().any(|need| missing.contains(need));
         Trial::test(name, move || {
             // A panic is a failure with its message, as in any test.
             let by_kill = number % 4 != 0;
@@ -58,7 +68,7 @@ fn main() -> ExitCode {
             }
             Ok::<(), Failed>(())
         })
-        .with_ignored_flag(why_not.is_some())
+        .with_ignored_flag(why_not.is_some() || lacks)
     });
     let more = Trial::test("rate::settings-end-with-their-fault", || {
         workloads::bulk::settings_end_with_their_fault(&Lab::new(u32::MAX));
@@ -88,9 +98,32 @@ fn main() -> ExitCode {
             Ok::<(), Failed>(())
         })
     });
-    let trials = trials
-        .chain([more].into_iter().chain(files).map(|one| one.with_ignored_flag(why_not.is_some())));
+    let more = [more].into_iter().chain(files).filter(|_| wanted.is_none());
+    let trials = trials.chain(more.map(|one| one.with_ignored_flag(why_not.is_some())));
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
+}
+
+/// Which of what scenarios need is not here, each said with the reason.
+fn missing(scenarios: &[Scenario], is_skipped: bool) -> Vec<String> {
+    let needs: BTreeSet<&String> = scenarios.iter().flat_map(|one| &one.needs).collect();
+    if is_skipped {
+        return Vec::new();
+    }
+    let missing = needs.into_iter().filter(|need| {
+        let found = doctor::find(need);
+        let found = found.unwrap_or_else(|| panic!("the doctor has no probe {need}"));
+        if !found.works {
+            // Not where a runner of tests reads their names.
+            eprintln!("skipped: scenarios that need {need}: {}", found.why);
+        }
+        !found.works
+    });
+    missing.cloned().collect()
+}
+
+/// How many times as long as on a host of its own something may take here.
+pub(crate) fn slowness() -> u32 {
+    std::env::var("SLOWNESS").map_or(1, |text| text.parse().expect("SLOWNESS is a number"))
 }
 
 /// The command line of a scenario in a lab.
@@ -120,6 +153,9 @@ fn arguments(scenario: &Scenario, lab: &Lab, peer: Peer, more: &[&str]) -> Vec<S
 fn test(scenario: &Scenario, by_kill: bool) {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let lab = Lab::new(NUMBER.fetch_add(1, Ordering::Relaxed));
+    if let Some(qdisc) = scenario.oracle.with.get("qdisc").and_then(|value| value.as_str()) {
+        lab.queue(qdisc);
+    }
     let workload = workloads::find(&scenario.oracle.workload);
     let run = |peer: Peer| workload.run(&lab, peer, &scenario.oracle.with);
     let clean = |when: &str, peer: Peer| {
@@ -139,8 +175,9 @@ fn test(scenario: &Scenario, by_kill: bool) {
     assert!(counts.matched > 0, "it matches: {counts:?}");
     assert_eq!(counts.affected, 0, "it does nothing: {counts:?}");
 
-    let ttl = if by_kill { TTL } else { workload.ttl() };
-    let armed = Fault::inject(&arguments(scenario, &lab, Peer::MATCHED, &["--ttl", ttl]));
+    let own = humantime::parse_duration(workload.ttl()).expect("a duration") * slowness();
+    let ttl = if by_kill { TTL.to_owned() } else { format!("{}ms", own.as_millis()) };
+    let armed = Fault::inject(&arguments(scenario, &lab, Peer::MATCHED, &["--ttl", &ttl]));
     let mut figures = run(Peer::MATCHED);
     // Times are those of the whole machine: whoever else is busy on it may spoil one run, and not all.
     for _ in 1..TRIES {
@@ -163,7 +200,7 @@ fn test(scenario: &Scenario, by_kill: bool) {
     } else {
         armed.wait();
     }
-    traces.assert_gone(GONE_WITHIN);
+    traces.assert_gone(GONE_WITHIN * slowness());
     traces.assert_forgotten();
     clean("after", Peer::MATCHED);
     assert_eq!(lab.furniture(), furniture, "nothing is left");
@@ -180,7 +217,7 @@ fn test_once(scenario: &Scenario, lab: &Lab, workload: &dyn Workload) {
             counts = fault.wait();
         });
         let traces = traces.expect("it was injected");
-        traces.assert_gone(GONE_WITHIN);
+        traces.assert_gone(GONE_WITHIN * slowness());
         traces.assert_forgotten();
         (figures, counts)
     };

@@ -16,7 +16,7 @@ pub(crate) fn doctor(is_json: bool) -> Result<()> {
     for one in &findings {
         let works = if one.works { "yes" } else { "no" };
         let why = if one.why.is_empty() { String::new() } else { format!("  [{}]", one.why) };
-        bpf::say!("{:<10} {works:<4} {}{why}", one.probe, one.about);
+        bpf::say!("{:<12} {works:<4} {}{why}", one.probe, one.about);
     }
     Ok(())
 }
@@ -53,6 +53,7 @@ fn of_scenario(scenario: &Scenario) -> Value {
         "share": scenario.share,
         "target": scenario.target,
         "params": scenario.params,
+        "needs": scenario.needs,
     })
 }
 

@@ -113,6 +113,7 @@ pub(crate) fn command() -> Command {
         .after_long_help(format!("{}\n{CODES}", table()))
         .args_conflicts_with_subcommands(true)
         .subcommand(pcap())
+        .subcommand(Command::new("watchdog").hide(true).arg(Arg::new("journal").required(true)))
         .arg(option("listen", "ADDRESS", "serve Prometheus text at /metrics of this address [default: 127.0.0.1:9901]"))
         .arg(flag("json", "print one snapshot as JSON"))
         .arg(flag("top", "show the busiest each second"))

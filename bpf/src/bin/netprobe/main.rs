@@ -1,7 +1,8 @@
 //! The `netprobe` command: measures this host's packets and io_uring operations, and shows the figures.
 //!
 //! What is measured comes from the library's `metrics`; here is the command line and the four ways to show it.
-//! Invariant: all programs go with this process, however it ends. Next: `cli`, `serve`, `top`.
+//! Invariant: all programs go with this process, however it ends; what the kernel would keep, a watchdog removes. Next: `cli`,
+//! `serve`, `top`.
 
 #![forbid(unsafe_code)]
 
@@ -11,6 +12,7 @@ mod pcap;
 mod serve;
 mod top;
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -41,6 +43,9 @@ fn main() -> ExitCode {
 
 fn run() -> Result<()> {
     let matches = cli::command().get_matches();
+    if let Some(("watchdog", matches)) = matches.subcommand() {
+        return bpf::registry::watch(Path::new(cli::text(matches, "journal")));
+    }
     let stop = Stop::on_signals()?;
     if let Some(("pcap", matches)) = matches.subcommand() {
         return pcap::run(matches, &stop);

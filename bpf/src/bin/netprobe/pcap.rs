@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use bpf::error::{During as _, Result};
 use bpf::metrics::pcap::{Pcap, SNAPLEN_MAX};
-use bpf::netns;
+use bpf::{netns, registry};
 use clap::ArgMatches;
 
 use crate::{Stop, cli};
@@ -22,15 +22,19 @@ pub(crate) fn run(matches: &ArgMatches, stop: &Stop) -> Result<()> {
     let duration = cli::duration(matches)?;
     let path = cli::text(matches, "file");
     let file = File::create(path).during(|| format!("make file {path}"))?;
-    match cli::text(matches, "netns") {
-        "" => {}
-        name => netns::enter(name)?,
+    let netns = Some(cli::text(matches, "netns")).filter(|name| !name.is_empty());
+    if let Some(name) = netns {
+        netns::enter(name)?;
     }
-    let pcap = Pcap::start(&target, u32::try_from(snaplen).unwrap_or(SNAPLEN_MAX))?;
+    // What was left behind goes first.
+    registry::all()?;
+    let pcap = Pcap::start(&target, u32::try_from(snaplen).unwrap_or(SNAPLEN_MAX), netns)?;
     eprintln!("netprobe: writing {path}");
     let begin = Instant::now();
     let ends = || stop.has_come() || duration.is_some_and(|duration| begin.elapsed() >= duration);
-    let written = pcap.write(&mut BufWriter::new(file), max_bytes, ends)?;
+    let written = pcap.write(&mut BufWriter::new(file), max_bytes, ends);
+    pcap.end()?;
+    let written = written?;
     eprintln!(
         "netprobe: {} packets, {} bytes, {} packets lost",
         written.packets, written.bytes, written.lost

@@ -76,7 +76,8 @@ impl Workload for Dns {
 /// The code of the answer, if there is one.
 fn ask(id: u16, peer: Peer) -> Option<u8> {
     let socket = UdpSocket::bind("0.0.0.0:0").expect("a port");
-    socket.set_read_timeout(Some(Duration::from_millis(20))).expect("a timeout");
+    let patience = Duration::from_millis(20) * crate::slowness();
+    socket.set_read_timeout(Some(patience)).expect("a timeout");
     socket.connect((peer.address, peer.port)).expect("a route");
     socket.send(&question(id)).ok()?;
     let mut buf = [0; 512];

@@ -75,7 +75,7 @@ fn ask(peer: Peer, request: &[u8], answer_len: usize, timeout: Duration) -> Resu
 impl Workload for Tcp {
     fn run(&self, lab: &Lab, peer: Peer, with: &With) -> Figures {
         let count = usize::try_from(number(with, "count", 50)).expect("small");
-        let timeout = Duration::from_millis(number(with, "timeout_ms", 100));
+        let timeout = Duration::from_millis(number(with, "timeout_ms", 100)) * crate::slowness();
         let answer = vec![b'a'; usize::try_from(number(with, "answer_bytes", 64)).expect("small")];
         let request = format!("{}\n", text(with, "request", "GET /good HTTP/1.1")).into_bytes();
         let listener = lab

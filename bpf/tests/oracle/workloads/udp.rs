@@ -1,6 +1,6 @@
 //! Numbered datagrams from the client to the server, one way. Tells: lost, twice, changed, out of order, late, cut.
 //!
-//! `with`: count, flows, bytes of payload, pace (datagrams a millisecond), settle_ms.
+//! `with`: count, flows, bytes of payload, pace (datagrams a millisecond), settle_ms; and qdisc, which the client's device is given first.
 
 use std::net::UdpSocket;
 use std::os::fd::OwnedFd;

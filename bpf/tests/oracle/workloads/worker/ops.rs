@@ -10,6 +10,7 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use rustix::fs::inotify;
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
@@ -63,14 +64,13 @@ impl Op {
 
 fn runner(name: &str, dir: &Path, count: u64) -> Run {
     match name {
-        "write" | "pwrite64" | "writev" | "fsync" | "fdatasync" | "ftruncate" | "grow" => {
+        "write" | "pwrite64" | "writev" | "fsync" | "fdatasync" | "ftruncate" | "grow" | "read" => {
             of_file(name, dir)
         }
         "rename" | "renameat2" | "openat" | "mkdir" | "unlink" => of_names(name, dir, count),
         "sendto" | "recvfrom" | "accept4" | "buffers" => of_sockets(name, dir),
-        "spin" | "fork" | "open" | "memory" | "mlock" | "inotify" | "cached" => {
-            of_resources(name, dir)
-        }
+        "spin" | "fork" | "exec" | "listen" | "open" | "memory" | "mlock" | "inotify"
+        | "cached" => of_resources(name, dir),
         name if name.starts_with("file-") => super::files::runner(name, dir, count),
         name if name.starts_with("uring") => of_uring(name, dir),
         _ => panic!("no operation {name}"),
@@ -94,6 +94,11 @@ fn of_file(name: &str, dir: &Path) -> Run {
             done(file.write_all(&line(number)).and_then(|()| file.sync_data()))
         }),
         "ftruncate" => Box::new(move |number| done(file.set_len((number + 1) * LINE))),
+        "read" => {
+            file.write_all(&line(0)).expect("room");
+            let file = File::open(dir.join("lines")).expect("it is there");
+            Box::new(move |_| done(file.read_exact_at(&mut [0; LINE as usize], 0)))
+        }
         _ => Box::new(move |_| done(file.write_all(&[b'x'; LOCKED]))),
     }
 }
@@ -187,6 +192,8 @@ fn of_resources(name: &str, dir: &Path) -> Run {
             Ok(())
         }),
         "fork" => Box::new(|_| fork()),
+        "listen" => Box::new(|_| done(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map(drop))),
+        "exec" => Box::new(|_| done(Command::new("true").status().map(drop))),
         "open" => {
             let mut open = Vec::new();
             Box::new(move |_| done(File::open("/dev/null").map(|file| open.push(file))))
@@ -303,12 +310,18 @@ fn of_uring(name: &str, dir: &Path) -> Run {
         let dir = dir.to_owned();
         return Box::new(move |number| ring.create(&made(&dir, "made", number)));
     }
-    let file = File::create_new(dir.join("lines")).expect("a new file");
+    let mut options = File::options();
+    let path = dir.join("lines");
+    let file = options.read(true).write(true).create_new(true).open(path).expect("a new file");
+    if name == "uring-read" {
+        file.set_len(MEBI as u64).expect("room");
+    }
     let name = name.to_owned();
     Box::new(move |number| {
         let (fd, line) = (file.as_raw_fd(), line(number));
         match name.as_str() {
             "uring-write" => ring.write(fd, &line, number * LINE),
+            "uring-read" => ring.read(fd, number * LINE),
             "uring-writev" => ring.writev(fd, &line, number * LINE),
             "uring-fsync" => ring.write(fd, &line, number * LINE).and_then(|()| ring.fsync(fd)),
             _ => panic!("no operation {name}"),
