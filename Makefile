@@ -151,6 +151,17 @@ clients: test-deps ## install the clients the live tests run, below target/clien
 	        || echo "skipped: the live tests of the clients named above"; \
 	done
 
+# What a guest is made of. The kernels are downloaded, and nothing of them is installed.
+.PHONY: guest-deps
+guest-deps: bpf-deps
+	@.ci/need required 'qemu-system-x86|command -v qemu-system-x86_64' 'busybox-static|busybox true' 'dash|command -v dash' \
+	    'iproute2|ip -V && tc -V && ss -V' 'cpio|command -v cpio' 'xz-utils|command -v xz' 'binutils|strip --version'
+
+.PHONY: test-kernels
+test-kernels: guest-deps ## chaos scenarios on Debian's Linux 6.1 and 6.12, in guests that qemu emulates: 5 to 15 minutes
+	$(call STEP,other kernels)
+	CARGO="$(CARGO)" bpf/tests/guest/run.sh "$(TARGET)/guests"
+
 # --- measure -------------------------------------------------------------------------------------
 
 .PHONY: bench
