@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::device::Device;
 use crate::error::{During as _, Error, Result};
-use crate::faults::refuse;
+use crate::faults::{kill, refuse};
 use crate::select::Way;
 use crate::{disk, link, pins, programs};
 
@@ -98,8 +98,16 @@ const PROBES: &[Probe] = &[
     },
     Probe {
         name: "iterators",
-        about: "connections that are there; their settings at a fault's end, kill",
-        run: hooks::iterator,
+        about: "connections that are there; their settings at a fault's end",
+        run: || hooks::iterator("sockops", "unset"),
+    },
+    Probe {
+        name: "sock destroy",
+        about: "the same, which can be ended; tcp.kill",
+        run: || {
+            kill::check()?;
+            hooks::iterator("sockets", "socket")
+        },
     },
     Probe {
         name: "tp_btf",

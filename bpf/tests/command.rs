@@ -25,9 +25,6 @@ const PORT: u16 = 9000;
 /// A fault that dies with its process is gone after this, and one that does not ends this close to its time.
 const TOLERANCE: Duration = Duration::from_millis(100);
 
-/// Programs of tracepoints are detached at once, and freed when no processor runs them any more.
-const FREED_WITHIN: Duration = Duration::from_secs(1);
-
 /// These look at the whole host: one at a time.
 static HOST: Mutex<()> = Mutex::new(());
 

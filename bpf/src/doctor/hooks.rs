@@ -41,10 +41,10 @@ pub(super) fn trace(name: &str, program: &str) -> Result<String> {
 }
 
 /// Runs an iterator that is told nothing, over a network namespace without connections.
-pub(super) fn iterator() -> Result<String> {
-    apart(|| {
-        let object = only("sockops", "unset")?;
-        programs::iterate(&object, "unset").map(|()| String::new())
+pub(super) fn iterator(name: &'static str, program: &'static str) -> Result<String> {
+    apart(move || {
+        let object = only(name, program)?;
+        programs::iterate(&object, program).map(|()| String::new())
     })
 }
 

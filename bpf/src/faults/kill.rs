@@ -32,13 +32,22 @@ fn is_supported() -> bool {
     })
 }
 
+/// Checks that the kernel can end connections.
+///
+/// # Errors
+/// It cannot.
+pub(crate) fn check() -> Result<()> {
+    if is_supported() {
+        return Ok(());
+    }
+    Err(Error::unsupported(
+        "end connections: this kernel has no bpf_sock_destroy, which came with Linux 6.5",
+    ))
+}
+
 impl Killed {
     fn start(spec: &Spec) -> Result<Self> {
-        if !is_supported() {
-            return Err(Error::unsupported(
-                "end connections: this kernel has no bpf_sock_destroy, which came with Linux 6.5",
-            ));
-        }
+        check()?;
         let told = abi::SocketFault { action: Action::Kill as u32, ..told(spec, Knows::BOTH)? };
         let object = programs::load("sockets")?;
         let mut maps = Maps::of(&object, spec, told)?;

@@ -184,12 +184,6 @@ impl Uring {
         self.run(Request { opcode: WRITE, fd, offset, address, len, flags: 0 })
     }
 
-    pub(crate) fn read(&mut self, fd: RawFd, offset: u64) -> Result<(), i32> {
-        let mut bytes = [0_u8; 8];
-        let address = bytes.as_mut_ptr() as u64;
-        self.run(Request { opcode: READ, fd, offset, address, len: 8, flags: 0 })
-    }
-
     pub(crate) fn writev(&mut self, fd: RawFd, bytes: &[u8], offset: u64) -> Result<(), i32> {
         let parts = [bytes.as_ptr() as u64, bytes.len() as u64];
         let address = parts.as_ptr() as u64;
