@@ -9,11 +9,16 @@ use crate::error::{Error, Result};
 use crate::registry::Journal;
 use crate::spec::Spec;
 
+/// A century, in nanoseconds.
+const SHIFT_NS_MAX: i64 = 100 * 365 * 86_400 * 1_000_000_000;
+
 /// What a parameter is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Type {
     /// `20ms`.
     Duration,
+    /// `1h`, `-1h`.
+    Shift,
     /// A whole number.
     Integer,
     /// A number of percent, or another with a fraction.
@@ -212,6 +217,27 @@ impl Spec {
     /// It is missing, or none.
     pub fn duration(&self, name: &str) -> Result<std::time::Duration> {
         Ok(self.parsed::<humantime::Duration>(name, "a duration such as 20ms")?.into())
+    }
+
+    /// A duration with a sign, in nanoseconds.
+    ///
+    /// # Errors
+    /// It is missing, none, or centuries long.
+    pub fn shift_ns(&self, name: &str) -> Result<i64> {
+        let text = self.text(name)?;
+        let (is_back, rest) = match text.strip_prefix(['-', '+']) {
+            Some(rest) => (text.starts_with('-'), rest),
+            None => (false, text.as_str()),
+        };
+        let duration = humantime::parse_duration(rest.trim()).ok();
+        let ns = duration.and_then(|duration| i64::try_from(duration.as_nanos()).ok());
+        let ns = ns.filter(|ns| *ns <= SHIFT_NS_MAX).ok_or_else(|| {
+            Error::usage(format!(
+                "{}: {name} of {text:?}: a duration such as 1h or -1h is wanted, a century at most",
+                self.fault
+            ))
+        })?;
+        Ok(if is_back { -ns } else { ns })
     }
 
     /// A whole number.

@@ -6,6 +6,8 @@
 
 pub mod abi;
 pub mod cgroup;
+#[cfg(target_arch = "x86_64")]
+pub mod clock;
 pub mod delay_line;
 pub mod device;
 pub mod disk;

@@ -95,6 +95,14 @@ pub enum Undo {
         /// It.
         process: Process,
     },
+    /// The clocks of a process.
+    #[cfg(target_arch = "x86_64")]
+    Clock {
+        /// It.
+        process: Process,
+        /// What was changed.
+        patch: crate::clock::Patch,
+    },
     /// A file of ours, or a directory of such.
     Remove {
         /// It.
@@ -149,6 +157,8 @@ impl Undo {
             }
             Self::Unmount { dir, id } => disk::detach(dir, id),
             Self::Serve { process } => process.signal(Signal::TERM).map(|_| ()),
+            #[cfg(target_arch = "x86_64")]
+            Self::Clock { process, patch } => patch.undo(*process),
             Self::Remove { path } => remove(path),
         }
     }

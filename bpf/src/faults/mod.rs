@@ -1,7 +1,8 @@
-//! How each kind of fault is made. Each module has a table of its kinds. Next: `packet`, `socket`, `delay`, `process`, `crash`.
+//! How each kind of fault is made. Each module has a table of its kinds. Next: `packet`, `socket`, `delay`, `process`, `crash`, `clock`.
 
 use crate::fault::Kind;
 
+pub mod clock;
 pub mod crash;
 pub mod delay;
 pub mod disk;
@@ -16,7 +17,7 @@ pub mod resource;
 pub mod socket;
 pub mod stress;
 pub(crate) mod tally;
-mod target;
+pub(crate) mod target;
 
 /// The tables.
 pub(crate) const TABLES: &[&[Kind]] = &[
@@ -30,6 +31,7 @@ pub(crate) const TABLES: &[&[Kind]] = &[
     process::KINDS,
     crash::KINDS,
     refuse::KINDS,
+    clock::KINDS,
     resource::KINDS,
     stress::KINDS,
     disk::KINDS,

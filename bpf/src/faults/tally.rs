@@ -42,8 +42,17 @@ impl Tally {
 
     /// Adds.
     pub(crate) fn add(&self, more: Counts) {
+        self.change(|counts| counts.and(more));
+    }
+
+    /// Sets them to what somebody else has counted.
+    pub(crate) fn set(&self, all: Counts) {
+        self.change(|_| all);
+    }
+
+    fn change(&self, change: impl FnOnce(Counts) -> Counts) {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        *counts = counts.and(more);
+        *counts = change(*counts);
         let Some((map, cpus)) = self.map.as_ref().zip(num_possible_cpus().ok()) else { return };
         // All of it is the first processor's.
         let mut values = vec![Counts::default().as_bytes().to_vec(); cpus];

@@ -20,6 +20,8 @@ const PLACES: &[&str] = &[
     // Calls that libbpf's bindings and rustix offer in no other way.
     "bpf/src/link.rs",
     "bpf/src/doctor.rs",
+    "bpf/src/clock/ptrace.rs",
+    "bpf/src/clock/code.rs",
     "bpf/src/delay_line/tap.rs",
     "bpf/src/metrics/cost.rs",
     // System calls of the tests' own workers.

@@ -4,7 +4,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use bpf::error::{Error, Result};
-use bpf::fault::{self, Kind, Place};
+use bpf::fault::{self, Kind, Place, Type};
 use bpf::scenario::{self, Scenario};
 use bpf::select::{Network, Share, Target};
 use bpf::spec::{Spec, TTL_DEFAULT};
@@ -147,7 +147,9 @@ fn of_kind(kind: &'static Kind, spec: &Spec) -> Command {
             );
     }
     for param in kind.params {
-        let arg = option(param.name, "VALUE", param.about);
+        let arg = option(param.name, "VALUE", param.about)
+            .allow_negative_numbers(param.ty == Type::Number)
+            .allow_hyphen_values(param.ty == Type::Shift);
         let is_said = spec.params.contains_key(param.name);
         command = command.arg(match param.default {
             Some(default) if !is_said => arg.default_value(default),

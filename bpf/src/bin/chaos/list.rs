@@ -24,6 +24,7 @@ pub(crate) fn doctor(is_json: bool) -> Result<()> {
 fn type_name(param: &Param) -> String {
     match param.ty {
         Type::Duration => "duration".into(),
+        Type::Shift => "duration, or one with - in front".into(),
         Type::Integer => "whole number".into(),
         Type::Number => "number".into(),
         Type::Word([]) => "word".into(),
