@@ -8,6 +8,7 @@
 
 mod chaos;
 mod client;
+mod clock;
 mod disk;
 mod lab;
 mod local;
@@ -74,31 +75,35 @@ fn main() -> ExitCode {
         workloads::bulk::settings_end_with_their_fault(&Lab::new(u32::MAX));
         Ok::<(), Failed>(())
     });
-    let files = [
-        ("open-files-outlive-their-fault", disk::open_files_outlive_their_fault as fn()),
-        ("no-mount-is-left-whoever-is-killed", disk::no_mount_is_left_whoever_is_killed),
-        ("nothing-is-left-whenever-it-is-killed", disk::nothing_is_left_whenever_it_is_killed),
+    let alone: &[(&str, fn())] = &[
+        ("disk::open-files-outlive-their-fault", disk::open_files_outlive_their_fault),
+        ("disk::no-mount-is-left-whoever-is-killed", disk::no_mount_is_left_whoever_is_killed),
+        ("disk::nothing-is-left-whenever-it-is-killed", disk::nothing_is_left_whenever_it_is_killed),
         (
-            "a-detached-fault-is-stopped-without-its-keeper",
+            "disk::a-detached-fault-is-stopped-without-its-keeper",
             disk::a_detached_fault_is_stopped_without_its_keeper,
         ),
-        ("a-detached-fault-ends-at-its-time", disk::a_detached_fault_ends_at_its_time),
-        ("a-slow-file-holds-up-no-other", disk::a_slow_file_holds_up_no_other),
-        ("unsynced-bytes-are-lost-at-the-end", disk::unsynced_bytes_are_lost_at_the_end),
-        ("mappings-are-mended-at-the-end", disk::mappings_are_mended_at_the_end),
-        ("what-is-unsafe-is-refused", disk::what_is_unsafe_is_refused),
+        ("disk::a-detached-fault-ends-at-its-time", disk::a_detached_fault_ends_at_its_time),
+        ("disk::a-slow-file-holds-up-no-other", disk::a_slow_file_holds_up_no_other),
+        ("disk::unsynced-bytes-are-lost-at-the-end", disk::unsynced_bytes_are_lost_at_the_end),
+        ("disk::mappings-are-mended-at-the-end", disk::mappings_are_mended_at_the_end),
+        ("disk::what-is-unsafe-is-refused", disk::what_is_unsafe_is_refused),
         (
-            "a-layer-that-does-nothing-changes-nothing",
+            "disk::a-layer-that-does-nothing-changes-nothing",
             disk::a_layer_that_does_nothing_changes_nothing,
         ),
+        ("clock::fifty-times-under-load", clock::fifty_times_under_load),
+        ("clock::keepers-killed-at-any-moment", clock::keepers_are_killed_at_any_moment),
+        ("clock::time-chaos-runs", clock::time_chaos_runs),
+        ("clock::keys-of-redis-expire", clock::keys_of_redis_expire),
     ];
-    let files = files.map(|(name, test)| {
-        Trial::test(format!("disk::{name}"), move || {
+    let alone = alone.iter().map(|&(name, test)| {
+        Trial::test(name, move || {
             test();
             Ok::<(), Failed>(())
         })
     });
-    let more = [more].into_iter().chain(files).filter(|_| wanted.is_none());
+    let more = std::iter::once(more).chain(alone).filter(|_| wanted.is_none());
     let trials = trials.chain(more.map(|one| one.with_ignored_flag(why_not.is_some())));
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
 }

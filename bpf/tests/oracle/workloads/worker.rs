@@ -1,22 +1,23 @@
 //! A process of its own, this test's executable once more, that does one thing again and again: writes lines, renames files,
 //! sends, forks, takes memory, by system calls or io_uring. Tells what came of it, also when it is killed or stopped.
 //!
-//! `with`: op, count or ms, timeout_ms, respawn, cpu, others, tmpfs (mount options) and netns. The worker and its parent share
+//! `with`: op, count or ms, timeout_ms, respawn, cpu, others, tmpfs (mount options) and netns; see `worker/clock` for more. The worker and its parent share
 //! a page of numbers, so that telling takes no system call that a fault might count. Next: `worker/page`, `worker/ops`.
 
+mod clock;
 mod files;
 mod ops;
 pub(crate) mod page;
 mod uring;
 
 use std::fs;
+use std::os::unix::fs::FileExt as _;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, ExitStatus};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use bpf::time::monotonic_ns;
 use serde_json::Value;
 
 use super::{Figures, With, number, text};
@@ -68,7 +69,7 @@ pub(crate) fn work() -> ExitCode {
 fn phase(page: &Page, with: &With, dir: &Path) {
     let count = number(with, "count", 100);
     let until = with.get("ms").and_then(Value::as_u64).map(|ms| monotonic_ns() + ms * 1_000_000);
-    let mut op = Op::new(text(with, "op", "write"), dir, count);
+    let mut op = Op::new(with, dir, count);
     let mut last = monotonic_ns();
     page.set(Field::Begin, last);
     page.set(Field::Last, last);
@@ -94,6 +95,12 @@ fn phase(page: &Page, with: &With, dir: &Path) {
     page.set(Field::Effects, op.effects());
     page.set(Field::Short, files::SHORT.swap(0, Ordering::Relaxed));
     page.set(Field::Wrong, files::WRONG.swap(0, Ordering::Relaxed));
+    op.tell(page);
+}
+
+/// Nanoseconds of CLOCK_MONOTONIC, as the kernel has it: what a worker reads otherwise is what some faults change.
+fn monotonic_ns() -> u64 {
+    clock::kernel_ns(libc::CLOCK_MONOTONIC).unsigned_abs()
 }
 
 /// Time of processors that this process has used.
@@ -209,10 +216,18 @@ impl Worker {
             bpf::netns::within(self.netns(), || bpf::sysctl::read("net.ipv4.tcp_wmem").ok());
         let mounts = bpf::disk::mounts();
         format!(
-            "stopped {is_stopped}\n{}{}{files:?}{settings:?}{buffers:?}{mounts:?}",
+            "stopped {is_stopped}\n{}{}{files:?}{settings:?}{buffers:?}{mounts:?}\nvDSO {:x?}",
             read("cgroup"),
-            read("limits")
+            read("limits"),
+            vdso(pid).map(|code| code
+                .iter()
+                .fold(0_u64, |sum, byte| { sum.wrapping_mul(0x100_0000_01b3) ^ u64::from(*byte) }))
         )
+    }
+
+    /// Its number.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Lets it do its work once, and measures.
@@ -269,6 +284,7 @@ impl Worker {
         let since =
             if is_done || is_over || last == 0.0 { 0.0 } else { monotonic_ns() as f64 - last };
         let wall = field(Field::End) - begin;
+        let signed = |field| self.page.get(field).cast_signed() as f64 / 1e6;
         let effects = match sink.effects(dir) {
             Some(effects) => effects as f64,
             None => field(Field::Effects),
@@ -285,9 +301,32 @@ impl Worker {
             ("errno", field(Field::Errno)),
             ("longest_pause_ms", field(Field::Longest).max(since) / 1e6),
             ("wall_ms", wall / 1e6),
+            ("shift_least_ms", signed(Field::ShiftLeast)),
+            ("shift_most_ms", signed(Field::ShiftMost)),
+            ("elsewhere_ms", signed(Field::Elsewhere)),
+            ("back", field(Field::Back)),
+            ("speed", signed(Field::Speed)),
             ("cpu_percent", if is_done { field(Field::Cpu) / wall * 100.0 } else { 0.0 }),
         ])
     }
+}
+
+/// The code of the kernel's that answers for a process's clocks.
+pub(crate) fn vdso(pid: u32) -> Option<Vec<u8>> {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).ok()?;
+    let line = maps.lines().find(|line| line.ends_with("[vdso]"))?;
+    let (begin, end) = line.split_once(' ')?.0.split_once('-')?;
+    let [begin, end] = [begin, end].map(|text| u64::from_str_radix(text, 16).expect("a number"));
+    let mut code = vec![0; usize::try_from(end - begin).expect("small")];
+    let memory = fs::File::open(format!("/proc/{pid}/mem")).ok()?;
+    memory.read_exact_at(&mut code, begin).ok()?;
+    Some(code)
+}
+
+/// Lines of a process's memory map.
+pub(crate) fn mappings(pid: u32) -> usize {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps"));
+    maps.unwrap_or_default().lines().count()
 }
 
 fn spawn(with: &With, dir: &Path, comm: &str, netns: Option<&str>) -> Child {

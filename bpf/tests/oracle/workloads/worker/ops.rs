@@ -15,9 +15,12 @@ use std::process::Command;
 use rustix::fs::inotify;
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 
+use super::super::{With, text};
+use super::clock::{self, Watched};
+use super::page::Page;
 use super::uring::Uring;
 
-type Run = Box<dyn FnMut(u64) -> Result<(), i32>>;
+pub(super) type Run = Box<dyn FnMut(u64) -> Result<(), i32>>;
 
 const LINE: u64 = 8;
 const MEBI: usize = 1 << 20;
@@ -45,15 +48,27 @@ fn made(dir: &Path, what: &str, number: u64) -> PathBuf {
 pub(crate) struct Op {
     run: Run,
     well: u64,
+    watched: Watched,
 }
 
 impl Op {
-    pub(crate) fn new(name: &str, dir: &Path, count: u64) -> Self {
-        Self { run: runner(name, dir, count), well: 0 }
+    pub(crate) fn new(with: &With, dir: &Path, count: u64) -> Self {
+        let watched = Watched::default();
+        let run = match text(with, "op", "write") {
+            "clock" => clock::runner(watched.clone(), with),
+            "clock-spin" => clock::spinner(with),
+            name => runner(name, dir, count),
+        };
+        Self { run, well: 0, watched }
     }
 
     pub(crate) fn run(&mut self, number: u64) -> Result<(), i32> {
         (self.run)(number).inspect(|()| self.well += 1)
+    }
+
+    /// Tells what it has seen beside.
+    pub(crate) fn tell(&self, page: &Page) {
+        self.watched.tell(page);
     }
 
     /// As the worker itself sees it.

@@ -34,9 +34,18 @@ pub(crate) enum Field {
     Short,
     /// And those that did something else.
     Wrong,
+    /// Of a clock against the kernel's, in nanoseconds.
+    ShiftLeast,
+    ShiftMost,
+    /// Of another clock.
+    Elsewhere,
+    /// Reads of a clock that were before the last.
+    Back,
+    /// Of a clock, in millionths.
+    Speed,
 }
 
-const FIELDS: usize = 14;
+const FIELDS: usize = 19;
 const LEN: usize = 4096;
 
 pub(crate) struct Page(&'static [AtomicU64; FIELDS]);
