@@ -29,6 +29,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("sim", &["engine", "view", "wire", "logic", "broker", "cache"]),
     // Programs in the kernel and what steers them: nothing of the engine.
     ("bpf", &[]),
+    // Host tuning, for any host: `node` may use its library.
+    ("tuning", &[]),
     // Its load generator runs on the engine's own driver: a generator on a slower loop would be the
     // limit of every comparison. It hosts the services' sessions on other runtimes, hence their libraries.
     ("bench-harness", &["engine", "view", "wire", "logic", "cache"]),
@@ -53,6 +55,8 @@ const FENCED: &[(&str, &[User])] = &[
     ("libbpf-cargo", &[("bpf", None)]),
     // File systems that are faults.
     ("fuser", &[("bpf", None)]),
+    ("netlink-bindings", &[("tuning", None)]),
+    ("netlink-socket2", &[("tuning", None)]),
 ];
 
 /// Packages of their own, with their own lock file: live clients that would make every build longer.

@@ -1,0 +1,113 @@
+//! The command line.
+
+use clap::builder::PossibleValuesParser;
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use tuning::export::Format;
+use tuning::journal;
+use tuning::knob::Profile;
+
+const EXIT_CODES: &str = "Exit codes: 0 as wanted, 2 something differs, 3 applied or reverted in part, 4 nothing can be applied, 1 an error.";
+
+fn flag(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).help(help).action(ArgAction::SetTrue)
+}
+
+fn option(name: &'static str, value: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).value_name(value).help(help)
+}
+
+fn json() -> Arg {
+    flag("json", "print JSON")
+}
+
+fn root() -> Arg {
+    option("root", "DIRECTORY", "a recorded tree instead of this host").default_value("/")
+}
+
+fn journal() -> Arg {
+    let help = format!("where changes are noted [default: {} below the root]", journal::DEFAULT);
+    Arg::new("journal").long("journal").value_name("FILE").help(help)
+}
+
+/// Options of what is looked at.
+fn of_host(command: Command) -> Command {
+    let names = Profile::ALL.iter().map(|profile| profile.name());
+    command
+        .arg(
+            option(
+                "profile",
+                "PROFILE",
+                "what the host is tuned for [default: container in a container, else latency]",
+            )
+            .value_parser(PossibleValuesParser::new(names)),
+        )
+        .arg(flag("host-too", "from within a container, also what is its host's"))
+        .arg(root())
+}
+
+fn some_knobs() -> Arg {
+    Arg::new("knob").value_name("KNOB").num_args(0..).help("only these [default: all]")
+}
+
+/// The whole of it.
+pub(crate) fn command() -> Command {
+    let formats = Format::ALL.iter().map(|(name, _)| *name);
+    Command::new("tune")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Compares this host with what services want, changes it, and changes it back")
+        .after_help(EXIT_CODES)
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(
+            of_host(Command::new("check").about("What is, beside what is wanted"))
+                .arg(some_knobs())
+                .arg(json()),
+        )
+        .subcommand(
+            Command::new("explain")
+                .about("What a knob does, why to change it, after whom, and at which risk")
+                .arg(Arg::new("knob").value_name("KNOB").num_args(1..).required(true)),
+        )
+        .subcommand(
+            of_host(
+                Command::new("apply").about("Writes what differs: noted first, read back after"),
+            )
+            .arg(some_knobs())
+            .arg(flag("dry-run", "only say what would be written"))
+            .arg(journal())
+            .arg(json()),
+        )
+        .subcommand(
+            Command::new("revert")
+                .about("Takes back what apply wrote, where it is still so")
+                .arg(flag(
+                    "forget",
+                    "what somebody else has changed since stays as it is, for good",
+                ))
+                .arg(root())
+                .arg(journal())
+                .arg(json()),
+        )
+        .subcommand(
+            of_host(
+                Command::new("export")
+                    .about("What is wanted of this host, as a file of another tool"),
+            )
+            .arg(
+                option("format", "FORMAT", "kind of file")
+                    .value_parser(PossibleValuesParser::new(formats))
+                    .default_value("sysctl"),
+            ),
+        )
+        .subcommand(
+            Command::new("list")
+                .about("Names the knobs")
+                .arg(flag("markdown", "print the document of all knobs").conflicts_with("json"))
+                .arg(json()),
+        )
+}
+
+/// What was given, or nothing.
+pub(crate) fn text<'a>(matches: &'a ArgMatches, name: &str) -> &'a str {
+    matches.get_one::<String>(name).map_or("", String::as_str)
+}

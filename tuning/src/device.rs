@@ -1,0 +1,219 @@
+//! Network devices with their queues and interrupts, and disks.
+//!
+//! Devices that only stand for others (bonds, bridges, tunnels, loop, device mapper) are left out: what counts is set on those
+//! below. Next: `knobs::net`, `knobs::block`.
+
+use crate::cpus::CpuSet;
+use crate::tree::Tree;
+
+/// A network device.
+#[derive(Clone, Debug)]
+pub struct Nic {
+    /// Its name.
+    pub name: String,
+    /// Its driver; none for one end of a pair, as containers have it.
+    pub driver: Option<String>,
+    /// Receive queues.
+    pub rx: usize,
+    /// Transmit queues.
+    pub tx: usize,
+    /// Processors of its NUMA node that this process may use; all of those where it has none.
+    pub local: CpuSet,
+    /// Interrupts of its queues, in their order.
+    pub irqs: Vec<Irq>,
+}
+
+/// An interrupt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Irq {
+    /// Its number.
+    pub number: u32,
+    /// What the driver calls it.
+    pub name: String,
+}
+
+/// A disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Disk {
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub medium: Medium,
+}
+
+/// What a disk is, as far as it matters for its queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Medium {
+    /// NVMe.
+    Nvme,
+    /// Flash behind another protocol, or a virtual disk.
+    Solid,
+    /// With a head that moves.
+    Rotating,
+}
+
+impl Nic {
+    /// Those of the namespace.
+    #[must_use]
+    pub fn all(tree: &Tree, nodes: &[CpuSet], allowed: &CpuSet) -> Vec<Self> {
+        let names = tree.list("/sys/class/net").into_iter();
+        names.filter_map(|name| Self::find(tree, name, nodes, allowed)).collect()
+    }
+
+    fn find(tree: &Tree, name: String, nodes: &[CpuSet], allowed: &CpuSet) -> Option<Self> {
+        let dir = format!("/sys/class/net/{name}");
+        let is_physical = tree.exists(&format!("{dir}/device"));
+        if !is_physical && !is_pair(tree, &dir) {
+            return None;
+        }
+        let uevent = tree.text(&format!("{dir}/device/uevent")).unwrap_or_default();
+        let driver =
+            uevent.lines().find_map(|line| line.strip_prefix("DRIVER=")).map(str::to_owned);
+        let queues = tree.list(&format!("{dir}/queues"));
+        let count = |kind: &str| queues.iter().filter(|queue| queue.starts_with(kind)).count();
+        let node = tree.text(&format!("{dir}/device/numa_node"));
+        let node = node.and_then(|node| node.trim().parse::<usize>().ok());
+        let local = node.and_then(|node| nodes.get(node)).map(|node| node.and(allowed));
+        let local = local.filter(|set| !set.is_empty()).unwrap_or_else(|| allowed.clone());
+        Some(Self {
+            rx: count("rx-"),
+            tx: count("tx-"),
+            irqs: if is_physical { irqs(tree, &dir) } else { Vec::new() },
+            driver: driver.or_else(|| is_physical.then(|| "unknown".to_owned())),
+            local,
+            name,
+        })
+    }
+
+    /// For the head of reports.
+    pub(crate) fn summary(&self) -> String {
+        let driver = self.driver.as_deref().unwrap_or("one end of a pair");
+        format!("{} ({driver}, {} rx, {} tx)", self.name, self.rx, self.tx)
+    }
+}
+
+/// One end of a pair, as a container has it: no device of the bus, linked to another, of no special type.
+fn is_pair(tree: &Tree, dir: &str) -> bool {
+    let number = |name: &str| tree.number(&format!("{dir}/{name}"));
+    let uevent = tree.text(&format!("{dir}/uevent")).unwrap_or_default();
+    let has_type = uevent.lines().any(|line| line.starts_with("DEVTYPE="));
+    number("iflink").is_some() && number("iflink") != number("ifindex") && !has_type
+}
+
+/// Interrupts that carry packets: neither for management nor for events.
+fn irqs(tree: &Tree, dir: &str) -> Vec<Irq> {
+    const OTHERS: &[&str] =
+        &["mgmnt", "mgmt", "async", "config", "control", "event", "pages", "cmd"];
+    let mut numbers = tree.list(&format!("{dir}/device/msi_irqs"));
+    let virtio = tree.link_name(&format!("{dir}/device")).filter(|name| name.starts_with("virtio"));
+    if numbers.is_empty() && virtio.is_some() {
+        numbers = tree.list("/proc/irq");
+    }
+    let irq = |number: String| {
+        let number: u32 = number.parse().ok()?;
+        let entries = tree.list(&format!("/proc/irq/{number}")).into_iter();
+        let name = entries
+            .into_iter()
+            .find(|entry| tree.real(&format!("/proc/irq/{number}/{entry}")).is_dir())?;
+        let is_own = virtio.as_ref().is_none_or(|virtio| name.starts_with(&format!("{virtio}-")));
+        let is_other = OTHERS.iter().any(|other| name.contains(other));
+        (is_own && !is_other).then_some(Irq { number, name })
+    };
+    numbers.into_iter().filter_map(irq).collect()
+}
+
+impl Disk {
+    /// All of them.
+    #[must_use]
+    pub fn all(tree: &Tree) -> Vec<Self> {
+        let disk = |name: String| {
+            let dir = format!("/sys/block/{name}");
+            // Stacked and memory disks have no device.
+            if !tree.exists(&format!("{dir}/device")) && !name.starts_with("nvme") {
+                return None;
+            }
+            if ["sr", "fd", "st"].iter().any(|kind| name.starts_with(kind)) {
+                return None;
+            }
+            let is_rotating = tree.number(&format!("{dir}/queue/rotational")) == Some(1);
+            let medium = match () {
+                () if name.starts_with("nvme") => Medium::Nvme,
+                () if is_rotating => Medium::Rotating,
+                () => Medium::Solid,
+            };
+            Some(Self { name, medium })
+        };
+        tree.list("/sys/block").into_iter().filter_map(disk).collect()
+    }
+
+    /// For the head of reports.
+    pub(crate) fn summary(&self) -> String {
+        let medium = match self.medium {
+            Medium::Nvme => "nvme",
+            Medium::Solid => "solid",
+            Medium::Rotating => "rotating",
+        };
+        format!("{} ({medium})", self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Dir;
+
+    #[test]
+    fn only_devices_that_carry_packets_themselves() {
+        let dir = Dir::new("nics");
+        for (path, text) in [
+            ("lo/ifindex", "1"),
+            ("lo/iflink", "1"),
+            ("eth0/device/uevent", "DRIVER=ena\n"),
+            ("eth0/device/numa_node", "1"),
+            ("eth0/queues/rx-0/rps_cpus", "0"),
+            ("eth0/queues/tx-0/xps_cpus", "0"),
+            ("eth0/queues/tx-1/xps_cpus", "0"),
+            ("eth0/device/msi_irqs/30", "msix"),
+            ("eth0/device/msi_irqs/31", "msix"),
+            ("veth0/ifindex", "5"),
+            ("veth0/iflink", "6"),
+            ("vlan5/ifindex", "7"),
+            ("vlan5/iflink", "2"),
+            ("vlan5/uevent", "DEVTYPE=vlan\n"),
+        ] {
+            dir.file(&format!("/sys/class/net/{path}"), text);
+        }
+        dir.file("/proc/irq/30/ena-mgmnt@pci/x", "");
+        dir.file("/proc/irq/31/eth0-Tx-Rx-0/x", "");
+        dir.file("/proc/irq/31/smp_affinity_list", "0-7");
+        let tree = Tree::at(dir.path());
+        let nodes = ["0-3", "4-7"].map(|list| CpuSet::from_list(list).expect("a list"));
+        let nics = Nic::all(&tree, &nodes, &CpuSet::from_list("2-5").expect("a list"));
+        assert_eq!(
+            nics.iter().map(Nic::summary).collect::<Vec<_>>(),
+            ["eth0 (ena, 1 rx, 2 tx)", "veth0 (one end of a pair, 0 rx, 0 tx)"]
+        );
+        assert_eq!(nics[0].local.to_string(), "4-5");
+        assert_eq!(nics[0].irqs, [Irq { number: 31, name: "eth0-Tx-Rx-0".to_owned() }]);
+    }
+
+    #[test]
+    fn disks_by_their_medium() {
+        let dir = Dir::new("disks");
+        for (path, text) in [
+            ("sda/device/model", "x"),
+            ("sda/queue/rotational", "1"),
+            ("vda/device/vendor", "x"),
+            ("vda/queue/rotational", "0"),
+            ("nvme0n1/queue/rotational", "0"),
+            ("loop0/queue/rotational", "0"),
+            ("dm-0/queue/rotational", "0"),
+            ("sr0/device/model", "x"),
+        ] {
+            dir.file(&format!("/sys/block/{path}"), text);
+        }
+        let disks = Disk::all(&Tree::at(dir.path()));
+        let names: Vec<_> = disks.iter().map(Disk::summary).collect();
+        assert_eq!(names, ["nvme0n1 (nvme)", "sda (rotating)", "vda (solid)"]);
+    }
+}

@@ -1,0 +1,165 @@
+//! Network devices: which processors their queues use, how long packets are collected, rings. Next: `irq`.
+
+use super::Profile;
+use crate::cpus::CpuSet;
+use crate::format::{Format, Want};
+use crate::knob::Desire::{AtLeast, By, Is};
+use crate::knob::Profile::{Bench, Latency, Throughput};
+use crate::knob::{Context, How, Knob, Of, Place, Scope, Wish};
+
+const MANY: &[Profile] = &[Latency, Throughput, Bench];
+
+const DEVICE: Knob = Knob { scope: Scope::Device, ..Knob::BASE };
+
+pub(super) const KNOBS: &[Knob] = &[
+    Knob {
+        name: "nic.rps_cpus",
+        place: Place::RxQueue("rps_cpus"),
+        format: Format::Mask,
+        wants: &[(
+            MANY,
+            By("processors of its node where there are fewer queues than those, else none", rps),
+        )],
+        what: "processors that the stack's work for packets of this queue is spread over (RPS)",
+        why: "with fewer queues than processors one of them does all the work; with as many, the hardware has spread it",
+        source: "kernel networking/scaling.rst; perftune (seastar), modes sq and mq",
+        risk: "an interrupt between processors for each batch: CPU for throughput",
+        ..DEVICE
+    },
+    Knob {
+        name: "nic.rps_flow_cnt",
+        place: Place::RxQueue("rps_flow_cnt"),
+        wants: &[(MANY, By(">= 32768 divided by the device's queues", flow_count))],
+        what: "flows of this queue that follow their reader to its processor (RFS)",
+        why: "the stack runs where the service reads; with this 0 the table of the stack is not used",
+        source: "kernel networking/scaling.rst; perftune (seastar)",
+        risk: "reordering while a reader moves between processors",
+        ..DEVICE
+    },
+    Knob {
+        name: "nic.xps_cpus",
+        place: Place::TxQueue("xps_cpus"),
+        format: Format::Mask,
+        wants: &[(MANY, By("each processor of its node to one queue, in turn", xps))],
+        what: "processors that send through this queue (XPS)",
+        why: "a queue that one processor uses has no contention for its lock, and completes where it was sent",
+        source: "kernel networking/scaling.rst; perftune (seastar)",
+        risk: "none known; drivers often set it so themselves",
+        ..DEVICE
+    },
+    Knob {
+        name: "nic.napi_defer_hard_irqs",
+        place: Place::Nic("napi_defer_hard_irqs"),
+        wants: &[(&[Throughput], AtLeast(2))],
+        what: "so many empty polls before the device may interrupt again, gro_flush_timeout apart",
+        why: "fewer interrupts and larger batches under load: about 20 % more at 100 Gbit/s with 32 queues and more",
+        source: "kernel networking/napi.rst; kernel commit 6f8b12d661d0",
+        risk: "a packet that comes alone waits up to gro_flush_timeout",
+        ..DEVICE
+    },
+    Knob {
+        name: "nic.gro_flush_timeout",
+        place: Place::Nic("gro_flush_timeout"),
+        wants: &[(&[Throughput], AtLeast(20_000))],
+        what: "nanoseconds until packets that were held to be joined go on, and until the next poll while interrupts are put off",
+        why: "what napi_defer_hard_irqs needs: without it interrupts are not put off",
+        source: "kernel networking/napi.rst; kernel commit 6f8b12d661d0 (20000)",
+        risk: "so much latency at low load",
+        ..DEVICE
+    },
+    Knob {
+        name: "nic.rx_ring",
+        place: Place::Ethtool("rings/rx"),
+        wants: &[(
+            &[Throughput],
+            By("half of the device's maximum, at least 1024 where it can", ring),
+        )],
+        what: "descriptors of a receive queue",
+        why: "a burst that comes while the processor is elsewhere is dropped by the device when they are used up",
+        source: "kernel networking/ethtool-netlink.rst; Netflix 2017",
+        risk: "many drivers stop the link for a moment; rings larger than the cache cost throughput",
+        ..DEVICE
+    },
+    Knob {
+        name: "nic.adaptive_rx",
+        place: Place::Ethtool("coalesce/adaptive-rx"),
+        wants: &[(&[Bench], Is("0")), (&[Throughput], Is("1"))],
+        what: "whether the device chooses itself how long it collects packets before it interrupts",
+        why: "on, it batches under load; off, two runs see the same device",
+        source: "kernel networking/ethtool-netlink.rst",
+        risk: "off, the fixed time that stays may be bad for other loads",
+        ..DEVICE
+    },
+    Knob {
+        name: "nic.channels",
+        place: Place::Ethtool("channels/combined"),
+        how: How::Tell(
+            "changing it stops the link, and loses what the queues were set to: ethtool -L NIC combined N, then tune apply",
+        ),
+        wants: &[(
+            MANY,
+            By("as many as processors that may be used, up to the device's maximum", channels),
+        )],
+        what: "pairs of queues, each with an interrupt",
+        why: "one for each processor lets the hardware spread packets, with no work for it in software",
+        source: "kernel networking/scaling.rst; perftune (seastar) mode mq",
+        risk: "stops the link",
+        ..DEVICE
+    },
+];
+
+fn rps(context: &Context<'_>) -> Wish {
+    let Of::Queue(nic, _) = context.of else { return nothing() };
+    let none = nic.rx >= context.host.cores || nic.local.len() < 2;
+    Wish::Want(Want::Cpus(if none { CpuSet::default() } else { nic.local.clone() }))
+}
+
+fn flow_count(context: &Context<'_>) -> Wish {
+    let Of::Queue(nic, _) = context.of else { return nothing() };
+    if context.host.cores < 2 {
+        return Wish::NotHere("one processor: there is no other for a packet to go to".to_owned());
+    }
+    // The kernel rounds up to a power of two, which this is then already.
+    let queues = u64::try_from(nic.rx.max(1).next_power_of_two()).unwrap_or(1);
+    Wish::Want(Want::AtLeast((32_768 / queues).max(1)))
+}
+
+fn xps(context: &Context<'_>) -> Wish {
+    let Of::Queue(nic, number) = context.of else { return nothing() };
+    if nic.tx < 2 {
+        return Wish::NotHere("one transmit queue: there is nothing to choose".to_owned());
+    }
+    let spread = nic.local.iter().enumerate().filter(|(at, _)| at % nic.tx == number);
+    let mut cpus: CpuSet = spread.map(|(_, cpu)| cpu).collect();
+    if cpus.is_empty() {
+        cpus = nic.local.round(number).into_iter().collect();
+    }
+    Wish::Want(Want::Cpus(cpus))
+}
+
+fn ring(context: &Context<'_>) -> Wish {
+    let Of::Nic(nic) = context.of else { return nothing() };
+    match most(context, "rings/rx-max") {
+        Some(most) => Wish::Want(Want::AtLeast((most / 2).max(1024).min(most))),
+        None => Wish::NotHere(format!("{} does not say how large its rings may be", nic.name)),
+    }
+}
+
+fn channels(context: &Context<'_>) -> Wish {
+    let Of::Nic(nic) = context.of else { return nothing() };
+    let cores = u64::try_from(context.host.cores).unwrap_or(u64::MAX);
+    match most(context, "channels/combined-max") {
+        Some(most) => Wish::Want(Want::AtLeast(most.min(cores))),
+        None => Wish::NotHere(format!("{} does not say how many it can have", nic.name)),
+    }
+}
+
+fn most(context: &Context<'_>, setting: &str) -> Option<u64> {
+    let Of::Nic(nic) = context.of else { return None };
+    let path = format!("{}ethtool/{}/{setting}", crate::tree::NETLINK, nic.name);
+    context.tree.number(&path).filter(|most| *most > 0)
+}
+
+fn nothing() -> Wish {
+    Wish::NotHere("no such device".to_owned())
+}
