@@ -92,8 +92,7 @@ pub fn check(tree: &Tree, host: &Host, options: Options) -> Vec<Finding> {
 /// All places of one knob; nothing when the profile does not want it and it is not reported either.
 #[must_use]
 pub fn check_knob(tree: &Tree, host: &Host, options: Options, knob: &'static Knob) -> Vec<Finding> {
-    let is_told = matches!(knob.how, How::Tell(_) | How::Security);
-    if knob.desire(options.profile).is_none() && !is_told {
+    if knob.desire(options.profile).is_none() && !knob.wants.is_empty() {
         return Vec::new();
     }
     let targets = knob.targets(tree, host);
@@ -128,7 +127,12 @@ pub fn compare(
             finding.text = text;
         }
         Err(Unread::Missing) => {
-            finding.reason = missing(knob, target);
+            let context = Context { tree, host, of: target.of };
+            let wish = knob.desire(options.profile).map(|desire| desire.wish(&context));
+            finding.reason = match wish {
+                Some(Wish::NotHere(reason)) => reason,
+                _ => missing(knob, target),
+            };
             return finding;
         }
         Err(Unread::Denied) => {
@@ -172,6 +176,7 @@ fn told(knob: &Knob) -> String {
 fn missing(knob: &Knob, target: &Target<'_>) -> String {
     match knob.place {
         Place::Ethtool(_) => "the device or the kernel does not have it".to_owned(),
+        Place::Derived(path, _) => format!("cannot be seen from here: {path}"),
         _ => format!("no {}", target.path),
     }
 }

@@ -32,6 +32,16 @@ pub struct Irq {
     pub name: String,
 }
 
+impl Irq {
+    /// The number of its queue, if the driver says it: in `eth0-Tx-Rx-3`, `virtio1-input.3`, `mlx5_comp3@pci:0000:41:00.0`.
+    #[must_use]
+    pub fn queue(&self) -> Option<usize> {
+        let name = self.name.split('@').next().unwrap_or_default();
+        let digits = name.trim_end_matches(|c: char| c.is_ascii_digit()).len();
+        name.get(digits..)?.parse().ok()
+    }
+}
+
 /// A disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Disk {
@@ -103,7 +113,7 @@ fn is_pair(tree: &Tree, dir: &str) -> bool {
 /// Interrupts that carry packets: neither for management nor for events.
 fn irqs(tree: &Tree, dir: &str) -> Vec<Irq> {
     const OTHERS: &[&str] =
-        &["mgmnt", "mgmt", "async", "config", "control", "event", "pages", "cmd"];
+        &["mgmnt", "mgmt", "async", "config", "control", "event", "pages", "cmd", "misc"];
     let mut numbers = tree.list(&format!("{dir}/device/msi_irqs"));
     let virtio = tree.link_name(&format!("{dir}/device")).filter(|name| name.starts_with("virtio"));
     if numbers.is_empty() && virtio.is_some() {
@@ -125,7 +135,7 @@ fn irqs(tree: &Tree, dir: &str) -> Vec<Irq> {
 impl Disk {
     /// All of them.
     #[must_use]
-    pub fn all(tree: &Tree) -> Vec<Self> {
+    pub fn all(tree: &Tree, is_vm: bool) -> Vec<Self> {
         let disk = |name: String| {
             let dir = format!("/sys/block/{name}");
             // Stacked and memory disks have no device.
@@ -135,7 +145,10 @@ impl Disk {
             if ["sr", "fd", "st"].iter().any(|kind| name.starts_with(kind)) {
                 return None;
             }
-            let is_rotating = tree.number(&format!("{dir}/queue/rotational")) == Some(1);
+            // What a virtual disk says of itself is a default of whoever made it up.
+            let is_virtual = is_vm || ["vd", "xvd"].iter().any(|kind| name.starts_with(kind));
+            let says_so = tree.number(&format!("{dir}/queue/rotational")) == Some(1);
+            let is_rotating = says_so && !is_virtual;
             let medium = match () {
                 () if name.starts_with("nvme") => Medium::Nvme,
                 () if is_rotating => Medium::Rotating,
@@ -198,13 +211,26 @@ mod tests {
     }
 
     #[test]
+    fn queues_by_the_names_of_interrupts() {
+        for (name, queue) in [
+            ("eth0-Tx-Rx-12", Some(12)),
+            ("virtio2-output.1", Some(1)),
+            ("mlx5_comp7@pci:0000:41:00.0", Some(7)),
+            ("enp3s0", Some(0)),
+            ("ens", None),
+        ] {
+            assert_eq!(Irq { number: 1, name: name.to_owned() }.queue(), queue, "{name}");
+        }
+    }
+
+    #[test]
     fn disks_by_their_medium() {
         let dir = Dir::new("disks");
         for (path, text) in [
             ("sda/device/model", "x"),
             ("sda/queue/rotational", "1"),
             ("vda/device/vendor", "x"),
-            ("vda/queue/rotational", "0"),
+            ("vda/queue/rotational", "1"),
             ("nvme0n1/queue/rotational", "0"),
             ("loop0/queue/rotational", "0"),
             ("dm-0/queue/rotational", "0"),
@@ -212,8 +238,11 @@ mod tests {
         ] {
             dir.file(&format!("/sys/block/{path}"), text);
         }
-        let disks = Disk::all(&Tree::at(dir.path()));
-        let names: Vec<_> = disks.iter().map(Disk::summary).collect();
-        assert_eq!(names, ["nvme0n1 (nvme)", "sda (rotating)", "vda (solid)"]);
+        let names = |is_vm: bool| {
+            let disks = Disk::all(&Tree::at(dir.path()), is_vm);
+            disks.iter().map(Disk::summary).collect::<Vec<_>>()
+        };
+        assert_eq!(names(false), ["nvme0n1 (nvme)", "sda (rotating)", "vda (solid)"]);
+        assert_eq!(names(true), ["nvme0n1 (nvme)", "sda (solid)", "vda (solid)"]);
     }
 }

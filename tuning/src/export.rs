@@ -98,8 +98,9 @@ fn tuned(profile: Profile, findings: &[Finding]) -> String {
 fn systemd(profile: Profile, findings: &[Finding]) -> String {
     let mut text = head(profile, "For /etc/systemd/system/SERVICE.service.d/tune.conf.");
     text.push_str("[Service]\n");
-    for (knob, _, value) in findings.iter().filter_map(valued) {
-        if knob.how == How::Start {
+    for (knob, finding, value) in findings.iter().filter_map(valued) {
+        // A limit that is high enough already is not to be lowered to the least that will do.
+        if knob.how == How::Start && finding.status != Status::Ok {
             let name = knob.name.rsplit('.').next().unwrap_or(knob.name).to_uppercase();
             let value = if value == "unlimited" { "infinity" } else { &value };
             let _ = writeln!(text, "# {}.\nLimit{name}={value}", knob.why);

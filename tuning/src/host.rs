@@ -67,7 +67,7 @@ impl Host {
     pub fn read(tree: &Tree) -> Self {
         let mut host = Self::brief(tree);
         host.nics = Nic::all(tree, &host.nodes, &host.allowed);
-        host.disks = Disk::all(tree);
+        host.disks = Disk::all(tree, host.vm.is_some());
         host.irqbalance = Irqbalance::find(tree);
         host
     }

@@ -21,10 +21,12 @@ pub mod irqbalance;
 pub mod journal;
 pub mod knob;
 pub mod knobs;
+pub mod measure;
 mod netlink;
 pub mod notes;
 pub mod report;
 pub mod revert;
+pub mod stats;
 pub mod table;
 #[cfg(test)]
 mod testing;

@@ -38,7 +38,13 @@ impl Group {
         match self.instances.as_slice() {
             [] => String::new(),
             [one] => one.clone(),
-            [first, .., last] => format!("{first} … {last} ({})", self.instances.len()),
+            [first, .., last] => {
+                let device = |name: &str| name.split_once(' ').map(|(device, _)| device.to_owned());
+                let is_same = device(first).is_some() && device(first) == device(last);
+                let last =
+                    last.split_once(' ').filter(|_| is_same).map_or(&**last, |(_, last)| last);
+                format!("{first} … {last} ({})", self.instances.len())
+            }
         }
     }
 
@@ -131,15 +137,12 @@ pub fn revert(steps: &[Step]) -> String {
     if steps.is_empty() {
         return "nothing to revert: the journal is empty\n".to_owned();
     }
-    let rows: Vec<Vec<String>> = steps
-        .iter()
-        .map(|one| {
-            let current = one.current.as_deref().unwrap_or("-");
-            [one.done.name(), &one.knob, &one.path, current, &one.before, &one.reason]
-                .map(str::to_owned)
-                .to_vec()
-        })
-        .collect();
+    let rows = steps.iter().map(|one| {
+        let current = one.current.as_deref().unwrap_or("-");
+        let alike = [one.done.name(), &one.knob, current, &one.reason].map(str::to_owned);
+        (alike.to_vec(), one.path.clone(), one.before.clone())
+    });
+    let rows: Vec<Vec<String>> = group(rows).iter().map(|group| group.row(COLUMNS)).collect();
     let mut text = table(&["RESULT", "KNOB", "FILE", "CURRENT", "BEFORE", "REASON"], &rows);
     let all =
         [Done::Restored, Done::AsBefore, Done::Gone, Done::Conflict, Done::Elsewhere, Done::Failed];

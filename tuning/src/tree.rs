@@ -225,7 +225,9 @@ impl Tree {
             return Err(refused(path, &Errno::INVAL.into()));
         }
         let mark = |one: &&str| if *one == value { format!("[{one}]") } else { (*one).to_owned() };
-        Ok(format!("{}\n", all.iter().map(mark).collect::<Vec<_>>().join(" ")))
+        // Some kernels print a space at the end.
+        let end = before.get(before.trim_end().len()..).unwrap_or_default();
+        Ok(format!("{}{end}\n", all.iter().map(mark).collect::<Vec<_>>().join(" ")))
     }
 }
 

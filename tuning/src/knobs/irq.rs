@@ -3,7 +3,8 @@
 use super::Profile;
 use crate::format::{Format, Want};
 use crate::host::Host;
-use crate::knob::Desire::{By, Is};
+use crate::irqbalance::Irqbalance;
+use crate::knob::Desire::By;
 use crate::knob::Profile::{Bench, Latency, Throughput};
 use crate::knob::{Context, How, Knob, Of, Place, Scope, Wish};
 use crate::tree::Tree;
@@ -30,7 +31,10 @@ pub(super) const KNOBS: &[Knob] = &[
         how: How::Tell(
             "a service of the host: stop it, or have it leave these interrupts alone (--banirq) and start it again",
         ),
-        wants: &[(MANY, Is("not running"))],
+        wants: &[(
+            MANY,
+            By("not running, or told to leave all interrupts of network devices alone", left_alone),
+        )],
         what: "whether irqbalance runs, and which interrupts it leaves alone",
         why: "it moves interrupts that were given a processor; a ban counts only on the command line of the process that runs",
         source: "irqbalance(1); seastar issues 502 and 571: bans that had no effect and said nothing",
@@ -40,9 +44,11 @@ pub(super) const KNOBS: &[Knob] = &[
 ];
 
 fn one_each(context: &Context<'_>) -> Wish {
-    let Of::Irq(nic, at, _) = context.of else {
+    let Of::Irq(nic, at, irq) = context.of else {
         return Wish::NotHere("no such interrupt".to_owned());
     };
+    // Those of one queue belong together.
+    let at = irq.queue().unwrap_or(at);
     Wish::Want(Want::Cpus(nic.local.round(at).into_iter().collect()))
 }
 
@@ -56,7 +62,22 @@ fn moved_back(context: &Context<'_>) -> Option<String> {
     Some(format!("irqbalance (process {}) would move it back{why}", daemon.pid))
 }
 
+fn left_alone(context: &Context<'_>) -> Wish {
+    let absent = "not running".to_owned();
+    let irqs = || context.host.nics.iter().flat_map(|nic| &nic.irqs);
+    let moves = |daemon: &Irqbalance| irqs().any(|irq| daemon.moves(irq.number));
+    let is_fine = context.host.irqbalance.as_ref().is_some_and(|daemon| !moves(daemon));
+    match irqbalance(context.tree, context.host) {
+        Some(now) if is_fine => Wish::Want(Want::OneOf(vec![absent, now])),
+        _ => Wish::Want(Want::Is(absent)),
+    }
+}
+
 fn irqbalance(_: &Tree, host: &Host) -> Option<String> {
+    // The processes of its host cannot be seen from within a container.
+    if host.irqbalance.is_none() && host.container.is_some() {
+        return None;
+    }
     let Some(daemon) = &host.irqbalance else { return Some("not running".to_owned()) };
     let list = |irqs: &mut dyn Iterator<Item = u32>| {
         irqs.map(|irq| irq.to_string()).collect::<Vec<_>>().join(",")

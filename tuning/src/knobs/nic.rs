@@ -18,10 +18,13 @@ pub(super) const KNOBS: &[Knob] = &[
         format: Format::Mask,
         wants: &[(
             MANY,
-            By("processors of its node where there are fewer queues than those, else none", rps),
+            By(
+                "processors of its node with one queue, or fewer than half as many queues as those, else none",
+                rps,
+            ),
         )],
         what: "processors that the stack's work for packets of this queue is spread over (RPS)",
-        why: "with fewer queues than processors one of them does all the work; with as many, the hardware has spread it",
+        why: "with few queues few processors do all the work; with many, the hardware has spread it",
         source: "kernel networking/scaling.rst; perftune (seastar), modes sq and mq",
         risk: "an interrupt between processors for each batch: CPU for throughput",
         ..DEVICE
@@ -110,7 +113,9 @@ pub(super) const KNOBS: &[Knob] = &[
 
 fn rps(context: &Context<'_>) -> Wish {
     let Of::Queue(nic, _) = context.of else { return nothing() };
-    let none = nic.rx >= context.host.cores || nic.local.len() < 2;
+    // Two threads of a core share its work anyway: half as many queues are enough.
+    let is_spread = nic.rx > 1 && nic.rx * 2 >= nic.local.len().min(context.host.cores);
+    let none = is_spread || context.host.cores < 2 || nic.local.len() < 2;
     Wish::Want(Want::Cpus(if none { CpuSet::default() } else { nic.local.clone() }))
 }
 

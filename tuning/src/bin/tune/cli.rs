@@ -88,6 +88,7 @@ pub(crate) fn command() -> Command {
                 .arg(journal())
                 .arg(json()),
         )
+        .subcommand(measure())
         .subcommand(
             of_host(
                 Command::new("export")
@@ -105,6 +106,32 @@ pub(crate) fn command() -> Command {
                 .arg(flag("markdown", "print the document of all knobs").conflicts_with("json"))
                 .arg(json()),
         )
+}
+
+fn measure() -> Command {
+    let about = "What one knob does to a command: its figure as it is (A) and changed (B), in blocks of A B B A";
+    of_host(Command::new("measure").about(about))
+        .after_help("Everything is as before at the end, also after an error or Ctrl-C; after SIGKILL by tune revert.")
+        .arg(Arg::new("knob").value_name("KNOB").required(true))
+        .arg(
+            Arg::new("command")
+                .value_name("COMMAND")
+                .num_args(1..)
+                .last(true)
+                .required(true)
+                .help("prints a number on its last line"),
+        )
+        .arg(option("regex", "REGEX", "finds the number: the first group of its last match in what the command prints"))
+        .arg(option("value", "VALUE", "value of B [default: what the profile wants]").conflicts_with("same"))
+        .arg(flag("same", "B is as A: shows how far apart two runs of the same are"))
+        .arg(
+            option("blocks", "N", "blocks, of two pairs each")
+                .value_parser(clap::value_parser!(u32).range(1..=1000))
+                .default_value("5"),
+        )
+        .arg(flag("keep", "leaves it changed; tune revert takes it back").conflicts_with("same"))
+        .arg(journal())
+        .arg(json())
 }
 
 /// What was given, or nothing.

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod cli;
+mod measured;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -48,6 +49,7 @@ fn run(matches: &ArgMatches) -> Result<u8> {
         Some(("explain", matches)) => run_explain(matches),
         Some(("apply", matches)) => run_apply(matches),
         Some(("revert", matches)) => run_revert(matches),
+        Some(("measure", matches)) => measured::run(matches),
         Some(("export", matches)) => run_export(matches),
         Some(("list", matches)) => run_list(matches),
         _ => Err(Error::new("no command")),
