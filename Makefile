@@ -51,7 +51,7 @@ bpf-deps: tools
 	@.ci/need optional 'clang|$${CLANG:-clang} --version'
 
 .PHONY: build
-build: bpf-deps ## release build of everything: shardd, cache, broker, sim, bench, chaos, netprobe in target/release
+build: bpf-deps ## release build of everything: shardd, cache, broker, sim, bench, tune, chaos, netprobe in target/release
 	$(CARGO) build $(LOCKED) --release --workspace
 
 .PHONY: run

@@ -135,8 +135,8 @@ mod tests {
                 (0..100).filter(|seed| Ratio::of(&pairs(*seed, gain)).expect("pairs").differs());
             differing.count()
         };
-        let (slower, same) = (found(1.1), found(1.0));
-        assert!(slower >= 95, "+10 % was found for {slower} of 100 seeds");
+        let (slower, same) = (found(1.05), found(1.0));
+        assert!(slower >= 95, "+5 % was found for {slower} of 100 seeds");
         assert!(same <= 5, "a difference was found where there is none, for {same} of 100 seeds");
     }
 }

@@ -72,7 +72,9 @@ impl Tree {
     /// Those recorded in a directory; the running kernel's when that is `/`.
     #[must_use]
     pub fn at(root: &Path) -> Self {
-        let mut tree = Self { root: root.to_owned(), mounts: Vec::new() };
+        // Another name of `/` is the running kernel too.
+        let root = fs::canonicalize(root).unwrap_or_else(|_| root.to_owned());
+        let mut tree = Self { root, mounts: Vec::new() };
         if !tree.is_live() {
             tree.mounts = mounts(&tree.text("/proc/self/mountinfo").unwrap_or_default());
         }
@@ -316,6 +318,14 @@ mod tests {
         let tree = Tree::at(dir.path());
         assert!(tree.write("/sys/out", "2").is_err());
         assert_eq!(fs::read_to_string(outside.path().join("x")).expect("it is there"), "1\n");
+    }
+
+    #[test]
+    fn another_name_of_the_top_is_the_running_kernel() {
+        for root in ["/", "//", "/.", "/proc/.."] {
+            assert!(Tree::at(Path::new(root)).is_live(), "{root}");
+        }
+        assert!(!Tree::at(Path::new("/proc")).is_live());
     }
 
     #[test]

@@ -104,7 +104,7 @@ impl Host {
     /// When each file was written last.
     pub(crate) fn times(&self) -> BTreeMap<PathBuf, SystemTime> {
         let mut all = BTreeMap::new();
-        walk(&self.dir.path().to_owned(), &mut |path, metadata| {
+        walk(self.dir.path(), &mut |path, metadata| {
             if metadata.is_file() {
                 all.insert(path.to_owned(), metadata.modified().expect("a time"));
             }
