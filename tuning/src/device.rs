@@ -88,7 +88,7 @@ impl Nic {
         Some(Self {
             rx: count("rx-"),
             tx: count("tx-"),
-            irqs: if is_physical { irqs(tree, &dir) } else { Vec::new() },
+            irqs: if is_physical { irqs(tree, &name, &dir) } else { Vec::new() },
             driver: driver.or_else(|| is_physical.then(|| "unknown".to_owned())),
             local,
             name,
@@ -110,12 +110,21 @@ fn is_pair(tree: &Tree, dir: &str) -> bool {
     number("iflink").is_some() && number("iflink") != number("ifindex") && !has_type
 }
 
+/// The virtio device that a network device is: its interrupts belong to the bus around it, and have its name.
+fn virtio(tree: &Tree, nic: &str) -> Option<String> {
+    let dir = "/sys/bus/virtio/drivers/virtio_net";
+    let mut devices = tree.list(dir).into_iter().filter(|name| name.starts_with("virtio"));
+    devices.find(|device| tree.is_dir(&format!("{dir}/{device}/net/{nic}")))
+}
+
 /// Interrupts that carry packets: neither for management nor for events.
-fn irqs(tree: &Tree, dir: &str) -> Vec<Irq> {
+fn irqs(tree: &Tree, nic: &str, dir: &str) -> Vec<Irq> {
     const OTHERS: &[&str] =
         &["mgmnt", "mgmt", "async", "config", "control", "event", "pages", "cmd", "misc"];
-    let mut numbers = tree.list(&format!("{dir}/device/msi_irqs"));
-    let virtio = tree.link_name(&format!("{dir}/device")).filter(|name| name.starts_with("virtio"));
+    let msi = format!("{dir}/device/msi_irqs");
+    let mut numbers = tree.list(&msi);
+    numbers.retain(|number| tree.exists(&format!("{msi}/{number}")));
+    let virtio = virtio(tree, nic);
     if numbers.is_empty() && virtio.is_some() {
         numbers = tree.list("/proc/irq");
     }
@@ -124,7 +133,7 @@ fn irqs(tree: &Tree, dir: &str) -> Vec<Irq> {
         let entries = tree.list(&format!("/proc/irq/{number}")).into_iter();
         let name = entries
             .into_iter()
-            .find(|entry| tree.real(&format!("/proc/irq/{number}/{entry}")).is_dir())?;
+            .find(|entry| tree.is_dir(&format!("/proc/irq/{number}/{entry}")))?;
         let is_own = virtio.as_ref().is_none_or(|virtio| name.starts_with(&format!("{virtio}-")));
         let is_other = OTHERS.iter().any(|other| name.contains(other));
         (is_own && !is_other).then_some(Irq { number, name })
@@ -221,6 +230,21 @@ mod tests {
         ] {
             assert_eq!(Irq { number: 1, name: name.to_owned() }.queue(), queue, "{name}");
         }
+    }
+
+    #[test]
+    fn interrupts_of_a_virtio_device_by_its_name() {
+        let dir = Dir::new("virtio");
+        dir.file("/sys/class/net/eth0/device/uevent", "DRIVER=virtio_net\n");
+        dir.file("/sys/bus/virtio/drivers/virtio_net/virtio2/net/eth0/x", "");
+        dir.file("/sys/bus/virtio/drivers/virtio_net/virtio5/net/eth1/x", "");
+        for (number, name) in
+            [(30, "virtio2-config"), (31, "virtio2-input.0"), (32, "virtio5-input.0")]
+        {
+            dir.file(&format!("/proc/irq/{number}/{name}/x"), "");
+        }
+        let nics = Nic::all(&Tree::at(dir.path()), &[], &CpuSet::from_iter([0]));
+        assert_eq!(nics[0].irqs, [Irq { number: 31, name: "virtio2-input.0".to_owned() }]);
     }
 
     #[test]

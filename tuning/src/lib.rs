@@ -2,7 +2,7 @@
 //!
 //! A table of knobs says what is wanted, why, and after whom; a host is compared with it, changed and changed back. Everything
 //! is read and written through files below a root, so a recorded host serves as well as the running one. No process is
-//! started but the one that is measured. Nothing of the engine is used here; `shardd` uses [`notes::startup_notes`].
+//! started but the one that is measured. Nothing of the engine is used here; `shardd` uses [`startup_notes`].
 //! Next: `knob`, `tree`, `check`.
 
 #![forbid(unsafe_code)]
@@ -24,6 +24,7 @@ pub mod knobs;
 pub mod measure;
 mod netlink;
 pub mod notes;
+pub mod record;
 pub mod report;
 pub mod revert;
 pub mod stats;
@@ -31,3 +32,5 @@ pub mod table;
 #[cfg(test)]
 mod testing;
 pub mod tree;
+
+pub use notes::startup_notes;

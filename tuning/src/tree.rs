@@ -4,6 +4,8 @@
 //! paths below [`NETLINK`]; in a recorded tree they are files. Invariants: nothing outside the root of a recorded tree is written;
 //! a file that cannot be written is told from one that is not there; no process is started. Next: `netlink`, `host`.
 
+use std::cell::{OnceCell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
@@ -59,14 +61,43 @@ struct Mount {
 #[derive(Debug)]
 pub struct Tree {
     root: PathBuf,
-    mounts: Vec<Mount>,
+    /// Read when they are first asked for.
+    mounts: OnceCell<Vec<Mount>>,
+    seen: Option<RefCell<Seen>>,
+}
+
+/// What was looked at, by path: for `record`.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    /// Texts of files.
+    pub(crate) files: BTreeMap<String, String>,
+    /// Directories, and what is in them.
+    pub(crate) dirs: BTreeSet<String>,
+    /// Files that were found to be read-only by their mode.
+    pub(crate) read_only: BTreeSet<String>,
 }
 
 impl Tree {
     /// Those of the running kernel.
     #[must_use]
     pub fn live() -> Self {
-        Self { root: PathBuf::from("/"), mounts: Vec::new() }
+        Self { root: PathBuf::from("/"), mounts: OnceCell::new(), seen: None }
+    }
+
+    /// Notes from now on what is looked at.
+    pub(crate) fn watch(&mut self) {
+        self.seen = Some(RefCell::default());
+    }
+
+    /// What was looked at.
+    pub(crate) fn seen(&mut self) -> Seen {
+        self.seen.take().map(RefCell::into_inner).unwrap_or_default()
+    }
+
+    fn note(&self, note: impl FnOnce(&mut Seen)) {
+        if let Some(seen) = &self.seen {
+            note(&mut seen.borrow_mut());
+        }
     }
 
     /// Those recorded in a directory; the running kernel's when that is `/`.
@@ -74,11 +105,7 @@ impl Tree {
     pub fn at(root: &Path) -> Self {
         // Another name of `/` is the running kernel too.
         let root = fs::canonicalize(root).unwrap_or_else(|_| root.to_owned());
-        let mut tree = Self { root, mounts: Vec::new() };
-        if !tree.is_live() {
-            tree.mounts = mounts(&tree.text("/proc/self/mountinfo").unwrap_or_default());
-        }
-        tree
+        Self { root, mounts: OnceCell::new(), seen: None }
     }
 
     /// Whether it is the running kernel's.
@@ -108,14 +135,23 @@ impl Tree {
     /// # Errors
     /// It is not there, or not for this process.
     pub fn read(&self, path: &str) -> Result<String, Unread> {
-        if self.is_live() && path.starts_with(NETLINK) {
-            return netlink::read(path).ok_or(Unread::Missing);
+        let read = if self.is_live() && path.starts_with(NETLINK) {
+            netlink::read(path).ok_or(Unread::Missing)
+        } else {
+            match self.contents(path) {
+                Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).trim_end_matches('\n').to_owned()),
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                    Err(Unread::Denied)
+                }
+                Err(_) => Err(Unread::Missing),
+            }
+        };
+        if let Ok(text) = &read {
+            self.note(|seen| {
+                seen.files.insert(path.to_owned(), text.clone());
+            });
         }
-        match self.contents(path) {
-            Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).trim_end_matches('\n').to_owned()),
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(Unread::Denied),
-            Err(_) => Err(Unread::Missing),
-        }
+        read
     }
 
     fn contents(&self, path: &str) -> io::Result<Vec<u8>> {
@@ -127,7 +163,16 @@ impl Tree {
     /// A file that is no text, if it is there.
     #[must_use]
     pub fn bytes(&self, path: &str) -> Option<Vec<u8>> {
-        self.contents(path).ok()
+        let bytes = self.contents(path).ok()?;
+        // Recorded as a number where it is no text.
+        self.note(|seen| {
+            let text = match <[u8; 4]>::try_from(bytes.as_slice()) {
+                Ok(four) if !four.is_ascii() => i32::from_ne_bytes(four).to_string(),
+                _ => String::from_utf8_lossy(&bytes).trim_end().to_owned(),
+            };
+            seen.files.insert(path.to_owned(), text);
+        });
+        Some(bytes)
     }
 
     /// A file that need not be there.
@@ -145,7 +190,25 @@ impl Tree {
     /// Whether there is such a file or directory.
     #[must_use]
     pub fn exists(&self, path: &str) -> bool {
-        self.real(path).exists()
+        let exists = self.real(path).exists();
+        if exists && !self.is_dir(path) {
+            self.note(|seen| {
+                seen.files.entry(path.to_owned()).or_default();
+            });
+        }
+        exists
+    }
+
+    /// Whether it is a directory.
+    #[must_use]
+    pub fn is_dir(&self, path: &str) -> bool {
+        let is_dir = self.real(path).is_dir();
+        if is_dir {
+            self.note(|seen| {
+                seen.dirs.insert(path.to_owned());
+            });
+        }
+        is_dir
     }
 
     /// The names in a directory, numbers in them in order of size; none when it is not there.
@@ -155,6 +218,12 @@ impl Tree {
         let mut names: Vec<String> =
             entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
         names.sort_by_cached_key(|name| natural(name));
+        // Of the processes and interrupts of a host only those that are looked at matter.
+        if self.seen.is_some() && !dir.starts_with("/proc") {
+            for name in &names {
+                let _ = self.is_dir(&format!("{dir}/{name}"));
+            }
+        }
         names
     }
 
@@ -180,6 +249,9 @@ impl Tree {
         let real = self.real(path);
         let metadata = fs::metadata(&real).map_err(|error| refused(path, &error))?;
         if metadata.permissions().mode() & 0o222 == 0 {
+            self.note(|seen| {
+                seen.read_only.insert(path.to_owned());
+            });
             return Err(Refused::ReadOnly(format!("{path} is read-only in this kernel")));
         }
         if let Some(at) = self.read_only_mount(path) {
@@ -192,7 +264,12 @@ impl Tree {
     }
 
     fn read_only_mount(&self, path: &str) -> Option<&Path> {
-        let over = self.mounts.iter().filter(|mount| Path::new(path).starts_with(&mount.at));
+        let read = || mounts(&self.text("/proc/self/mountinfo").unwrap_or_default());
+        let over = self
+            .mounts
+            .get_or_init(read)
+            .iter()
+            .filter(|mount| Path::new(path).starts_with(&mount.at));
         // Of several at one place the last lies on top.
         let mount = over.max_by_key(|mount| mount.at.as_os_str().len())?;
         mount.read_only.then_some(&mount.at)

@@ -113,6 +113,18 @@ fn what_does_not_read_back_is_not_called_written() {
 }
 
 #[test]
+fn the_journal_of_a_recorded_host_is_on_it() {
+    let host = Host::unpack("numa");
+    for (command, is_there) in [("apply", true), ("revert", false)] {
+        let mut command = tune(&[command]);
+        let (code, text) =
+            result(&command.arg("--root").arg(host.root()).output().expect("it starts"));
+        assert_eq!(code, 0, "{text}");
+        assert_eq!(host.file("/var/lib/tune/journal.json").exists(), is_there);
+    }
+}
+
+#[test]
 fn a_journal_that_is_none_stops_everything() {
     let host = Host::unpack("numa");
     fs::write(host.journal(), "{").expect("room");

@@ -128,6 +128,23 @@ fn killed_while_it_is_changed() {
 }
 
 #[test]
+fn interrupted_while_it_is_changed() {
+    let host = Host::unpack("numa");
+    let before = host.snapshot();
+    let ends = format!(
+        "v=$(cat {}); [ $v = 60 ] || kill -TERM $PPID; echo $v",
+        host.file(SETTING).display()
+    );
+    let output = run(&host, &[], &ends);
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(text.contains("interrupted; everything is as before"), "{text}");
+    assert!(!text.contains("B 10\nblock 1 of 5: B 10"), "it went on: {text}");
+    assert!(host.snapshot() == before);
+    assert!(!host.journal().exists());
+}
+
+#[test]
 fn what_tune_does_not_write_is_not_measured() {
     let host = Host::unpack("mlx5");
     let mut command = host.command(&["measure", "kernel.io_uring_disabled"]);

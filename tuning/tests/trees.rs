@@ -6,7 +6,7 @@
 
 mod common;
 
-use common::{Host, golden};
+use common::{Host, golden, result, tune};
 
 /// Hosts, with the profiles that fit them, and the exit codes of `check`, `apply`, and `check` after it.
 const CASES: &[(&str, &str, [i32; 3])] = &[
@@ -89,6 +89,60 @@ fn exports_are_as_recorded() {
         assert_eq!(code, 0, "{text}");
         golden(&format!("{name}.{profile}.{format}.txt"), &text);
     }
+}
+
+/// Compares what was printed line by line, so that a failure can be read.
+fn same(name: &str, one: &(i32, String), other: &(i32, String)) {
+    assert_eq!(one.0, other.0, "{name}: exit codes");
+    for (one, other) in one.1.lines().zip(other.1.lines()) {
+        assert_eq!(one, other, "{name}");
+    }
+    assert_eq!(one.1.len(), other.1.len(), "{name}");
+}
+
+#[test]
+fn a_recorded_host_is_checked_as_the_one_it_was_recorded_on() {
+    for (name, profile, _) in CASES {
+        let host = Host::unpack(name);
+        let (code, text) = host.run(&["record"]);
+        assert_eq!(code, 0, "{text}");
+        let copy = Host::of_text(name, &text);
+        for args in
+            [&["check", "--profile", profile][..], &["apply", "--dry-run", "--profile", profile]]
+        {
+            same(name, &host.run(args), &copy.run(args));
+        }
+        same(name, &(0, text), &copy.run(&["record"]));
+    }
+}
+
+#[test]
+fn this_host_is_recorded_and_checked_as_it_is() {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: only root may write a host's settings, and everybody those of a copy");
+        return;
+    }
+    let this = |args: &[&str]| result(&tune(args).output().expect("it starts"));
+    let look = |profile: &str| {
+        let (code, text) = this(&["record"]);
+        assert_eq!(code, 0, "{text}");
+        let copy = Host::of_text("this", &text);
+        let args = ["check", "--profile", profile];
+        (this(&args), copy.run(&args), copy)
+    };
+    for profile in ["throughput", "io", "bench", "container"] {
+        // Other tests change settings of this host for a moment.
+        let mut looks = (0..5).map(|_| look(profile));
+        if !looks.by_ref().any(|(here, there, _)| here == there) {
+            let (here, there, _) = look(profile);
+            same(profile, &here, &there);
+        }
+    }
+    let (.., copy) = look("latency");
+    let before = copy.snapshot();
+    let (_, text) = copy.run(&["apply", "--profile", "throughput"]);
+    assert_eq!(copy.run(&["revert"]).0, 0);
+    assert!(copy.snapshot() == before, "{text}");
 }
 
 #[test]

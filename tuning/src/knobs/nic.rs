@@ -11,7 +11,47 @@ const MANY: &[Profile] = &[Latency, Throughput, Bench];
 
 const DEVICE: Knob = Knob { scope: Scope::Device, ..Knob::BASE };
 
+// Rings come first: a driver that stops its link for them may forget what its queues were set to.
 pub(super) const KNOBS: &[Knob] = &[
+    Knob {
+        name: "nic.rx_ring",
+        place: Place::Ethtool("rings/rx"),
+        wants: &[(
+            &[Throughput],
+            By("half of the device's maximum, at least 1024 where it can", ring),
+        )],
+        what: "descriptors of a receive queue",
+        why: "a burst that comes while the processor is elsewhere is dropped by the device when they are used up",
+        source: "kernel networking/ethtool-netlink.rst; Netflix 2017",
+        risk: "many drivers stop the link for a moment; rings larger than the cache cost throughput",
+        ..DEVICE
+    },
+    Knob {
+        name: "nic.adaptive_rx",
+        place: Place::Ethtool("coalesce/adaptive-rx"),
+        wants: &[(&[Bench], Is("0")), (&[Throughput], Is("1"))],
+        what: "whether the device chooses itself how long it collects packets before it interrupts",
+        why: "on, it batches under load; off, two runs see the same device",
+        source: "kernel networking/ethtool-netlink.rst",
+        risk: "off, the fixed time that stays may be bad for other loads",
+        ..DEVICE
+    },
+    Knob {
+        name: "nic.channels",
+        place: Place::Ethtool("channels/combined"),
+        how: How::Tell(
+            "changing it stops the link, and loses what the queues were set to: ethtool -L NIC combined N, then tune apply",
+        ),
+        wants: &[(
+            MANY,
+            By("as many as processors that may be used, up to the device's maximum", channels),
+        )],
+        what: "pairs of queues, each with an interrupt",
+        why: "one for each processor lets the hardware spread packets, with no work for it in software",
+        source: "kernel networking/scaling.rst; perftune (seastar) mode mq",
+        risk: "stops the link",
+        ..DEVICE
+    },
     Knob {
         name: "nic.rps_cpus",
         place: Place::RxQueue("rps_cpus"),
@@ -68,45 +108,6 @@ pub(super) const KNOBS: &[Knob] = &[
         why: "what napi_defer_hard_irqs needs: without it interrupts are not put off",
         source: "kernel networking/napi.rst; kernel commit 6f8b12d661d0 (20000)",
         risk: "so much latency at low load",
-        ..DEVICE
-    },
-    Knob {
-        name: "nic.rx_ring",
-        place: Place::Ethtool("rings/rx"),
-        wants: &[(
-            &[Throughput],
-            By("half of the device's maximum, at least 1024 where it can", ring),
-        )],
-        what: "descriptors of a receive queue",
-        why: "a burst that comes while the processor is elsewhere is dropped by the device when they are used up",
-        source: "kernel networking/ethtool-netlink.rst; Netflix 2017",
-        risk: "many drivers stop the link for a moment; rings larger than the cache cost throughput",
-        ..DEVICE
-    },
-    Knob {
-        name: "nic.adaptive_rx",
-        place: Place::Ethtool("coalesce/adaptive-rx"),
-        wants: &[(&[Bench], Is("0")), (&[Throughput], Is("1"))],
-        what: "whether the device chooses itself how long it collects packets before it interrupts",
-        why: "on, it batches under load; off, two runs see the same device",
-        source: "kernel networking/ethtool-netlink.rst",
-        risk: "off, the fixed time that stays may be bad for other loads",
-        ..DEVICE
-    },
-    Knob {
-        name: "nic.channels",
-        place: Place::Ethtool("channels/combined"),
-        how: How::Tell(
-            "changing it stops the link, and loses what the queues were set to: ethtool -L NIC combined N, then tune apply",
-        ),
-        wants: &[(
-            MANY,
-            By("as many as processors that may be used, up to the device's maximum", channels),
-        )],
-        what: "pairs of queues, each with an interrupt",
-        why: "one for each processor lets the hardware spread packets, with no work for it in software",
-        source: "kernel networking/scaling.rst; perftune (seastar) mode mq",
-        risk: "stops the link",
         ..DEVICE
     },
 ];

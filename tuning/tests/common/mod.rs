@@ -1,8 +1,6 @@
 //! What the tests share: recorded hosts, and the `tune` command with nothing in its environment.
 //!
-//! A host is a text file with a line for each of its files: `path = value`, `path =ro= value` for one that is read-only by its
-//! mode, `path/` for a directory. `{0..3}` and `{a,b}` stand for several lines: all braces of a line go forward together.
-//! `\n`, `\t` and `\0` are as in C; `include FILE` reads another file first; of two lines of one place the last counts.
+//! `tuning::record` says how a host is written as text.
 
 #![allow(dead_code, reason = "each test binary uses its part of this module")]
 
@@ -58,7 +56,18 @@ impl Host {
     pub(crate) fn unpack(name: &str) -> Self {
         let host = Self { dir: Dir::new(name) };
         fs::create_dir(host.root()).expect("room");
-        unpack(&trees().join(format!("{name}.tree")), &host.root());
+        let file = trees().join(format!("{name}.tree"));
+        tuning::record::unpack(&file, &host.root()).expect("a host");
+        host
+    }
+
+    /// Unpacks a text.
+    pub(crate) fn of_text(name: &str, text: &str) -> Self {
+        let host = Self { dir: Dir::new(name) };
+        let file = host.dir.path().join("host.tree");
+        fs::write(&file, text).expect("room");
+        fs::create_dir(host.root()).expect("room");
+        tuning::record::unpack(&file, &host.root()).expect("a host");
         host
     }
 
@@ -137,72 +146,6 @@ pub(crate) fn result(output: &Output) -> (i32, String) {
     (code, String::from_utf8(text.clone()).expect("text"))
 }
 
-fn unpack(file: &Path, root: &Path) {
-    let text =
-        fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
-    for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
-        if let Some(name) = line.strip_prefix("include ") {
-            unpack(&trees().join(name), root);
-            continue;
-        }
-        for line in expand(line) {
-            put(root, &line);
-        }
-    }
-}
-
-fn put(root: &Path, line: &str) {
-    let place = |path: &str| root.join(path.trim_start_matches('/'));
-    let split = line.split_once(" =ro= ").map(|pair| (pair, 0o444));
-    let split = split.or_else(|| line.split_once(" = ").map(|pair| (pair, 0o644)));
-    let Some(((path, value), mode)) = split else {
-        assert!(line.ends_with('/'), "neither a value nor a directory: {line}");
-        fs::create_dir_all(place(line)).expect("room");
-        return;
-    };
-    let path = place(path);
-    fs::create_dir_all(path.parent().expect("a directory")).expect("room");
-    let value = value.replace("\\n", "\n").replace("\\t", "\t").replace("\\0", "\0");
-    if path.exists() {
-        fs::remove_file(&path).expect("a file");
-    }
-    fs::write(&path, format!("{value}\n")).expect("room");
-    fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("ours");
-}
-
-/// The lines that one with braces stands for.
-fn expand(line: &str) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    let mut rest = line;
-    let mut add = |items: Vec<String>| {
-        if lines.is_empty() {
-            lines = vec![String::new(); items.len()];
-        } else if lines.len() == 1 {
-            lines = vec![lines[0].clone(); items.len()];
-        }
-        let one = items.len() == 1;
-        assert!(one || items.len() == lines.len(), "braces of different lengths: {line}");
-        for (at, text) in lines.iter_mut().enumerate() {
-            text.push_str(&items[if one { 0 } else { at }]);
-        }
-    };
-    while let Some((before, after)) = rest.split_once('{') {
-        let (inner, after) = after.split_once('}').expect("a closing brace");
-        add(vec![before.to_owned()]);
-        add(match inner.split_once("..") {
-            Some((first, last)) => {
-                let (first, last): (u32, u32) =
-                    (first.parse().expect("a number"), last.parse().expect("a number"));
-                (first..=last).map(|number| number.to_string()).collect()
-            }
-            None => inner.split(',').map(str::to_owned).collect(),
-        });
-        rest = after;
-    }
-    add(vec![rest.to_owned()]);
-    lines
-}
-
 /// Compares with a file of `tests/golden`, or writes it when `TUNE_GOLDEN` is `write`.
 pub(crate) fn golden(name: &str, text: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
@@ -215,10 +158,4 @@ pub(crate) fn golden(name: &str, text: &str) {
         wanted == text,
         "{name} is not as it was; TUNE_GOLDEN=write cargo test -p tuning writes it anew.\n--- was\n{wanted}\n--- is\n{text}"
     );
-}
-
-#[test]
-fn braces_go_forward_together() {
-    assert_eq!(expand("a{0..2}b{x,y,z} = 1"), ["a0bx = 1", "a1by = 1", "a2bz = 1"]);
-    assert_eq!(expand("plain"), ["plain"]);
 }

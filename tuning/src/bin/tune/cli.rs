@@ -101,6 +101,17 @@ pub(crate) fn command() -> Command {
             ),
         )
         .subcommand(
+            Command::new("record")
+                .about("Prints all that is looked at of this host, for --root elsewhere")
+                .arg(root()),
+        )
+        .subcommand(
+            Command::new("unpack")
+                .about("Makes the files of a recorded host, for --root")
+                .arg(Arg::new("file").value_name("FILE").required(true).help("what record printed"))
+                .arg(Arg::new("directory").value_name("DIRECTORY").required(true)),
+        )
+        .subcommand(
             Command::new("list")
                 .about("Names the knobs")
                 .arg(flag("markdown", "print the document of all knobs").conflicts_with("json"))

@@ -20,7 +20,7 @@ use tuning::host::Host;
 use tuning::journal::{self, Journal};
 use tuning::knob::{Knob, Profile};
 use tuning::tree::Tree;
-use tuning::{apply, check, explain, export, knobs, report, revert};
+use tuning::{apply, check, explain, export, knobs, record, report, revert};
 
 /// A wrong request, or something that could not be read: clap's own 2 means drift here.
 const FAILED: u8 = 1;
@@ -52,6 +52,14 @@ fn run(matches: &ArgMatches) -> Result<u8> {
         Some(("measure", matches)) => measured::run(matches),
         Some(("export", matches)) => run_export(matches),
         Some(("list", matches)) => run_list(matches),
+        Some(("record", matches)) => {
+            say(&record::record(tree(matches)?));
+            Ok(0)
+        }
+        Some(("unpack", matches)) => {
+            let path = |name: &str| PathBuf::from(cli::text(matches, name));
+            record::unpack(&path("file"), &path("directory")).map(|()| 0)
+        }
         _ => Err(Error::new("no command")),
     }
 }
