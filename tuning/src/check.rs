@@ -78,7 +78,7 @@ pub struct Finding {
     /// What is wanted, to be written.
     #[serde(skip)]
     pub want: Option<Want>,
-    /// A change would not last, for the reason given.
+    /// A change would fail or not last, for the reason given.
     #[serde(skip)]
     pub in_vain: bool,
 }
@@ -220,7 +220,10 @@ fn differs(finding: &mut Finding, context: &Context<'_>, options: Options) {
                     finding.status = Status::ReadOnly;
                     finding.reason = reason;
                 }
-                Err(Refused::Failed(reason)) => finding.reason = reason,
+                Err(Refused::Failed(reason)) => {
+                    finding.reason = reason;
+                    finding.in_vain = true;
+                }
             }
         }
     }
@@ -230,7 +233,7 @@ fn differs(finding: &mut Finding, context: &Context<'_>, options: Options) {
 const fn is_of_all(knob: &Knob) -> bool {
     match knob.scope {
         Scope::Host | Scope::Boot => true,
-        Scope::Netns | Scope::Process => false,
+        Scope::Netns | Scope::Process | Scope::Cgroup => false,
         Scope::Device => !matches!(
             knob.place,
             Place::Nic(_) | Place::RxQueue(_) | Place::TxQueue(_) | Place::Ethtool(_)

@@ -67,7 +67,10 @@ impl Journal {
     /// Another process holds it, or it is not a journal.
     pub fn open(path: &Path) -> Result<Self> {
         let parent = parent(path);
-        fs::create_dir_all(parent).during(|| format!("make the directory {}", parent.display()))?;
+        fs::create_dir_all(parent).map_err(|error| {
+            let dir = parent.display();
+            Error::new(format!("make the directory {dir}: {error}; run as root, or give --journal"))
+        })?;
         let dir = File::open(parent).during(|| format!("open {}", parent.display()))?;
         flock(&dir, FlockOperation::NonBlockingLockExclusive).map_err(|error| {
             Error::new(format!(

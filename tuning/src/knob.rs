@@ -80,6 +80,8 @@ pub enum Scope {
     Netns,
     /// Whoever uses the device.
     Device,
+    /// The processes of a control group.
+    Cgroup,
     /// One process, as whoever starts it decides.
     Process,
     /// The machine, from its next start on.
@@ -94,6 +96,7 @@ impl Scope {
             Self::Host => "host",
             Self::Netns => "netns",
             Self::Device => "device",
+            Self::Cgroup => "cgroup",
             Self::Process => "process",
             Self::Boot => "boot",
         }

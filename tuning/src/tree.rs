@@ -243,7 +243,7 @@ impl Tree {
             return if rustix::process::geteuid().is_root() {
                 Ok(())
             } else {
-                Err(Refused::Failed(format!("{path}: only root may change it")))
+                Err(Refused::Failed("this user may not write it: run as root".to_owned()))
             };
         }
         let real = self.real(path);
@@ -258,7 +258,12 @@ impl Tree {
             return Err(Refused::ReadOnly(format!("{} is mounted read-only", at.display())));
         }
         if self.is_live() {
-            access(&real, Access::WRITE_OK).map_err(|error| refused(path, &error.into()))?;
+            access(&real, Access::WRITE_OK).map_err(|error| match error {
+                Errno::ACCESS | Errno::PERM => {
+                    Refused::Failed("this user may not write it: run as root".to_owned())
+                }
+                error => refused(path, &error.into()),
+            })?;
         }
         Ok(())
     }

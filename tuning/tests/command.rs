@@ -95,6 +95,14 @@ fn an_engine_is_told_what_costs_it_speed() {
     ] {
         assert!(notes.iter().any(|note| note == wanted), "{notes:#?}");
     }
+    let host = Host::unpack("container");
+    let notes = tuning::notes::notes(&Tree::at(&host.root()));
+    assert!(
+        notes.iter().any(|note| note.starts_with("cgroup.cpu_quota is 2.5, none is better")),
+        "{notes:#?}"
+    );
+    let host = Host::unpack("numa");
+    let notes = tuning::notes::notes(&Tree::at(&host.root()));
     let governors = notes.iter().filter(|note| note.starts_with("cpu.governor"));
     assert_eq!(governors.count(), 1, "one line for all processors: {notes:#?}");
     assert!(tuning::notes::notes(&Tree::at(Path::new("/nowhere"))).is_empty());

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
+use std::sync::Once;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -26,6 +27,18 @@ const AFTER: &str = "32768\n";
 const PREVIOUS: &str = "/proc/sys/net/core/netdev_max_backlog";
 const PREVIOUS_AFTER: &str = "5000\n";
 
+/// Ends the tests when one of them waits at a pipe for a process that does not come.
+fn end_in_time() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        drop(thread::spawn(|| {
+            thread::sleep(Duration::from_secs(120));
+            eprintln!("a process did not open its pipe within two minutes");
+            std::process::exit(1);
+        }));
+    });
+}
+
 struct Stopped {
     host: Host,
     was: BTreeMap<PathBuf, (u32, Vec<u8>)>,
@@ -34,6 +47,7 @@ struct Stopped {
 
 /// Starts `apply` and lets it go on until it wants to open the setting for writing.
 fn before_the_write() -> Stopped {
+    end_in_time();
     let host = Host::unpack("desktop");
     let was = host.snapshot();
     let pipe = host.file(SETTING);

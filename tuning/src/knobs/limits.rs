@@ -1,8 +1,11 @@
-//! Limits of processes: set by whoever starts them, such as systemd. Next: `security`.
+//! Limits of processes and control groups: set by whoever starts them, such as systemd or Kubernetes. Next: `security`.
 
 use super::EVERY;
-use crate::knob::Desire::AtLeast;
-use crate::knob::{How, Knob, Place, Scope};
+use crate::format::Want;
+use crate::host::Host;
+use crate::knob::Desire::{AtLeast, By};
+use crate::knob::{Context, How, Knob, Place, Scope, Wish};
+use crate::tree::Tree;
 
 const LIMIT: Knob = Knob { scope: Scope::Process, how: How::Start, ..Knob::BASE };
 
@@ -40,4 +43,35 @@ pub(super) const KNOBS: &[Knob] = &[
         cost: "threads and io_uring workers cannot be started",
         ..LIMIT
     },
+    Knob {
+        name: "cgroup.cpu_quota",
+        place: Place::Derived(
+            "cpu.max or cpu.cfs_quota_us of the control group, and of those above it",
+            quota,
+        ),
+        scope: Scope::Cgroup,
+        how: How::Tell(
+            "set by whoever runs the container: whole processors by a cpuset serve better, in Kubernetes the static CPU manager policy",
+        ),
+        wants: &[(EVERY, By("none, or time of all processors that may be used", no_quota))],
+        what: "processors whose time the control group may use in each period of usually 100 ms",
+        why: "when it is used up all threads stand still for the rest of the period, whatever they are answering",
+        source: "kernel scheduler/sched-bwc.rst, admin-guide/cgroup-v2.rst",
+        risk: "without: neighbours get less when this one is busy",
+        cost: "all threads stand still when it is used up: start no more shards than that",
+        ..Knob::BASE
+    },
 ];
+
+fn quota(_: &Tree, host: &Host) -> Option<String> {
+    Some(host.limits.quota.map_or_else(|| "none".to_owned(), |quota| quota.to_string()))
+}
+
+fn no_quota(context: &Context<'_>) -> Wish {
+    let all = context.host.allowed.len();
+    let is_enough = |quota: f64| u32::try_from(all).is_ok_and(|all| quota >= f64::from(all));
+    match context.host.limits.quota {
+        Some(quota) if is_enough(quota) => Wish::Want(Want::Is(quota.to_string())),
+        _ => Wish::Want(Want::Is("none".to_owned())),
+    }
+}
