@@ -1,8 +1,6 @@
 //! Callgrind on this program: two runs of a path, one longer than the other, and what the difference took.
 
-use std::io::Read as _;
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -12,8 +10,8 @@ use crate::paths::Path;
 const WARM: u64 = 2_000;
 /// Operations that are counted.
 const COUNTED: u64 = 8_000;
-/// A run takes about half a second.
-const TIMEOUT: Duration = Duration::from_secs(60);
+/// Seconds that a run may take; it takes about half of one.
+const TIMEOUT: &str = "60";
 
 /// Instructions for each operation of a path.
 ///
@@ -28,40 +26,20 @@ pub(crate) fn count(path: &Path) -> Result<f64> {
 
 fn run(path: &Path, times: u64) -> Result<u64> {
     let program = std::env::current_exe().context("find this program")?;
-    let mut child = Command::new("valgrind")
-        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null", "--"])
+    let output = Command::new("timeout")
+        .args([TIMEOUT, "valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", "--"])
         .arg(program)
         .args(["work", path.name, &times.to_string()])
         // What is in the environment lies on the stack, and decides how the rest is aligned.
         .env_clear()
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .context("start valgrind (Debian: apt install valgrind)")?;
-    let status = wait(&mut child)?;
-    let mut said = String::new();
-    if let Some(mut stderr) = child.stderr.take() {
-        stderr.read_to_string(&mut said).context("read what valgrind says")?;
-    }
-    if !status.success() {
-        bail!("valgrind: {status}: {said}");
+        .output()
+        .context("start timeout (Debian: apt install coreutils)")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    if !output.status.success() {
+        bail!("valgrind (Debian: apt install valgrind): {}: {said}", output.status);
     }
     collected(&said).with_context(|| format!("valgrind says no count: {said}"))
-}
-
-/// Waits for its end, so long. What it says has room in the pipe.
-fn wait(child: &mut Child) -> Result<ExitStatus> {
-    let begin = Instant::now();
-    while begin.elapsed() < TIMEOUT {
-        if let Some(status) = child.try_wait().context("wait for valgrind")? {
-            return Ok(status);
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    child.kill().context("end valgrind")?;
-    child.wait().context("end valgrind")?;
-    bail!("it did not end within {TIMEOUT:?}")
 }
 
 /// The number behind `Collected :`.

@@ -34,6 +34,30 @@ const TRIES: u32 = 3;
 /// A fault that dies with its process is gone after this.
 const GONE_WITHIN: Duration = Duration::from_millis(100);
 
+/// What is tried once, beside the scenarios.
+const ALONE: &[(&str, fn())] = &[
+    ("disk::open-files-outlive-their-fault", disk::open_files_outlive_their_fault),
+    ("disk::no-mount-is-left-whoever-is-killed", disk::no_mount_is_left_whoever_is_killed),
+    ("disk::nothing-is-left-whenever-it-is-killed", disk::nothing_is_left_whenever_it_is_killed),
+    (
+        "disk::a-detached-fault-is-stopped-without-its-keeper",
+        disk::a_detached_fault_is_stopped_without_its_keeper,
+    ),
+    ("disk::a-detached-fault-ends-at-its-time", disk::a_detached_fault_ends_at_its_time),
+    ("disk::a-slow-file-holds-up-no-other", disk::a_slow_file_holds_up_no_other),
+    ("disk::unsynced-bytes-are-lost-at-the-end", disk::unsynced_bytes_are_lost_at_the_end),
+    ("disk::mappings-are-mended-at-the-end", disk::mappings_are_mended_at_the_end),
+    ("disk::what-is-unsafe-is-refused", disk::what_is_unsafe_is_refused),
+    (
+        "disk::a-layer-that-does-nothing-changes-nothing",
+        disk::a_layer_that_does_nothing_changes_nothing,
+    ),
+    ("clock::fifty-times-under-load", clock::fifty_times_under_load),
+    ("clock::keepers-killed-at-any-moment", clock::keepers_are_killed_at_any_moment),
+    ("clock::time-chaos-runs", clock::time_chaos_runs),
+    ("clock::keys-of-redis-expire", clock::keys_of_redis_expire),
+];
+
 fn main() -> ExitCode {
     if let Some(code) = client::main() {
         return code;
@@ -75,29 +99,7 @@ fn main() -> ExitCode {
         workloads::bulk::settings_end_with_their_fault(&Lab::new(u32::MAX));
         Ok::<(), Failed>(())
     });
-    let alone: &[(&str, fn())] = &[
-        ("disk::open-files-outlive-their-fault", disk::open_files_outlive_their_fault),
-        ("disk::no-mount-is-left-whoever-is-killed", disk::no_mount_is_left_whoever_is_killed),
-        ("disk::nothing-is-left-whenever-it-is-killed", disk::nothing_is_left_whenever_it_is_killed),
-        (
-            "disk::a-detached-fault-is-stopped-without-its-keeper",
-            disk::a_detached_fault_is_stopped_without_its_keeper,
-        ),
-        ("disk::a-detached-fault-ends-at-its-time", disk::a_detached_fault_ends_at_its_time),
-        ("disk::a-slow-file-holds-up-no-other", disk::a_slow_file_holds_up_no_other),
-        ("disk::unsynced-bytes-are-lost-at-the-end", disk::unsynced_bytes_are_lost_at_the_end),
-        ("disk::mappings-are-mended-at-the-end", disk::mappings_are_mended_at_the_end),
-        ("disk::what-is-unsafe-is-refused", disk::what_is_unsafe_is_refused),
-        (
-            "disk::a-layer-that-does-nothing-changes-nothing",
-            disk::a_layer_that_does_nothing_changes_nothing,
-        ),
-        ("clock::fifty-times-under-load", clock::fifty_times_under_load),
-        ("clock::keepers-killed-at-any-moment", clock::keepers_are_killed_at_any_moment),
-        ("clock::time-chaos-runs", clock::time_chaos_runs),
-        ("clock::keys-of-redis-expire", clock::keys_of_redis_expire),
-    ];
-    let alone = alone.iter().map(|&(name, test)| {
+    let alone = ALONE.iter().map(|&(name, test)| {
         Trial::test(name, move || {
             test();
             Ok::<(), Failed>(())
