@@ -5,10 +5,8 @@
 //! only packets are that the program puts there. Invariants: when the program goes, in whatever way, nothing is delayed any more;
 //! netem's discipline stays then, and is in the journal; fq's is not touched. Next: `netlink`.
 
-use std::path::Path;
 use std::time::Duration;
 
-use crate::abi::Counts;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::fault::{Active, Kind, Param, Place, Type};
@@ -161,31 +159,8 @@ fn start_netem(spec: &Spec, journal: &mut Journal) -> Result<Box<dyn Active>> {
     if !spec.shadow {
         netlink::pass_netem(&device, &netem)?;
     }
-    let packets = Packets::start(spec, journal, Action::Class, &mut |_, _| Ok(netlink::BAND))?;
-    Ok(Box::new(Passing { packets }))
-}
-
-/// What is dropped first detaches the program; the journal removes the discipline.
-struct Passing {
-    packets: Packets,
-}
-
-impl Active for Passing {
-    fn counts(&self) -> Result<Counts> {
-        self.packets.counts()
-    }
-
-    fn disarm(&mut self) -> Result<()> {
-        self.packets.disarm()
-    }
-
-    fn pin(&mut self, dir: &Path) -> Result<()> {
-        self.packets.pin(dir)
-    }
-
-    fn counters(&self) -> Vec<u32> {
-        self.packets.counters()
-    }
+    // The journal removes the discipline.
+    Ok(Box::new(Packets::start(spec, journal, Action::Class, &mut |_, _| Ok(netlink::BAND))?))
 }
 
 #[cfg(test)]

@@ -3,9 +3,6 @@
 //! Only what leaves a device can be queued. Invariants: what is not chosen is of no class, and not queued; when the program goes,
 //! in whatever way, nothing is of the class any more; the queueing discipline stays then, and is in the journal. Next: `netlink`.
 
-use std::path::Path;
-
-use crate::abi::Counts;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::fault::{Active, Kind, Param, Place, Type};
@@ -40,11 +37,6 @@ pub(crate) const KINDS: &[Kind] = &[Kind {
     start,
 }];
 
-/// What is dropped first detaches the program; the journal removes the queue.
-struct Rate {
-    packets: Packets,
-}
-
 fn start(spec: &Spec, journal: &mut Journal) -> Result<Box<dyn Active>> {
     if spec.target.dir != Direction::Out {
         return Err(Error::usage(
@@ -63,24 +55,6 @@ fn start(spec: &Spec, journal: &mut Journal) -> Result<Box<dyn Active>> {
     if !spec.shadow {
         netlink::slow(&device, bytes_per_s, queue_bytes)?;
     }
-    let packets = Packets::start(spec, journal, Action::Class, &mut |_, _| Ok(netlink::CLASS))?;
-    Ok(Box::new(Rate { packets }))
-}
-
-impl Active for Rate {
-    fn counts(&self) -> Result<Counts> {
-        self.packets.counts()
-    }
-
-    fn disarm(&mut self) -> Result<()> {
-        self.packets.disarm()
-    }
-
-    fn pin(&mut self, dir: &Path) -> Result<()> {
-        self.packets.pin(dir)
-    }
-
-    fn counters(&self) -> Vec<u32> {
-        self.packets.counters()
-    }
+    // The journal removes the queue.
+    Ok(Box::new(Packets::start(spec, journal, Action::Class, &mut |_, _| Ok(netlink::CLASS))?))
 }
