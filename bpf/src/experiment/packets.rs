@@ -13,9 +13,6 @@ use crate::error::Result;
 use crate::metrics::histogram::Histogram;
 use crate::metrics::{Group, Probe, Snapshot};
 
-/// What is measured. Queues are left out: their programs are met by every packet, and say little of an experiment.
-const GROUPS: [Group; 4] = [Group::Tcp, Group::Drops, Group::Uring, Group::Listen];
-
 /// How large values were.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Sizes {
@@ -144,7 +141,7 @@ pub(super) struct Meter {
 impl Meter {
     /// Begins to measure. If that cannot be done, the reason is what is measured.
     pub(super) fn start(sample_every: u32) -> Self {
-        let started = Probe::start(&GROUPS, sample_every)
+        let started = Probe::start(&Group::DEFAULT, sample_every)
             .and_then(|mut probe| probe.snapshot().map(|first| (probe, first)));
         let (probe, why_not) = match started {
             Ok(started) => (Some(started), None),

@@ -121,7 +121,8 @@ pub(crate) fn command() -> Command {
         .group(clap::ArgGroup::new("show").args(["listen", "json", "top", "cost"]).multiple(false))
         .arg(option("for", "DURATION", "ends after this, such as 5s; --json and --cost without it after 5s"))
         .arg(option("sample", "N", "look at one event of N").default_value("1"))
-        .arg(option("only", "METRICS", "of tcp, drops, queues, uring and listen, these").value_delimiter(','))
+        .arg(option("only", "METRICS", "of tcp, drops, queues, uring and listen, these; without, all but the queues").value_delimiter(','))
+        .arg(flag("queues", "queues as well, whose five programs every packet meets"))
 }
 
 /// An option's value; empty without one.
@@ -195,10 +196,16 @@ impl Measure {
             })?),
         };
         let is_once = matches!(show, Show::Json | Show::Cost);
-        let groups = all(matches, "only")?;
+        let mut groups = all(matches, "only")?;
+        if groups.is_empty() {
+            groups.extend(Group::DEFAULT);
+        }
+        if matches.get_flag("queues") && !groups.contains(&Group::Queues) {
+            groups.push(Group::Queues);
+        }
         let sample_every = number(matches, "sample", (1, u64::from(u32::MAX)))?;
         Ok(Self {
-            groups: if groups.is_empty() { Group::ALL.to_vec() } else { groups },
+            groups,
             sample_every: u32::try_from(sample_every).unwrap_or(u32::MAX),
             duration: duration(matches)?.or(is_once.then_some(ONCE)),
             show,
@@ -221,7 +228,15 @@ mod tests {
         command().debug_assert();
         let plain = measure("").expect("no option is needed");
         assert!(matches!(plain.show, Show::Listen(at) if at.port() == 9901));
-        assert_eq!((plain.groups.len(), plain.sample_every, plain.duration), (5, 1, None));
+        assert_eq!(
+            (plain.groups, plain.sample_every, plain.duration),
+            (Group::DEFAULT.to_vec(), 1, None)
+        );
+        let all = measure("--queues").expect("right").groups;
+        assert!(
+            Group::ALL.iter().all(|group| all.contains(group)) && all.len() == Group::ALL.len()
+        );
+        assert_eq!(measure("--only queues --queues").expect("right").groups, [Group::Queues]);
         let json = measure("--json --only tcp,uring --sample 10").expect("right");
         assert_eq!((json.groups, json.sample_every), (vec![Group::Tcp, Group::Uring], 10));
         assert!(json.duration.is_some(), "it has an end");
