@@ -1,4 +1,4 @@
-//! `shardd doctor`: what the kernel offers, as a table.
+//! `shardd doctor`: what the kernel offers, as a table, and what of the host's settings costs speed.
 
 use std::process::ExitCode;
 
@@ -24,6 +24,9 @@ pub(crate) fn run() -> ExitCode {
     }
     if let Ok(text) = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled") {
         println!("kernel.io_uring_disabled is {}", text.trim());
+    }
+    for note in tuning::startup_notes() {
+        println!("host: {note}");
     }
     if missing == 0 {
         println!("this machine can run the engine");

@@ -2,7 +2,7 @@
 //!
 //! A service runs when its address is given, all of them on their usual loopback ports when none
 //! is. Next: `doctor` for the probe of the machine; each service's `config` and `serve` for the
-//! rest.
+//! rest. What of the host costs speed is said by `tuning`.
 
 #![forbid(unsafe_code)]
 
@@ -118,7 +118,7 @@ fn serve(values: &Values) -> Result<ExitCode, Error> {
     Ok(ExitCode::FAILURE)
 }
 
-/// What a newcomer wants to see: addresses, and a line to try for each service.
+/// What a newcomer wants to see: addresses, a line to try for each service, and what of the host costs speed.
 fn greeting(engine: &Engine, services: &Services) -> String {
     let shards = engine.shards;
     let fixed = show_size(process::fixed_bytes(engine));
@@ -145,6 +145,9 @@ fn greeting(engine: &Engine, services: &Services) -> String {
     }
     if let Some(admin) = engine.admin {
         text.push_str(&format!("  admin  {admin}  try: curl http://{admin}/metrics\n"));
+    }
+    for note in tuning::startup_notes() {
+        text.push_str(&format!("  host   {note}\n"));
     }
     text
 }
