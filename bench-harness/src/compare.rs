@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::clock::SECOND_NS;
 use crate::load::trial::{Timing, Transport, Trial};
@@ -63,7 +63,7 @@ impl Side {
 }
 
 /// A figure taken in a trial.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Metric {
     /// CPU time of the server's process for one operation.
@@ -105,9 +105,10 @@ impl Metric {
 }
 
 /// What one trial gave.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Sample {
     /// Figures.
+    #[serde(with = "crate::report::json::figures_by_name")]
     pub values: Vec<(Metric, f64)>,
     /// The trial, when a load of ours ran.
     pub trial: Option<Trial>,
@@ -122,7 +123,7 @@ impl Sample {
 }
 
 /// What a figure is held to.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Bar {
     /// The candidate's median over the baseline's, at most.
@@ -131,6 +132,8 @@ pub enum Bar {
     RatioAtLeast(f64),
     /// The candidate's median, at most.
     AtMost(f64),
+    /// The same, at least.
+    AtLeast(f64),
     /// Shown only.
     Shown,
 }
@@ -241,7 +244,7 @@ impl Bench {
         });
         let verdicts = cell.claims.iter().map(|claim| judge(claim, &sides, self.seed)).collect();
         Outcome {
-            row: cell.row,
+            row: cell.row.to_owned(),
             name: cell.name.clone(),
             timing: cell.timing,
             repeated: rounds.repeated,
@@ -271,7 +274,7 @@ fn describe(label: &str, sample: &Sample) -> String {
 }
 
 /// One side's samples.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SideOutcome {
     /// Its name.
     pub label: String,
@@ -300,7 +303,7 @@ impl SideOutcome {
 }
 
 /// How far apart equal servers came out.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Same {
     /// In which figure.
     pub metric: Metric,
@@ -309,7 +312,7 @@ pub struct Same {
 }
 
 /// What came of a claim.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Judgement {
     /// The whole interval is within the bar.
@@ -325,7 +328,7 @@ pub enum Judgement {
 }
 
 /// A claim with its figures.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Verdict {
     /// Which figure.
     pub metric: Metric,
@@ -350,10 +353,10 @@ pub struct Verdict {
 }
 
 /// What came of a cell.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Outcome {
     /// The row of the table of claims.
-    pub row: &'static str,
+    pub row: String,
     /// What was done.
     pub name: String,
     /// Length of a trial.
@@ -373,7 +376,8 @@ pub struct Outcome {
 fn ratio(base: &SideOutcome, cand: &SideOutcome, metric: Metric, seed: u64) -> Option<Ratio> {
     // Samples of one round stand at the same place, since a failed side stops for good.
     let pairs: Vec<(f64, f64)> = base.values(metric).into_iter().zip(cand.values(metric)).collect();
-    stats::ratio_of_medians(&pairs, seed)
+    // What JSON cannot carry is no ratio: a baseline that is 0 in many rounds.
+    stats::ratio_of_medians(&pairs, seed).filter(|ratio| ratio.high.is_finite())
 }
 
 fn judge(claim: &Claim, sides: &[SideOutcome], seed: u64) -> Verdict {
@@ -383,20 +387,7 @@ fn judge(claim: &Claim, sides: &[SideOutcome], seed: u64) -> Verdict {
     let values = candidate.values(claim.metric);
     let candidate_median = some(stats::median(&values));
     let ratio = baseline.and_then(|base| ratio(base, candidate, claim.metric, seed));
-    let judgement = match (claim.bar, ratio, candidate_median) {
-        (Bar::RatioAtMost(bar), Some(ratio), _) => {
-            within(ratio.is_solid() && ratio.high <= bar, ratio.ratio <= bar)
-        }
-        (Bar::RatioAtLeast(bar), Some(ratio), _) => {
-            within(ratio.is_solid() && ratio.low >= bar, ratio.ratio >= bar)
-        }
-        (Bar::AtMost(bar), _, Some(median)) => {
-            let worst = values.iter().copied().fold(f64::NAN, f64::max);
-            within(worst <= bar, median <= bar)
-        }
-        (Bar::Shown, _, Some(_)) => Judgement::Shown,
-        _ => Judgement::NotRun,
-    };
+    let judgement = claim.bar.judge(ratio, &values);
     Verdict {
         metric: claim.metric,
         candidate: candidate.label.clone(),
@@ -408,14 +399,6 @@ fn judge(claim: &Claim, sides: &[SideOutcome], seed: u64) -> Verdict {
         ratio,
         bar: claim.bar,
         judgement,
-    }
-}
-
-const fn within(surely: bool, at_median: bool) -> Judgement {
-    match (surely, at_median) {
-        (true, _) => Judgement::Met,
-        (false, true) => Judgement::MetAtMedian,
-        (false, false) => Judgement::Missed,
     }
 }
 

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use anyhow::Result;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::machine::Machine;
 use crate::stats::{self, Ratio};
@@ -18,12 +18,12 @@ use crate::{report, rounds};
 pub type Figures = BTreeMap<&'static str, f64>;
 
 /// One side of a cell: its trials.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Side {
     /// Who.
-    pub name: &'static str,
-    /// One per round.
-    pub trials: Vec<Figures>,
+    pub name: String,
+    /// One per round; what is not a number is left out.
+    pub trials: Vec<BTreeMap<String, f64>>,
 }
 
 impl Side {
@@ -33,18 +33,20 @@ impl Side {
         stats::median(&self.values(figure))
     }
 
-    fn values(&self, figure: &str) -> Vec<f64> {
+    /// A figure of all trials.
+    #[must_use]
+    pub fn values(&self, figure: &str) -> Vec<f64> {
         self.trials.iter().filter_map(|trial| trial.get(figure).copied()).collect()
     }
 }
 
 /// A ratio that is claimed: ours over a peer's.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Claim {
     /// Which figure.
-    pub figure: &'static str,
+    pub figure: String,
     /// Against whom.
-    pub peer: &'static str,
+    pub peer: String,
     /// At most this.
     pub bar: f64,
     /// What was found; `None` without a trial of both.
@@ -52,20 +54,20 @@ pub struct Claim {
 }
 
 /// A figure of ours that is claimed by itself.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Limit {
     /// Which figure.
-    pub figure: &'static str,
+    pub figure: String,
     /// Whether it must be this much at least, else at most.
     pub at_least: bool,
     /// How much.
     pub bar: f64,
-    /// The median; NaN without a trial.
-    pub found: f64,
+    /// The median; `None` without a trial.
+    pub found: Option<f64>,
 }
 
 /// One cell of the table.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Cell {
     /// The row's number in the table of claims, and what is varied.
     pub name: String,
@@ -82,8 +84,16 @@ pub struct Cell {
 }
 
 /// Everything a run found.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Report {
+    /// [`report::SCHEMA`].
+    pub schema: String,
+    /// Version of this program.
+    pub bench_version: String,
+    /// The command that made it.
+    pub command: String,
+    /// What was measured: `storage`, `broker`.
+    pub subject: String,
     /// Where.
     pub machine: Machine,
     /// What.
@@ -102,7 +112,8 @@ pub(crate) fn alternate(
     contenders: &[Contender<'_>],
     skipped: &mut Vec<String>,
 ) -> Cell {
-    let sides = contenders.iter().map(|(name, _)| Side { name, trials: Vec::new() });
+    let sides =
+        contenders.iter().map(|(name, _)| Side { name: (*name).to_owned(), trials: Vec::new() });
     let rounds = rounds::run(contenders.len(), rounds, |side| {
         let (who, trial) = &contenders[side];
         trial().map_err(|error| skipped.push(format!("{name}, {who}: {error:#}"))).ok()
@@ -111,7 +122,7 @@ pub(crate) fn alternate(
     let mut sides: Vec<Side> = sides.collect();
     for round in rounds.kept {
         for (side, figures) in sides.iter_mut().zip(round) {
-            side.trials.extend(figures);
+            side.trials.extend(figures.map(named));
         }
     }
     Cell {
@@ -124,29 +135,43 @@ pub(crate) fn alternate(
     }
 }
 
+fn named(figures: Figures) -> BTreeMap<String, f64> {
+    let finite = figures.into_iter().filter(|(_, value)| value.is_finite());
+    finite.map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
 impl Cell {
     /// Claims that our `figure` is at most `bar` times that of side `peer`.
     pub(crate) fn claim(&mut self, figure: &'static str, peer: usize, bar: f64) {
         let Some((ours, theirs)) = self.sides.first().zip(self.sides.get(peer)) else { return };
         let pairs: Vec<(f64, f64)> =
             theirs.values(figure).into_iter().zip(ours.values(figure)).collect();
-        let found = stats::ratio_of_medians(&pairs, 1);
-        self.claims.push(Claim { figure, peer: theirs.name, bar, found });
+        let found = stats::ratio_of_medians(&pairs, 1).filter(|ratio| ratio.high.is_finite());
+        let (figure, peer) = (figure.to_owned(), theirs.name.clone());
+        self.claims.push(Claim { figure, peer, bar, found });
     }
 
     /// Claims that our `figure` is at least, or at most, `bar`.
     pub(crate) fn limit(&mut self, figure: &'static str, at_least: bool, bar: f64) {
-        let found = self.sides.first().map_or(f64::NAN, |ours| ours.median(figure));
-        self.limits.push(Limit { figure, at_least, bar, found });
+        let found = self.sides.first().map(|ours| ours.median(figure));
+        let found = found.filter(|found| found.is_finite());
+        self.limits.push(Limit { figure: figure.to_owned(), at_least, bar, found });
     }
 }
 
 impl Report {
-    /// Nothing found yet, on this machine; in a network namespace of its own or not.
+    /// Nothing found yet of `subject`, on this machine; in a network namespace of its own or not.
     #[must_use]
-    pub fn new(own_network: bool) -> Self {
-        let machine = Machine::describe(own_network, false);
-        Self { machine, cells: Vec::new(), skipped: Vec::new() }
+    pub fn new(subject: &str, own_network: bool) -> Self {
+        Self {
+            schema: report::SCHEMA.to_owned(),
+            bench_version: env!("CARGO_PKG_VERSION").to_owned(),
+            command: report::command(),
+            subject: subject.to_owned(),
+            machine: Machine::describe(own_network, false),
+            cells: Vec::new(),
+            skipped: Vec::new(),
+        }
     }
 
     /// The report as text.
@@ -182,7 +207,10 @@ impl Report {
             }
             for Limit { figure, at_least, bar, found } in &cell.limits {
                 let side = if *at_least { "at least" } else { "at most" };
-                let _ = writeln!(text, "  {figure}: {found:.2}, bar {side} {bar}");
+                let _ = match found {
+                    Some(found) => writeln!(text, "  {figure}: {found:.2}, bar {side} {bar}"),
+                    None => writeln!(text, "  {figure}: not measured, bar {side} {bar}"),
+                };
             }
         }
         for skipped in &self.skipped {

@@ -9,13 +9,13 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use nix::sched::{CloneFlags, unshare};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Congestion controls in order of preference.
 const CONGESTION: [&str; 2] = ["cubic", "reno"];
 
 /// What a reader needs in order to judge a figure.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Machine {
     /// CPU model, as the kernel names it.
     pub cpu: String,

@@ -3,9 +3,11 @@
 
 #![forbid(unsafe_code)]
 
+mod cli;
+
 use std::io::Write;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
@@ -42,6 +44,10 @@ enum Commands {
     Storage(StorageArgs),
     /// Stores, reads and follows messages, on our broker and beside others.
     Broker(BrokerArgs),
+    /// A saved report as a page, CSV, histogram log or text.
+    Report(cli::report::Args),
+    /// Makes the measured tables of BENCHMARKS.md from saved results.
+    Benchmarks(cli::benchmarks::Args),
     /// Puts one load on a server that runs already, and prints the trial as JSON.
     Load(LoadArgs),
     /// Serves a session on another runtime until it is ended.
@@ -95,9 +101,8 @@ struct CacheArgs {
     /// Seed of loads and resampling.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Write every sample here, as JSON.
-    #[arg(long)]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    out: cli::out::Out,
     /// Fail (exit 3) when a bar is missed.
     #[arg(long)]
     gate: bool,
@@ -126,9 +131,8 @@ struct StorageArgs {
     /// First port to use.
     #[arg(long, default_value_t = 22_900)]
     port: u16,
-    /// Write every cell here, as JSON.
-    #[arg(long)]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    out: cli::out::Out,
 }
 
 #[derive(Debug, Args)]
@@ -169,9 +173,8 @@ struct BrokerArgs {
     /// Stay in the network namespace of the host.
     #[arg(long)]
     host_network: bool,
-    /// Write every trial here, as JSON.
-    #[arg(long)]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    out: cli::out::Out,
 }
 
 #[derive(Debug, Args)]
@@ -253,6 +256,8 @@ fn main() -> ExitCode {
         Commands::Cache(args) => cache(&args),
         Commands::Storage(args) => storage(&args),
         Commands::Broker(args) => broker(&args),
+        Commands::Report(args) => cli::report::run(&args),
+        Commands::Benchmarks(args) => cli::benchmarks::run(&args),
         Commands::Load(args) => load(&args),
         Commands::Host(args) => serve(&args),
     };
@@ -263,6 +268,7 @@ fn main() -> ExitCode {
 }
 
 fn storage(args: &StorageArgs) -> Result<ExitCode> {
+    args.out.prepare()?;
     let options = storage::Options {
         rows: args.row.clone(),
         dir: args.dir.clone(),
@@ -272,10 +278,11 @@ fn storage(args: &StorageArgs) -> Result<ExitCode> {
         cpu: args.server_cpu,
     };
     let report = storage::run(&options)?;
-    finish(&report, args.json.as_deref())
+    finish(&report, &args.out)
 }
 
 fn broker(args: &BrokerArgs) -> Result<ExitCode> {
+    args.out.prepare()?;
     let own_network = !args.host_network && enter_network();
     compare::check_cpus(args.server_cpu, args.client_cpu)?;
     if let Some(seconds) = args.seconds {
@@ -295,16 +302,13 @@ fn broker(args: &BrokerArgs) -> Result<ExitCode> {
         old_mb: args.old_mb,
     };
     let report = broker::run(&options, own_network, &mut |line| eprintln!("{line}"))?;
-    finish(&report, args.json.as_deref())
+    finish(&report, &args.out)
 }
 
 /// Prints what rounds of trials found, and writes all of it where that is wanted.
-fn finish(report: &Figured, json: Option<&Path>) -> Result<ExitCode> {
+fn finish(report: &Figured, out: &cli::out::Out) -> Result<ExitCode> {
     print(&report.table());
-    if let Some(path) = json {
-        let json = serde_json::to_string_pretty(report).context("encode the report")?;
-        std::fs::write(path, json).with_context(|| format!("write {}", path.display()))?;
-    }
+    out.finish(report)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -376,10 +380,7 @@ fn cells_of(args: &CacheArgs) -> Result<Vec<compare::Cell>> {
 
 fn cache(args: &CacheArgs) -> Result<ExitCode> {
     let cells = cells_of(args)?;
-    if let Some(path) = &args.json {
-        // Found out now rather than after half an hour.
-        std::fs::write(path, "{}\n").with_context(|| format!("write {}", path.display()))?;
-    }
+    args.out.prepare()?;
     let total: u128 = cells.iter().map(|cell| cell.estimate().as_nanos()).sum();
     eprintln!("{} cells, about {}", cells.len(), report::minutes(total));
     if args.dry_run {
@@ -404,25 +405,16 @@ fn cache(args: &CacheArgs) -> Result<ExitCode> {
         fifo: args.fifo,
         seed: args.seed,
     };
-    let mut report = Report {
-        schema: report::SCHEMA,
-        bench_version: env!("CARGO_PKG_VERSION"),
-        command: std::env::args().collect::<Vec<_>>().join(" "),
-        machine: Machine::describe(own_network, args.fifo),
-        transport: args.transport,
-        seed: args.seed,
-        cells: Vec::new(),
-    };
+    let machine = Machine::describe(own_network, args.fifo);
+    let mut report = Report::new(machine, args.transport, args.seed);
     for (index, cell) in cells.iter().enumerate() {
         eprintln!("[{}/{}] row {}: {}", index + 1, cells.len(), cell.row, cell.name);
         report.cells.push(bench.run(cell, &mut |line| eprintln!("  {line}")));
-        if let Some(path) = &args.json {
-            let json = serde_json::to_string_pretty(&report).context("encode the report")?;
-            std::fs::write(path, json).with_context(|| format!("write {}", path.display()))?;
-        }
+        args.out.keep(&report)?;
     }
     process::remove_log();
     print(&report.text());
+    args.out.finish(&report)?;
     let missed = report.missed();
     Ok(if args.gate && missed > 0 { ExitCode::from(3) } else { ExitCode::SUCCESS })
 }

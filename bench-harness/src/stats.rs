@@ -8,7 +8,7 @@
 //! always candidate over baseline, so below 1 the candidate is smaller. Next: `compare` runs the
 //! schedule, `report` prints the result.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::rng::Rng;
 
@@ -42,7 +42,7 @@ pub fn minimum(samples: &[f64]) -> f64 {
 }
 
 /// A ratio with its 95 % interval.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Ratio {
     /// Median of the candidate over median of the baseline.
     pub ratio: f64,

@@ -76,7 +76,7 @@ pub fn run(options: &Options, own_network: bool, progress: &mut dyn FnMut(&str))
     }
     process::pin_self(options.client_cpu)?;
     std::fs::create_dir_all(&options.dir)?;
-    let mut bench = rows::Bench::new(options, Report::new(own_network), progress)?;
+    let mut bench = rows::Bench::new(options, Report::new("broker", own_network), progress)?;
     match &options.workload {
         Some(name) => bench.workload(name, &Workload::find(name)?),
         None => {

@@ -81,7 +81,7 @@ impl<'a> Bench<'a> {
             "5" => self.catch_up(&Workload::find("catch-up")?),
             _ => {
                 for name in ["end-to-end", "many-partitions"] {
-                    self.workload(name, &Workload::find(name)?);
+                    self.workload(&format!("10 {name}"), &Workload::find(name)?);
                 }
             }
         }
@@ -185,8 +185,9 @@ impl<'a> Bench<'a> {
 
 /// Sides that are not ours.
 fn others(cell: &Cell) -> Vec<usize> {
-    let is_other = |name| peers::find(name).is_ok_and(|peer| peer.protocol != Protocol::Kafka);
-    (0..cell.sides.len()).filter(|&side| is_other(cell.sides[side].name)).collect()
+    let is_other =
+        |name: &str| peers::find(name).is_ok_and(|peer| peer.protocol != Protocol::Kafka);
+    (0..cell.sides.len()).filter(|&side| is_other(&cell.sides[side].name)).collect()
 }
 
 /// A broker with an old topic.

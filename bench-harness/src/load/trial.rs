@@ -9,7 +9,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
 
 use anyhow::{Context, Result, bail};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::arena::{self, Asked, Values};
 use super::generator::{Generator, Tally};
@@ -18,6 +18,7 @@ use super::{Arrivals, Target, Workload, plain, ring};
 use crate::clock::{self, SECOND_NS};
 use crate::peers::Protocol;
 use crate::process::{Server, Usage};
+use crate::report::hdr;
 
 /// Above this share of its core the client may be what limits the rate.
 const CLIENT_BUSY_MAX: f64 = 0.90;
@@ -31,7 +32,7 @@ const LAG_NS_MAX: u64 = 2 * ring::TICK_NS;
 const PREFILL_BYTES: usize = 128 << 10;
 
 /// What moves the bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Transport {
     /// The engine's ring.
@@ -43,7 +44,7 @@ pub enum Transport {
 }
 
 /// How long.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Timing {
     /// Before anything is recorded.
     pub warmup_ns: u64,
@@ -52,7 +53,7 @@ pub struct Timing {
 }
 
 /// Latency in nanoseconds.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Latency {
     /// Median.
     pub p50_ns: u64,
@@ -79,7 +80,7 @@ impl Latency {
 }
 
 /// Who set the pace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Limit {
     /// The server's core was full: rates compare.
@@ -91,8 +92,10 @@ pub enum Limit {
 }
 
 /// The result of a trial.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Trial {
+    /// When recording began, in microseconds since the Unix epoch.
+    pub begun_unix_us: u64,
     /// Recorded time.
     pub elapsed_ns: u64,
     /// Replies in that time.
@@ -130,6 +133,8 @@ pub struct Trial {
     pub switches_per_op: f64,
     /// Who set the pace.
     pub limit: Limit,
+    /// All of `latency`: an HdrHistogram of nanoseconds, V2, deflated, in base64.
+    pub latency_hdr: String,
 }
 
 enum Mover {
@@ -263,6 +268,7 @@ fn summarise(
     };
     let core_ns = after.core_busy_ns.saturating_sub(before.core_busy_ns);
     Trial {
+        begun_unix_us: clock::unix_us().saturating_sub(elapsed_ns / 1_000),
         elapsed_ns,
         replies: tally.replies,
         replies_with_warmup: tally.replies,
@@ -281,6 +287,7 @@ fn summarise(
         misses: tally.misses,
         switches_per_op: (usage.switches_voluntary + usage.switches_forced) as f64 / ops,
         limit,
+        latency_hdr: hdr::encode(&tally.latency),
     }
 }
 

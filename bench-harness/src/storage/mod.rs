@@ -53,7 +53,7 @@ impl Default for Options {
 /// The directory is not usable. A row that cannot run is in [`Report::skipped`].
 pub fn run(options: &Options) -> Result<Report> {
     std::fs::create_dir_all(&options.dir)?;
-    let mut report = Report::new(false);
+    let mut report = Report::new("storage", false);
     type Row = (&'static str, fn(&Options, &mut Report));
     let rows: [Row; 4] = [
         ("commits", commits::run),

@@ -1,0 +1,5 @@
+//! Arguments of subcommands that have a module of their own, and what each does with them.
+
+pub(crate) mod benchmarks;
+pub(crate) mod out;
+pub(crate) mod report;
