@@ -146,8 +146,8 @@ test-deps:
 .PHONY: clients
 clients: test-deps ## install the clients the live tests run, below target/clients
 	$(call STEP,live clients)
-	for service in $(SIM_SERVICES); do \
-	    services/$$service/tests/clients/install.sh \
+	for tests in $(SIM_SERVICES:%=services/%/tests) bench-harness/tests; do \
+	    $$tests/clients/install.sh \
 	        || echo "skipped: the live tests of the clients named above"; \
 	done
 

@@ -84,7 +84,7 @@ pub fn read(path: &Path) -> Result<Saved> {
 pub mod figures_by_name {
     use std::collections::BTreeMap;
 
-    use serde::{Deserialize as _, Deserializer, Serializer};
+    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
 
     use crate::compare::Metric;
 
@@ -96,7 +96,8 @@ pub mod figures_by_name {
         values: &[(Metric, f64)],
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(values.iter().copied().filter(|(_, value)| value.is_finite()))
+        let finite = values.iter().copied().filter(|(_, value)| value.is_finite());
+        finite.collect::<BTreeMap<Metric, f64>>().serialize(serializer)
     }
 
     /// From an object.
