@@ -26,8 +26,10 @@ SIM_SEEDS ?= 2000
 SIM_ASAN_SEEDS ?= 100
 # Partitions and producers in `make scale`.
 SCALE ?= 10000
-# Options for `make bench`, for instance BENCH='--row 3,3c'.
+# Options for `make bench`, for instance BENCH='--row 3,3c'; for `make bench-all` those of every run, for instance '--pairs 3'.
 BENCH ?=
+# Rows of `make bench-all`, for instance ROWS='cache-3 broker-4b'; all when empty.
+ROWS ?=
 
 STEP = @echo "== $(1)"
 # A simulation counts only when it says how many seeds it ran: "2000 seeds, …".
@@ -175,6 +177,13 @@ bench-broker: tools ## the broker's rows beside NATS JetStream and RabbitMQ stre
 	bench-harness/peers/install.sh || echo "skipped: the peers named above"
 	$(CARGO) build $(LOCKED) --release -p bench-harness -p broker
 	"$(TARGET)/release/bench" broker $(BENCH)
+
+.PHONY: bench-all
+bench-all: bpf-deps test-deps ## every row of cache, storage and broker, and BENCHMARKS.md anew: hours, on a quiet machine
+	@.ci/need optional 'nats-server|command -v nats-server' 'rabbitmq-server|test -x /usr/lib/rabbitmq/bin/rabbitmq-server'
+	bench-harness/peers/install.sh || echo "skipped: the peers named above"
+	$(CARGO) build $(LOCKED) --release -p bench-harness -p node -p cache -p broker
+	BENCH_OPTIONS="$(BENCH)" bench-harness/measure-all.sh "$(TARGET)/release/bench" "$(TARGET)/bench-reports" $(ROWS)
 
 .PHONY: clean
 clean: ## remove what was built

@@ -121,9 +121,7 @@ fn block(name: &str, results: &Results) -> String {
     }
     match results.get(name) {
         Some(summary) => result(summary),
-        None => format!(
-            "*Not measured yet: `make bench-all` writes `bench-harness/results/{name}.json`.*\n"
-        ),
+        None => format!("*Not measured yet: `make bench-all ROWS={name}`.*\n"),
     }
 }
 
@@ -385,9 +383,7 @@ mod tests {
             text.contains("**missed**") && text.contains("a\\|b") && text.contains("&lt;b>"),
             "{text}"
         );
-        assert!(text.contains(
-            "*Not measured yet: `make bench-all` writes `bench-harness/results/cache-4.json`.*"
-        ));
+        assert!(text.contains("*Not measured yet: `make bench-all ROWS=cache-4`.*"));
         assert!(text.contains("| 1970-01-01 | 10 | 1 of 2 | 0 | 1 | 0 | 0 of 1 |"), "{text}");
         assert_eq!(regenerate(&text, &results).expect("again"), text, "made twice it is the same");
         assert_eq!(difference(&text, &text), None);

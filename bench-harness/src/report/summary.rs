@@ -193,6 +193,17 @@ fn of_requests(report: &Report) -> Summary {
     }
 }
 
+/// `text` with absolute paths cut to their last part: where a machine keeps its programs is nobody's business.
+fn without_folders(text: &str) -> String {
+    let short = |word: &str| {
+        let at = word.find(|c: char| !"(\"'`".contains(c)).unwrap_or(0);
+        let (open, path) = word.split_at(at);
+        let last = path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+        if path.starts_with('/') { format!("{open}{last}") } else { word.to_owned() }
+    };
+    text.split(' ').map(short).collect::<Vec<_>>().join(" ")
+}
+
 fn of_outcome(outcome: &Outcome) -> Cell {
     let verdict = |verdict: &crate::compare::Verdict| Verdict {
         figure: verdict.metric.title().to_owned(),
@@ -219,7 +230,7 @@ fn of_outcome(outcome: &Outcome) -> Cell {
             .map(|same| Same { figure: same.metric.title().to_owned(), ratio: same.ratio }),
         sides: outcome.sides.iter().map(side).collect(),
         verdicts: outcome.verdicts.iter().map(verdict).collect(),
-        notes: notes(outcome),
+        notes: notes(outcome).iter().map(|note| without_folders(note)).collect(),
     }
 }
 
@@ -234,7 +245,7 @@ fn of_figures(report: &figures::Report) -> Summary {
         machine: text::machine_line(&report.machine),
         versions: Vec::new(),
         cells: report.cells.iter().map(|cell| of_figured(cell, prefix)).collect(),
-        skipped: report.skipped.clone(),
+        skipped: report.skipped.iter().map(|skipped| without_folders(skipped)).collect(),
     }
 }
 
@@ -293,5 +304,18 @@ fn of_figured(cell: &figures::Cell, prefix: &str) -> Cell {
         sides: cell.sides.iter().map(side).collect(),
         verdicts,
         notes: disturbance(cell.repeated, cell.disturbed).into_iter().collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_are_left_out_of_what_is_kept() {
+        let said =
+            "redis did not run: \"/opt/r/bin/redis-server: no such file (/a/b), 5 requests/s";
+        let kept = "redis did not run: \"redis-server: no such file (b), 5 requests/s";
+        assert_eq!(without_folders(said), kept);
     }
 }
