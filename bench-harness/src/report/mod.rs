@@ -113,6 +113,7 @@ fn words(mut args: impl Iterator<Item = String>) -> String {
 pub fn figure(value: Option<f64>) -> String {
     match value {
         None => "-".to_owned(),
+        Some(0.0) => "0".to_owned(),
         Some(value) if value.abs() >= 1000.0 => format!("{value:.0}"),
         Some(value) if value.abs() >= 10.0 => format!("{value:.1}"),
         Some(value) => format!("{value:.3}"),
@@ -132,7 +133,7 @@ mod tests {
 
     #[test]
     fn figures_keep_three_digits_or_more() {
-        assert_eq!(figure(None), "-");
+        assert_eq!((figure(None).as_str(), figure(Some(0.0)).as_str()), ("-", "0"));
         assert_eq!(figure(Some(12345.6)), "12346");
         assert_eq!(figure(Some(123.45)), "123.5");
         assert_eq!(figure(Some(0.0291)), "0.029");

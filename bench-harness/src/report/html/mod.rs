@@ -240,7 +240,7 @@ fn verdicts<'a>(
         let (class, _) = judged(verdict.judgement);
         let _ = writeln!(
             body,
-            "<td>{}</td><td>{}</td><td class=\"n\">{}</td><td>{}</td><td class=\"n\">{}</td>\
+            "<td class=\"figure\">{}</td><td>{}</td><td class=\"n\">{}</td><td>{}</td><td class=\"n\">{}</td>\
              <td class=\"n\">{ratio}</td><td class=\"n\">{interval}</td><td class=\"n\">{}</td>\
              <td class=\"bar\">{}</td><td class=\"{class}\">{}</td></tr>",
             escape(&verdict.figure),
