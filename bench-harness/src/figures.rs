@@ -96,6 +96,9 @@ pub struct Report {
     pub subject: String,
     /// Where.
     pub machine: Machine,
+    /// Who took part, each with its version.
+    #[serde(default)]
+    pub versions: Vec<String>,
     /// What.
     pub cells: Vec<Cell>,
     /// Rows that could not be run, and why.
@@ -169,6 +172,7 @@ impl Report {
             command: report::command(),
             subject: subject.to_owned(),
             machine: Machine::describe(own_network, false),
+            versions: Vec::new(),
             cells: Vec::new(),
             skipped: Vec::new(),
         }

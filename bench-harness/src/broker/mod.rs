@@ -66,6 +66,15 @@ pub fn sides() -> impl Iterator<Item = (&'static str, &'static str, Result<Strin
     peers::PEERS.iter().map(|peer| (peer.name, peer.about, peer.version()))
 }
 
+/// Everyone who is asked for, with what their programs say of themselves.
+fn versions(options: &Options) -> Vec<String> {
+    let wanted =
+        |name: &str| options.sides.is_empty() || options.sides.iter().any(|side| side == name);
+    let said = |version: Result<String>| version.unwrap_or_else(|_| "not present".to_owned());
+    let sides = sides().filter(|(name, ..)| wanted(name));
+    sides.map(|(name, _, version)| format!("{name}: {}", said(version))).collect()
+}
+
 /// Runs what `options` ask for, and tells `progress` what it is at.
 ///
 /// # Errors
@@ -76,7 +85,9 @@ pub fn run(options: &Options, own_network: bool, progress: &mut dyn FnMut(&str))
     }
     process::pin_self(options.client_cpu)?;
     std::fs::create_dir_all(&options.dir)?;
-    let mut bench = rows::Bench::new(options, Report::new("broker", own_network), progress)?;
+    let mut report = Report::new("broker", own_network);
+    report.versions = versions(options);
+    let mut bench = rows::Bench::new(options, report, progress)?;
     match &options.workload {
         Some(name) => bench.workload(name, &Workload::find(name)?),
         None => {

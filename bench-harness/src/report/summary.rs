@@ -243,7 +243,7 @@ fn of_figures(report: &figures::Report) -> Summary {
         bench_version: report.bench_version.clone(),
         unix_s: report.machine.unix_s,
         machine: text::machine_line(&report.machine),
-        versions: Vec::new(),
+        versions: report.versions.iter().map(|version| without_folders(version)).collect(),
         cells: report.cells.iter().map(|cell| of_figured(cell, prefix)).collect(),
         skipped: report.skipped.iter().map(|skipped| without_folders(skipped)).collect(),
     }

@@ -71,12 +71,19 @@ fn requests(body: &mut String, outcome: &Outcome, cell: &Cell) {
     body.push_str("</div>\n");
 }
 
-/// The figures a cell claims something about, each once.
+/// The figures a cell claims something about, each once; where it claims nothing, its latencies and CPU.
 fn claimed(cell: &Cell) -> Vec<&str> {
+    let mut names: Vec<&str> =
+        cell.verdicts.iter().map(|verdict| verdict.figure.as_str()).collect();
+    if names.is_empty() {
+        let all = cell.sides.iter().flat_map(|side| side.figures.keys());
+        let shown = |name: &&String| ["p50", "p99_", "cpu"].iter().any(|part| name.contains(part));
+        names.extend(all.filter(shown).map(String::as_str));
+    }
     let mut figures: Vec<&str> = Vec::new();
-    for verdict in &cell.verdicts {
-        if !figures.contains(&verdict.figure.as_str()) {
-            figures.push(&verdict.figure);
+    for name in names {
+        if !figures.contains(&name) {
+            figures.push(name);
         }
     }
     figures.truncate(STRIPS_MAX);

@@ -17,6 +17,8 @@ const LINE: f64 = 22.0;
 const TOP: f64 = 30.0;
 const BOTTOM: f64 = 44.0;
 const SIZE: f64 = 12.0;
+/// Above this ratio of the largest sample to the smallest, a scale is logarithmic.
+const LINEAR_MAX: f64 = 20.0;
 /// Where the largest value stands, in nines after the last percentile.
 const MAX_AT: f64 = 0.3;
 
@@ -136,12 +138,18 @@ pub(super) fn strip(figure: &str, series: &[Series]) -> Option<String> {
     let mut svg = Svg::new(total, height);
     let low = values().fold(f64::INFINITY, f64::min);
     let high = values().fold(f64::NEG_INFINITY, f64::max);
-    let axis = Axis::linear(low, high, height - below, top);
+    // Where some are many times the others, these would all lie on the floor.
+    let log = low > 0.0 && high / low > LINEAR_MAX;
+    let axis = match log {
+        true => Axis::log(low, high, height - below, top),
+        false => Axis::linear(low, high, height - below, top),
+    };
+    let title = format!("{figure}{}", if log { " (logarithmic)" } else { "" });
     svg.text(
         (left, 16.0),
         Anchor::Start,
         "title",
-        &fitted(figure, SIZE + 1.0, total - left - right),
+        &fitted(&title, SIZE + 1.0, total - left - right),
     );
     for tick in axis.ticks(5) {
         svg.line((left, axis.at(tick)), (total - right, axis.at(tick)), "grid");
