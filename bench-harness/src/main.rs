@@ -16,6 +16,7 @@ use bench_harness::clock::{MILLISECOND_NS, SECOND_NS};
 use bench_harness::compare::{self, Bench};
 use bench_harness::figures::Report as Figured;
 use bench_harness::host::{self, Hosting};
+use bench_harness::load::protocol::Http;
 use bench_harness::load::trial::{self, Timing, Transport};
 use bench_harness::load::{Arrivals, Target, Workload};
 use bench_harness::machine::{self, Machine};
@@ -446,6 +447,7 @@ fn load(args: &LoadArgs) -> Result<ExitCode> {
         connections: args.connections.max(1),
         arrivals,
         seed: args.seed,
+        http: Http::default(),
     };
     let targets = [Target::all_keys(args.addr)];
     trial::prefill(&workload, &targets)?;

@@ -8,25 +8,15 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use serde::Serialize;
 
 use crate::clock::{self, MILLISECOND_NS, SECOND_NS};
+pub use crate::load::protocol::Protocol;
 use crate::process::{self, CommandLine, Server};
 
 /// How long a server may take until it answers.
 const READY_NS: u64 = 10 * SECOND_NS;
 /// What each may hold beside its standard connections: row 6 opens 10,000.
 const MAX_CLIENTS: &str = "12000";
-
-/// What a server speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum Protocol {
-    /// Redis.
-    Resp,
-    /// Memcached text.
-    Memcache,
-}
 
 /// Where a server's program is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -366,10 +356,7 @@ impl Peer {
 
 /// One request that every server of the protocol answers.
 fn answers(protocol: Protocol, addr: SocketAddr) -> Result<()> {
-    let (request, reply): (&[u8], &[u8]) = match protocol {
-        Protocol::Resp => (b"*1\r\n$4\r\nPING\r\n", b"+PONG\r\n"),
-        Protocol::Memcache => (b"version\r\n", b"VERSION "),
-    };
+    let (request, reply) = protocol.probe();
     let mut stream = TcpStream::connect_timeout(&addr, Duration::from_secs(1))?;
     stream.set_read_timeout(Some(Duration::from_secs(1)))?;
     stream.write_all(request)?;

@@ -5,8 +5,9 @@
 
 use bytes::Bytes;
 
+pub use super::protocol::Asked;
+use super::protocol::Codec;
 use super::{Target, Workload};
-use crate::peers::Protocol;
 use crate::rng::Rng;
 
 /// Encoded requests of one target, at most (one pipeline of the largest values excepted).
@@ -97,44 +98,6 @@ impl Values {
     }
 }
 
-/// What a request asks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Asked {
-    /// The key's number.
-    pub key: u32,
-    /// SET; else GET.
-    pub set: bool,
-}
-
-/// Appends one request.
-pub fn encode(protocol: Protocol, asked: Asked, values: &Values, to: &mut Vec<u8>) {
-    let name = key_name(asked.key);
-    let len = values.len_bytes();
-    match (protocol, asked.set) {
-        (Protocol::Resp, false) => {
-            to.extend_from_slice(b"*2\r\n$3\r\nGET\r\n$16\r\n");
-            to.extend_from_slice(&name);
-        }
-        (Protocol::Resp, true) => {
-            to.extend_from_slice(b"*3\r\n$3\r\nSET\r\n$16\r\n");
-            to.extend_from_slice(&name);
-            to.extend_from_slice(format!("\r\n${len}\r\n").as_bytes());
-            values.write(asked.key, to);
-        }
-        (Protocol::Memcache, false) => {
-            to.extend_from_slice(b"get ");
-            to.extend_from_slice(&name);
-        }
-        (Protocol::Memcache, true) => {
-            to.extend_from_slice(b"set ");
-            to.extend_from_slice(&name);
-            to.extend_from_slice(format!(" 0 0 {len}\r\n").as_bytes());
-            values.write(asked.key, to);
-        }
-    }
-    to.extend_from_slice(b"\r\n");
-}
-
 /// The requests of one target, in the order in which connections walk through them.
 #[derive(Clone, Debug)]
 pub struct Arena {
@@ -148,21 +111,21 @@ impl Arena {
     /// Random requests as `workload` says, for the keys `target` serves, a multiple of `unit`
     /// in number.
     #[must_use]
-    pub fn new(workload: &Workload, values: &Values, target: &Target, unit: usize) -> Self {
+    pub fn new(workload: &Workload, codec: &Codec, target: &Target, unit: usize) -> Self {
         let mut rng = Rng::new(workload.seed ^ u64::from(target.addr.port()).rotate_left(40));
         let keys: Vec<u32> = (0..workload.keys.max(1)).filter(|&key| serves(target, key)).collect();
         let keys = if keys.is_empty() { vec![0] } else { keys };
-        let set_len = if workload.set_share > 0.0 { values.len_bytes() } else { 0 };
-        let fit = ARENA_MAX_BYTES / (64 + set_len);
+        let request_len = longest(workload, codec, keys[0]);
+        let fit = ARENA_MAX_BYTES / request_len;
         let count = fit.min(ARENA_MAX_REQUESTS).max(2 * unit) / unit * unit;
-        let mut bytes = Vec::with_capacity(count * (64 + set_len));
+        let mut bytes = Vec::with_capacity(count * request_len);
         let mut starts = Vec::with_capacity(count + 1);
         let mut asked = Vec::with_capacity(count);
         for _ in 0..count {
             let at = usize::try_from(rng.below(keys.len() as u64)).unwrap_or(0);
             let request = Asked { key: keys[at], set: rng.unit() < workload.set_share };
             starts.push(u32::try_from(bytes.len()).expect("an arena is below 4 GiB"));
-            encode(workload.protocol, request, values, &mut bytes);
+            codec.encode(request, &mut bytes);
             asked.push(request);
         }
         starts.push(u32::try_from(bytes.len()).expect("an arena is below 4 GiB"));
@@ -201,6 +164,16 @@ impl Arena {
     }
 }
 
+/// Length of the longest request of a workload.
+fn longest(workload: &Workload, codec: &Codec, key: u32) -> usize {
+    let len = |set| {
+        let mut request = Vec::new();
+        codec.encode(Asked { key, set }, &mut request);
+        request.len()
+    };
+    len(false).max(if workload.set_share > 0.0 { len(true) } else { 1 })
+}
+
 /// Whether `target` serves key `key`.
 #[must_use]
 pub fn serves(target: &Target, key: u32) -> bool {
@@ -214,6 +187,7 @@ pub fn serves(target: &Target, key: u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::load::protocol::Protocol;
 
     #[test]
     fn keys_have_one_length_and_their_number() {
@@ -251,15 +225,15 @@ mod tests {
     fn requests_are_encoded_once_and_found_by_index() {
         let mut workload = Workload::new(Protocol::Resp, 16);
         workload.set_share = 0.5;
-        let values = Values::new(64);
+        let codec = Codec::new(&workload);
         let target = Target::all_keys(([127, 0, 0, 1], 1).into());
-        let arena = Arena::new(&workload, &values, &target, 16);
+        let arena = Arena::new(&workload, &codec, &target, 16);
         assert_eq!(arena.len() % 16, 0);
         assert!(arena.run(0, arena.len()).len() <= ARENA_MAX_BYTES);
         let mut sets = 0;
         for index in 0..arena.len() {
             let mut expected = Vec::new();
-            encode(Protocol::Resp, arena.asked(index), &values, &mut expected);
+            codec.encode(arena.asked(index), &mut expected);
             assert_eq!(arena.run(index, 1), expected);
             sets += u32::from(arena.asked(index).set);
         }
@@ -272,7 +246,7 @@ mod tests {
         let workload = Workload::new(Protocol::Resp, 1);
         let target =
             Target { addr: ([127, 0, 0, 1], 1).into(), slots: vec![(0, 99), (8000, 9000)] };
-        let arena = Arena::new(&workload, &Values::new(8), &target, 1);
+        let arena = Arena::new(&workload, &Codec::new(&workload), &target, 1);
         for index in 0..1000 {
             let slot = slot(&key_name(arena.asked(index).key));
             assert!(slot <= 99 || (8000..=9000).contains(&slot));

@@ -1,7 +1,7 @@
 //! The load as a state machine: it says which connection sends what, takes what came back, and
 //! keeps the books. It does no I/O; a transport drives it and tells it the time.
 //!
-//! Invariants: replies come in the order of requests on each connection; latency runs from the
+//! Invariants: replies are matched with requests by their order, over HTTP/2 by their stream; latency runs from the
 //! time a request was meant to leave (in closed loop, from when its pipeline was handed to the
 //! transport); a connection has at most [`IN_FLIGHT_MAX`] requests without a reply, and what
 //! arrives beyond that is counted as missed, not queued. Next: `ring` and `plain` drive it.
@@ -9,12 +9,12 @@
 use std::collections::VecDeque;
 
 use hdrhistogram::Histogram;
+use view::Output;
 
-use super::arena::{Arena, Values};
-use super::reply::{self, Decoder, Verdict};
+use super::arena::Arena;
+use super::protocol::{Codec, Decoder, Verdict};
 use super::{Arrivals, Target, Workload};
 use crate::clock::SECOND_NS;
-use crate::peers::Protocol;
 use crate::rng::Rng;
 
 /// Requests of one connection without a reply, in open loop.
@@ -88,6 +88,8 @@ struct Conn {
     /// Open loop: intended time of each waiting request.
     intended: VecDeque<u64>,
     decoder: Decoder,
+    /// What is sent beside requests: a greeting, what a protocol owes its peer.
+    control: Vec<u8>,
     sending: bool,
     listed: bool,
     dead: bool,
@@ -96,9 +98,8 @@ struct Conn {
 /// The load on a set of connections, numbered from zero.
 #[derive(Debug)]
 pub struct Generator {
-    protocol: Protocol,
+    codec: Codec,
     arrivals: Arrivals,
-    values: Values,
     targets: Vec<Target>,
     arenas: Vec<Arena>,
     conns: Vec<Conn>,
@@ -130,11 +131,13 @@ impl Generator {
             Arrivals::Closed { pipeline } => pipeline.max(1),
             Arrivals::Open { .. } => 1,
         };
-        let values = Values::new(workload.value_len_bytes);
+        let codec = Codec::new(workload);
         let arenas: Vec<Arena> = targets
             .iter()
-            .map(|target| Arena::new(workload, &values, target, unit as usize))
+            .map(|target| Arena::new(workload, &codec, target, unit as usize))
             .collect();
+        let is_closed = matches!(workload.arrivals, Arrivals::Closed { .. });
+        let in_flight = if is_closed { unit } else { IN_FLIGHT_MAX };
         let mut rng = Rng::new(workload.seed);
         let conns = (0..workload.connections)
             .map(|index| {
@@ -150,7 +153,8 @@ impl Generator {
                     waiting: 0,
                     started_ns: 0,
                     intended: VecDeque::new(),
-                    decoder: Decoder::default(),
+                    decoder: codec.decoder(in_flight),
+                    control: codec.greeting(),
                     sending: false,
                     listed: false,
                     dead: false,
@@ -158,9 +162,8 @@ impl Generator {
             })
             .collect();
         Self {
-            protocol: workload.protocol,
+            codec,
             arrivals: workload.arrivals,
-            values,
             targets: targets.to_vec(),
             arenas,
             conns,
@@ -186,6 +189,12 @@ impl Generator {
         if let Arrivals::Closed { pipeline } = self.arrivals {
             for conn in 0..self.conns.len() {
                 self.queue(conn, pipeline, now_ns);
+            }
+        }
+        for (index, conn) in self.conns.iter_mut().enumerate() {
+            if !conn.control.is_empty() && !conn.listed {
+                conn.listed = true;
+                self.ready.push_back(index);
             }
         }
     }
@@ -262,11 +271,20 @@ impl Generator {
         while let Some(index) = self.ready.pop_front() {
             let conn = &mut self.conns[index];
             conn.listed = false;
-            if conn.dead || conn.sending || conn.unsent == 0 {
+            if conn.dead || conn.sending || (conn.unsent == 0 && conn.control.is_empty()) {
                 continue;
             }
-            let len = self.arenas[conn.target].len();
-            let count = conn.unsent.min(len - conn.send_at);
+            let arena = &self.arenas[conn.target];
+            let len = arena.len();
+            let mut count = conn.unsent.min(len - conn.send_at);
+            if let Decoder::Http2(streams) = &conn.decoder {
+                let body_of = |at| self.codec.body_len(arena.asked(conn.send_at + at));
+                count = streams.room(count, body_of);
+                if count == 0 && conn.control.is_empty() {
+                    // Until a stream ends or the server's window opens: see `on_frames`.
+                    continue;
+                }
+            }
             let batch = Batch { conn: index, target: conn.target, from: conn.send_at, count };
             conn.send_at = (conn.send_at + count) % len;
             conn.unsent -= count;
@@ -276,23 +294,44 @@ impl Generator {
         None
     }
 
-    /// The bytes of a batch.
+    /// Hands the bytes of a batch over; once, since a protocol may number its requests as they leave.
+    pub fn fill(&mut self, batch: Batch, out: &mut Output) {
+        let conn = &mut self.conns[batch.conn];
+        let requests = self.arenas[batch.target].run(batch.from, batch.count);
+        let is_plain = matches!(conn.decoder, Decoder::Ordered(_)) && conn.control.is_empty();
+        if is_plain && requests.len() >= view::INLINE_MAX_BYTES {
+            out.push(self.arenas[batch.target].shared_run(batch.from, batch.count));
+            return;
+        }
+        if !conn.control.is_empty() {
+            out.write(&conn.control);
+            conn.control.clear();
+        }
+        let start = out.inline().len();
+        out.write(requests);
+        if let Decoder::Http2(streams) = &mut conn.decoder {
+            streams.number(&mut out.inline_mut()[start..]);
+        }
+    }
+
+    /// The requests of a batch, as they were encoded.
     #[must_use]
     pub fn bytes(&self, batch: Batch) -> &[u8] {
         self.arenas[batch.target].run(batch.from, batch.count)
-    }
-
-    /// The bytes of a batch, to be sent by reference.
-    #[must_use]
-    pub fn shared_bytes(&self, batch: Batch) -> bytes::Bytes {
-        self.arenas[batch.target].shared_run(batch.from, batch.count)
     }
 
     /// The last batch of `conn` has left.
     pub fn on_sent(&mut self, index: usize) {
         let conn = &mut self.conns[index];
         conn.sending = false;
-        if conn.unsent > 0 && !conn.listed {
+        self.list_unsent(index);
+    }
+
+    /// Lets a connection send that has something to send.
+    fn list_unsent(&mut self, index: usize) {
+        let conn = &mut self.conns[index];
+        let has_some = conn.unsent > 0 || !conn.control.is_empty();
+        if has_some && !conn.sending && !conn.listed {
             conn.listed = true;
             self.ready.push_back(index);
         }
@@ -302,20 +341,21 @@ impl Generator {
     pub fn on_bytes(&mut self, index: usize, bytes: &[u8], now_ns: u64) {
         self.tally.received_bytes += bytes.len() as u64;
         let conn = &mut self.conns[index];
+        let Decoder::Ordered(decoder) = &mut conn.decoder else {
+            return self.on_frames(index, bytes, now_ns);
+        };
         let arena = &self.arenas[conn.target];
         let mut rest = bytes;
         let mut answered = 0;
         while !rest.is_empty() {
-            if conn.waiting == 0 {
+            if conn.waiting == 0 && !decoder.is_greeting() {
                 return self.break_off(index, "bytes nobody asked for".to_owned());
             }
             let asked = arena.asked(conn.reply_at);
-            let idle = conn.decoder.is_idle();
-            let fast = idle.then(|| reply::whole(self.protocol, asked, &self.values, rest));
-            if let Some(len) = fast.flatten() {
+            if let Some(len) = decoder.whole(&self.codec, asked, rest) {
                 rest = &rest[len..];
             } else {
-                match conn.decoder.feed(self.protocol, asked, &self.values, rest) {
+                match decoder.feed(&self.codec, asked, rest) {
                     Ok((used, Some(verdict))) => {
                         rest = &rest[used..];
                         note(&mut self.tally, verdict);
@@ -332,6 +372,41 @@ impl Generator {
                 self.tally.latency.saturating_record(latency_ns);
             }
         }
+        self.on_answered(index, answered, now_ns);
+    }
+
+    /// As [`Generator::on_bytes`], where replies come in any order.
+    fn on_frames(&mut self, index: usize, bytes: &[u8], now_ns: u64) {
+        let conn = &mut self.conns[index];
+        let Decoder::Http2(streams) = &mut conn.decoder else { return };
+        let mut rest = bytes;
+        let mut answered = 0;
+        while !rest.is_empty() {
+            let (sequence, verdict) = match streams.feed(&self.codec.http, rest, &mut conn.control)
+            {
+                Ok((_, None)) => break,
+                Ok((used, Some(answer))) => {
+                    rest = &rest[used..];
+                    answer
+                }
+                Err(lost) => return self.break_off(index, lost.0),
+            };
+            note(&mut self.tally, verdict);
+            conn.waiting -= 1;
+            answered += 1;
+            let offset = sequence.wrapping_sub(streams.oldest) as usize;
+            if let Some((intended_ns, passed)) = take_at(&mut conn.intended, offset) {
+                streams.oldest += passed;
+                let latency_ns = now_ns.saturating_sub(intended_ns).max(1);
+                self.tally.latency.saturating_record(latency_ns);
+            }
+        }
+        self.on_answered(index, answered, now_ns);
+        self.list_unsent(index);
+    }
+
+    fn on_answered(&mut self, index: usize, answered: u64, now_ns: u64) {
+        let conn = &self.conns[index];
         self.tally.replies += answered;
         if let Arrivals::Closed { pipeline } = self.arrivals {
             let latency_ns = now_ns.saturating_sub(conn.started_ns).max(1);
@@ -356,6 +431,20 @@ impl Generator {
     }
 }
 
+/// Marks the time of a request that was answered before an earlier one.
+const ANSWERED: u64 = u64::MAX;
+
+/// Takes the time at `offset`; with it, how many now leave the front.
+fn take_at(times: &mut VecDeque<u64>, offset: usize) -> Option<(u64, u32)> {
+    let time = std::mem::replace(times.get_mut(offset)?, ANSWERED);
+    let mut passed = 0;
+    while times.front() == Some(&ANSWERED) {
+        times.pop_front();
+        passed += 1;
+    }
+    Some((time, passed))
+}
+
 fn note(tally: &mut Tally, verdict: Verdict) {
     match verdict {
         Verdict::Right => {}
@@ -370,7 +459,7 @@ fn note(tally: &mut Tally, verdict: Verdict) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::arena::encode;
+    use crate::load::protocol::Protocol;
 
     fn target() -> Target {
         Target::all_keys(([127, 0, 0, 1], 1).into())
@@ -382,14 +471,14 @@ mod tests {
         for index in batch.from..batch.from + batch.count {
             let asked = generator.arenas[batch.target].asked(index);
             let mut request = Vec::new();
-            encode(generator.protocol, asked, &generator.values, &mut request);
+            generator.codec.encode(asked, &mut request);
             assert!(generator.bytes(batch).windows(request.len()).any(|part| part == request));
             if asked.set {
                 reply.extend_from_slice(b"+OK\r\n");
             } else {
-                let len = generator.values.len_bytes();
+                let len = generator.codec.values.len_bytes();
                 reply.extend_from_slice(format!("${len}\r\n").as_bytes());
-                generator.values.write(asked.key, &mut reply);
+                generator.codec.values.write(asked.key, &mut reply);
                 reply.extend_from_slice(b"\r\n");
             }
         }

@@ -1,4 +1,4 @@
-//! The load generator: what is asked ([`arena`]), how replies are checked ([`reply`]), when
+//! The load generator: what is asked ([`arena`]), how that is said and replies are checked ([`protocol`]), when
 //! requests leave and what is recorded ([`generator`]); and two ways to move the bytes, the
 //! engine's ring ([`ring`]) and blocking-free standard sockets for tests ([`plain`]).
 //!
@@ -10,7 +10,7 @@
 pub mod arena;
 pub mod generator;
 pub mod plain;
-pub mod reply;
+pub mod protocol;
 pub mod ring;
 pub mod trial;
 
@@ -18,7 +18,7 @@ use std::net::SocketAddr;
 
 use serde::Serialize;
 
-use crate::peers::Protocol;
+pub use protocol::Protocol;
 
 /// When requests leave.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -56,6 +56,8 @@ pub struct Workload {
     pub arrivals: Arrivals,
     /// Keys, connections and arrivals follow from it.
     pub seed: u64,
+    /// What is requested over HTTP.
+    pub http: protocol::Http,
 }
 
 impl Workload {
@@ -70,6 +72,7 @@ impl Workload {
             connections: 50,
             arrivals: Arrivals::Closed { pipeline },
             seed: 1,
+            http: protocol::Http::new(),
         }
     }
 }

@@ -6,6 +6,8 @@ use std::net::TcpStream;
 
 use anyhow::{Context, Result};
 
+use view::Output;
+
 use super::generator::Generator;
 use crate::clock;
 
@@ -59,8 +61,9 @@ impl Plain {
             generator.arrive(now_ns);
             while let Some(batch) = generator.next_batch() {
                 let socket = &mut self.sockets[batch.conn];
-                socket.out.clear();
-                socket.out.extend_from_slice(generator.bytes(batch));
+                let mut out = Output::default();
+                generator.fill(batch, &mut out);
+                socket.out = out.pieces(0).flatten().copied().collect();
                 socket.sent = 0;
                 socket.busy = true;
             }

@@ -162,14 +162,10 @@ impl OnRing {
     fn send_due(&mut self, generator: &mut Generator) {
         while let Some(batch) = generator.next_batch() {
             let mut out = Output::with_buffer(self.spare.pop().unwrap_or_default());
-            if generator.bytes(batch).len() < view::INLINE_MAX_BYTES {
-                out.write(generator.bytes(batch));
-            } else {
-                out.push(generator.shared_bytes(batch));
-            }
+            generator.fill(batch, &mut out);
             let fd = self.fds[batch.conn];
             // A request that goes out whole posts no completion, and so ends no sleep.
-            let op = if out.is_inline() {
+            let op = if out.is_inline() && out.len() < view::INLINE_MAX_BYTES {
                 Op::SendNow { fd, out }
             } else {
                 Op::Send { fd, out, skip: 0, zero_copy: false }

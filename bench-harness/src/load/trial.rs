@@ -11,12 +11,11 @@ use std::net::{SocketAddr, TcpStream};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::arena::{self, Asked, Values};
+use super::arena;
 use super::generator::{Generator, Tally};
-use super::reply::{Decoder, Verdict};
+use super::protocol::{Asked, Codec, Ordered, Verdict};
 use super::{Arrivals, Target, Workload, plain, ring};
 use crate::clock::{self, SECOND_NS};
-use crate::peers::Protocol;
 use crate::process::{Server, Usage};
 use crate::report::hdr;
 
@@ -171,6 +170,7 @@ pub fn run(
     transport: Transport,
     timing: Timing,
 ) -> Result<Trial> {
+    Codec::check(workload).map_err(anyhow::Error::msg)?;
     let mut generator = Generator::new(workload, targets);
     let mut mover = match transport {
         Transport::Ring => Mover::Ring(Box::new(ring::OnRing::connect(&generator, false)?)),
@@ -291,31 +291,29 @@ fn summarise(
     }
 }
 
-/// Stores all keys of a workload, each at the target that serves it.
+/// Stores all keys of a workload, each at the target that serves it; none where the protocol has none.
 ///
 /// # Errors
 /// A server does not take them.
 pub fn prefill(workload: &Workload, targets: &[Target]) -> Result<()> {
-    let values = Values::new(workload.value_len_bytes);
+    if !workload.protocol.has_keys() {
+        return Ok(());
+    }
+    let codec = Codec::new(workload);
     for target in targets {
         let keys = (0..workload.keys).filter(|&key| arena::serves(target, key));
-        prefill_one(workload.protocol, target.addr, keys, &values)
+        prefill_one(&codec, target.addr, keys)
             .with_context(|| format!("store keys at {}", target.addr))?;
     }
     Ok(())
 }
 
-fn prefill_one(
-    protocol: Protocol,
-    addr: SocketAddr,
-    keys: impl Iterator<Item = u32>,
-    values: &Values,
-) -> Result<()> {
+fn prefill_one(codec: &Codec, addr: SocketAddr, keys: impl Iterator<Item = u32>) -> Result<()> {
     let stream = TcpStream::connect(addr)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(std::time::Duration::from_secs(30)))?;
     let mut reader = BufReader::with_capacity(1 << 16, &stream);
-    let mut decoder = Decoder::default();
+    let mut decoder = Ordered::new(codec.protocol);
     let mut requests = Vec::with_capacity(PREFILL_BYTES * 2);
     let mut keys = keys.peekable();
     while keys.peek().is_some() {
@@ -325,11 +323,11 @@ fn prefill_one(
             && let Some(key) = keys.next()
         {
             asked.push(Asked { key, set: true });
-            arena::encode(protocol, Asked { key, set: true }, values, &mut requests);
+            codec.encode(Asked { key, set: true }, &mut requests);
         }
         (&stream).write_all(&requests)?;
         for asked in asked {
-            read_reply(&mut reader, &mut decoder, protocol, asked, values)?;
+            read_reply(&mut reader, &mut decoder, codec, asked)?;
         }
     }
     Ok(())
@@ -341,10 +339,9 @@ fn prefill_one(
 /// Another reply, or none.
 pub fn read_reply(
     reader: &mut BufReader<&TcpStream>,
-    decoder: &mut Decoder,
-    protocol: Protocol,
+    decoder: &mut Ordered,
+    codec: &Codec,
     asked: Asked,
-    values: &Values,
 ) -> Result<()> {
     loop {
         if reader.buffer().is_empty() {
@@ -358,7 +355,7 @@ pub fn read_reply(
             }
         }
         let held = reader.buffer();
-        let (used, verdict) = match decoder.feed(protocol, asked, values, held) {
+        let (used, verdict) = match decoder.feed(codec, asked, held) {
             Ok(fed) => fed,
             Err(lost) => bail!("not a reply: {}", lost.0),
         };

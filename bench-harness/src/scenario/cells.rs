@@ -111,6 +111,7 @@ fn workload(set: bool, value_len_bytes: usize, connections: usize, arrivals: Arr
         connections,
         arrivals,
         seed: 0,
+        ..Workload::new(Protocol::Resp, 1)
     }
 }
 

@@ -13,8 +13,8 @@ use wire::resp::{Reply, decode_reply};
 
 use crate::clock::{self, MILLISECOND_NS, SECOND_NS};
 use crate::compare::{Bench, Cell, Metric, Sample, Side};
-use crate::load::arena::{self, Asked, KEY_LEN_BYTES, Values};
-use crate::load::reply::Decoder;
+use crate::load::arena::{Asked, KEY_LEN_BYTES};
+use crate::load::protocol::{Codec, Ordered};
 use crate::load::trial::{self, Timing};
 use crate::load::{Target, Workload};
 use crate::peers::{self, Place, Protocol};
@@ -265,14 +265,14 @@ fn settled_rss(server: &Server) -> Result<u64> {
     Ok(last)
 }
 
-fn get_once(protocol: Protocol, stream: &TcpStream, values: &Values) -> Result<()> {
+fn get_once(codec: &Codec, stream: &TcpStream) -> Result<()> {
     let asked = Asked { key: 0, set: false };
     let mut request = Vec::new();
-    arena::encode(protocol, asked, values, &mut request);
+    codec.encode(asked, &mut request);
     let mut writer = stream;
     writer.write_all(&request)?;
     let mut reader = BufReader::with_capacity(256, stream);
-    trial::read_reply(&mut reader, &mut Decoder::default(), protocol, asked, values)
+    trial::read_reply(&mut reader, &mut Ordered::new(codec.protocol), codec, asked)
 }
 
 fn connect(addr: SocketAddr) -> Result<TcpStream> {
@@ -290,9 +290,9 @@ fn idle(
     let mut workload = Workload::new(protocol, 1);
     workload.keys = 1000;
     trial::prefill(&workload, &[Target::all_keys(addr)])?;
-    let values = Values::new(workload.value_len_bytes);
+    let codec = Codec::new(&workload);
     for _ in 0..WARM_CONNECTIONS {
-        get_once(protocol, &connect(addr)?, &values)?;
+        get_once(&codec, &connect(addr)?)?;
     }
     let base = settled_rss(server)?;
     let mut streams = Vec::with_capacity(connections);
@@ -301,10 +301,10 @@ fn idle(
     }
     // Connections are accepted in order, so the last one's reply says that all are in.
     let last = connect(addr)?;
-    get_once(protocol, &last, &values)?;
+    get_once(&codec, &last)?;
     let fresh = settled_rss(server)?;
     for stream in &streams {
-        get_once(protocol, stream, &values)?;
+        get_once(&codec, stream)?;
     }
     let used = settled_rss(server)?;
     let each = |rss: u64| (rss as f64 - base as f64) / connections.max(1) as f64;
