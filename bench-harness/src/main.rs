@@ -16,7 +16,7 @@ use bench_harness::clock::{MILLISECOND_NS, SECOND_NS};
 use bench_harness::compare::{self, Bench};
 use bench_harness::figures::Report as Figured;
 use bench_harness::host::{self, Hosting};
-use bench_harness::load::protocol::Http;
+use bench_harness::load::protocol::HttpArgs;
 use bench_harness::load::trial::{self, Timing, Transport};
 use bench_harness::load::{Arrivals, Target, Workload};
 use bench_harness::machine::{self, Machine};
@@ -219,6 +219,8 @@ struct LoadArgs {
     /// What moves the bytes.
     #[arg(long, value_enum, default_value_t = Transport::Ring)]
     transport: Transport,
+    #[command(flatten)]
+    http: HttpArgs,
     /// Seed.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -447,7 +449,7 @@ fn load(args: &LoadArgs) -> Result<ExitCode> {
         connections: args.connections.max(1),
         arrivals,
         seed: args.seed,
-        http: Http::default(),
+        http: args.http.http(args.addr)?,
     };
     let targets = [Target::all_keys(args.addr)];
     trial::prefill(&workload, &targets)?;

@@ -11,6 +11,7 @@
 //! bounded, whatever arrives; bytes whose boundaries it cannot find are [`Lost`], the end of the
 //! connection, and not a reply. Next: `resp`, `memcache`, `http1`, `http2`, `echo`.
 
+mod args;
 pub mod echo;
 mod hpack;
 pub mod http;
@@ -27,6 +28,7 @@ use serde::Serialize;
 
 use super::Workload;
 use super::arena::Values;
+pub use args::HttpArgs;
 pub use http::{Http, Method};
 
 /// What a server speaks.
