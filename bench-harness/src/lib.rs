@@ -11,6 +11,7 @@
 pub mod broker;
 pub mod clock;
 pub mod compare;
+pub mod cost;
 pub mod figures;
 pub mod host;
 pub mod load;

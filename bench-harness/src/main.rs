@@ -14,6 +14,7 @@ use anyhow::{Context, Result, bail};
 use bench_harness::broker;
 use bench_harness::clock::{MILLISECOND_NS, SECOND_NS};
 use bench_harness::compare::{self, Bench};
+use bench_harness::cost;
 use bench_harness::figures::Report as Figured;
 use bench_harness::host::{self, Hosting};
 use bench_harness::load::protocol::HttpArgs;
@@ -51,6 +52,8 @@ enum Commands {
     Benchmarks(cli::benchmarks::Args),
     /// Puts one load on a server that runs already, and prints the trial as JSON.
     Load(LoadArgs),
+    /// CPU of the load itself per request, beside redis-benchmark and wrk.
+    Cost(cost::CostArgs),
     /// Serves a session on another runtime until it is ended.
     Host(HostArgs),
 }
@@ -262,6 +265,9 @@ fn main() -> ExitCode {
         Commands::Report(args) => cli::report::run(&args),
         Commands::Benchmarks(args) => cli::benchmarks::run(&args),
         Commands::Load(args) => load(&args),
+        Commands::Cost(args) => {
+            cost::run(&args).and_then(|report| finish(&report, args.json.as_deref()))
+        }
         Commands::Host(args) => serve(&args),
     };
     done.unwrap_or_else(|error| {
