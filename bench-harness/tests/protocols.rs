@@ -87,9 +87,10 @@ fn check(server: &Server, addr: SocketAddr, workload: &Workload, pipelines: &[u3
         pipelines.iter().map(|&pipeline| Arrivals::Closed { pipeline }).collect();
     all.push(Arrivals::Open { rate: 2_000.0, poisson: true });
     for arrivals in all {
+        let mut workload = workload.clone();
+        workload.arrivals = arrivals;
+        let arrivals = &workload.arrivals;
         for transport in [Transport::Ring, Transport::Plain] {
-            let mut workload = workload.clone();
-            workload.arrivals = arrivals;
             let trial = try_run(server, addr, &workload, transport)
                 .unwrap_or_else(|error| panic!("{arrivals:?} {transport:?}: {error:#}"));
             assert!(trial.replies > 50 && trial.misses == 0, "{arrivals:?} {trial:?}");

@@ -1,6 +1,7 @@
 //! Every protocol's decoder: right replies however they are cut, wrong ones told apart, and bytes
 //! of no protocol.
 
+mod driven;
 mod streams;
 
 use proptest::prelude::*;
