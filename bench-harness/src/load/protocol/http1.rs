@@ -160,6 +160,11 @@ impl Decoder {
             return Ok((took, false));
         }
         self.reply = Reply::begun(status);
+        if header(&head, b"connection").any(|value| value.eq_ignore_ascii_case(b"close")) {
+            return Err(Lost(format!(
+                "status {status}, and the server closes: does it limit requests per connection?"
+            )));
+        }
         let framing =
             if http.has_body(asked, status) { framing_of(&head)? } else { Framing::Length(0) };
         match framing {
@@ -233,32 +238,34 @@ fn status_of(head: &[u8]) -> Result<u16, Lost> {
     }
 }
 
+/// The values of a header field.
+fn header<'a>(head: &'a [u8], name: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+    head.split(|&byte| byte == b'\n').skip(1).filter_map(move |line| {
+        let (found, value) = line.split_at_checked(line.iter().position(|&byte| byte == b':')?)?;
+        found.eq_ignore_ascii_case(name).then(|| value[1..].trim_ascii())
+    })
+}
+
 /// How the body after a head ends (RFC 9112, section 6.3).
 fn framing_of(head: &[u8]) -> Result<Framing, Lost> {
-    let (mut length, mut chunked) = (None, false);
-    for line in head.split(|&byte| byte == b'\n').skip(1) {
-        let Some(colon) = line.iter().position(|&byte| byte == b':') else { continue };
-        let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
-        if name.eq_ignore_ascii_case(b"content-length") {
-            let len = std::str::from_utf8(value)
-                .ok()
-                .filter(|text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()))
-                .and_then(|text| text.parse::<u64>().ok())
-                .filter(|&len| len <= BODY_MAX)
-                .ok_or_else(|| Lost(format!("content-length: {:?}", shown(value))))?;
-            if length.is_some_and(|other| other != len) {
-                return Err(Lost("two values of content-length".to_owned()));
-            }
-            length = Some(len);
-        } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
-            chunked = value.to_ascii_lowercase().ends_with(b"chunked");
-        }
+    let last_coding = header(head, b"transfer-encoding").last();
+    if last_coding.is_some_and(|value| value.to_ascii_lowercase().ends_with(b"chunked")) {
+        return Ok(Framing::Chunked);
     }
-    match (chunked, length) {
-        (true, _) => Ok(Framing::Chunked),
-        (false, Some(len)) => Ok(Framing::Length(len)),
-        (false, None) => {
-            Err(Lost("a reply without length, which ends with its connection".to_owned()))
+    let mut length = None;
+    for value in header(head, b"content-length") {
+        let len = std::str::from_utf8(value)
+            .ok()
+            .filter(|text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()))
+            .and_then(|text| text.parse::<u64>().ok())
+            .filter(|&len| len <= BODY_MAX)
+            .ok_or_else(|| Lost(format!("content-length: {:?}", shown(value))))?;
+        if length.is_some_and(|other| other != len) {
+            return Err(Lost("two values of content-length".to_owned()));
         }
+        length = Some(len);
     }
+    length
+        .map(Framing::Length)
+        .ok_or_else(|| Lost("a reply without length, which ends with its connection".to_owned()))
 }

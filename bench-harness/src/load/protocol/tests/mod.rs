@@ -231,7 +231,7 @@ fn the_head_of_another_answer_is_not_taken_for_a_known_one() {
 #[test]
 fn bytes_of_no_protocol_lose_the_stream() {
     use Protocol::{Http1, Memcache, MemcacheMeta, Resp, Resp3};
-    let lost: [(Protocol, &[u8]); 19] = [
+    let lost: [(Protocol, &[u8]); 20] = [
         (Resp, b"hello\r\n"),
         (Resp, b"\r\n"),
         (Resp, b"$x\r\n"),
@@ -244,7 +244,8 @@ fn bytes_of_no_protocol_lose_the_stream() {
         (Http1, b"HTTP/2 200\r\n\r\n"),
         (Http1, b"HTTP/1.1 20\r\n\r\n"),
         (Http1, b"SSH-2.0-OpenSSH\r\n\r\n"),
-        (Http1, b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"),
+        (Http1, b"HTTP/1.1 200 OK\r\nServer: x\r\n\r\n"),
+        (Http1, b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nconnection: Close\r\n\r\n"),
         (Http1, b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n"),
         (Http1, b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n"),
         (Http1, b"HTTP/1.1 101 Switching\r\n\r\n"),
