@@ -64,9 +64,6 @@ pub struct CostArgs {
     /// Stay in the network namespace of the host.
     #[arg(long)]
     host_network: bool,
-    /// Write every trial here, as JSON.
-    #[arg(long)]
-    pub json: Option<PathBuf>,
 }
 
 impl CostArgs {
@@ -106,7 +103,7 @@ pub fn run(args: &CostArgs) -> Result<Report> {
             .is_ok();
     compare::check_cpus(args.server_cpu, args.client_cpu)?;
     process::pin_self(args.client_cpu)?;
-    let mut report = Report::new(own_network);
+    let mut report = Report::new("cost", own_network);
     for (set, pipeline) in [(false, 1), (false, 16), (true, 1), (true, 16)] {
         let verb = if set { "SET" } else { "GET" };
         let name = format!("redis-server, {verb} of 64 B, 50 connections, pipeline {pipeline}");

@@ -53,7 +53,7 @@ enum Commands {
     /// Puts one load on a server that runs already, and prints the trial as JSON.
     Load(LoadArgs),
     /// CPU of the load itself per request, beside redis-benchmark and wrk.
-    Cost(cost::CostArgs),
+    Cost(CostArgs),
     /// Serves a session on another runtime until it is ended.
     Host(HostArgs),
 }
@@ -229,6 +229,14 @@ struct LoadArgs {
     seed: u64,
 }
 
+#[derive(Debug, Args)]
+struct CostArgs {
+    #[command(flatten)]
+    cost: cost::CostArgs,
+    #[command(flatten)]
+    out: cli::out::Out,
+}
+
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum SessionKind {
     /// The cache's own session.
@@ -265,15 +273,18 @@ fn main() -> ExitCode {
         Commands::Report(args) => cli::report::run(&args),
         Commands::Benchmarks(args) => cli::benchmarks::run(&args),
         Commands::Load(args) => load(&args),
-        Commands::Cost(args) => {
-            cost::run(&args).and_then(|report| finish(&report, args.json.as_deref()))
-        }
+        Commands::Cost(args) => cost(&args),
         Commands::Host(args) => serve(&args),
     };
     done.unwrap_or_else(|error| {
         eprintln!("bench: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+fn cost(args: &CostArgs) -> Result<ExitCode> {
+    args.out.prepare()?;
+    finish(&cost::run(&args.cost)?, &args.out)
 }
 
 fn storage(args: &StorageArgs) -> Result<ExitCode> {
