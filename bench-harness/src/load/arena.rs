@@ -14,6 +14,8 @@ use crate::rng::Rng;
 pub const ARENA_MAX_BYTES: usize = 8 << 20;
 /// Requests of one target, at most.
 pub const ARENA_MAX_REQUESTS: usize = 1 << 18;
+/// No request is counted as shorter: a larger arena only costs the processor's caches.
+const REQUEST_LEN_BYTES: usize = 64;
 /// Length of every key.
 pub const KEY_LEN_BYTES: usize = 16;
 
@@ -171,7 +173,7 @@ fn longest(workload: &Workload, codec: &Codec, key: u32) -> usize {
         codec.encode(Asked { key, set }, &mut request);
         request.len()
     };
-    len(false).max(if workload.set_share > 0.0 { len(true) } else { 1 })
+    len(false).max(if workload.set_share > 0.0 { len(true) } else { REQUEST_LEN_BYTES })
 }
 
 /// Whether `target` serves key `key`.

@@ -295,6 +295,7 @@ impl Generator {
     }
 
     /// Hands the bytes of a batch over; once, since a protocol may number its requests as they leave.
+    #[inline]
     pub fn fill(&mut self, batch: Batch, out: &mut Output) {
         let conn = &mut self.conns[batch.conn];
         let requests = self.arenas[batch.target].run(batch.from, batch.count);
@@ -328,6 +329,7 @@ impl Generator {
     }
 
     /// Lets a connection send that has something to send.
+    #[inline]
     fn list_unsent(&mut self, index: usize) {
         let conn = &mut self.conns[index];
         let has_some = conn.unsent > 0 || !conn.control.is_empty();
@@ -405,6 +407,7 @@ impl Generator {
         self.list_unsent(index);
     }
 
+    #[inline]
     fn on_answered(&mut self, index: usize, answered: u64, now_ns: u64) {
         let conn = &self.conns[index];
         self.tally.replies += answered;
