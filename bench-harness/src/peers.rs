@@ -224,6 +224,22 @@ pub const PEERS: &[Peer] = &[
         version: Version::Runtime("glommio"),
     },
     Peer {
+        name: "tokio",
+        about: "our cache session on tokio's current-thread runtime",
+        protocol: Protocol::Resp,
+        program: Program::Own,
+        args: hosted!("tokio"),
+        version: Version::Runtime("tokio"),
+    },
+    Peer {
+        name: "engine",
+        about: "our cache session on our engine, in this program as on the other runtimes",
+        protocol: Protocol::Resp,
+        program: Program::Own,
+        args: hosted!("engine"),
+        version: Version::Runtime("engine"),
+    },
+    Peer {
         name: "echo-monoio",
         about: "a minimal session on monoio, for trying the harness",
         protocol: Protocol::Resp,
@@ -246,6 +262,22 @@ pub const PEERS: &[Peer] = &[
         program: Program::Own,
         args: hosted!("glommio", echo),
         version: Version::Runtime("glommio"),
+    },
+    Peer {
+        name: "echo-tokio",
+        about: "a minimal session on tokio",
+        protocol: Protocol::Resp,
+        program: Program::Own,
+        args: hosted!("tokio", echo),
+        version: Version::Runtime("tokio"),
+    },
+    Peer {
+        name: "echo-engine",
+        about: "a minimal session on our engine",
+        protocol: Protocol::Resp,
+        program: Program::Own,
+        args: hosted!("engine", echo),
+        version: Version::Runtime("engine"),
     },
 ];
 

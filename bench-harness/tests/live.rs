@@ -77,6 +77,16 @@ fn sessions_run_on_glommio() {
     check_runtime("glommio");
 }
 
+#[test]
+fn sessions_run_on_tokio() {
+    check_runtime("tokio");
+}
+
+#[test]
+fn sessions_run_on_our_engine() {
+    check_runtime("engine");
+}
+
 const STALL_NS: u64 = 100 * MILLISECOND_NS;
 
 /// Answers GETs of 64 B one after the other, and every 500 ms nothing for [`STALL_NS`].

@@ -4,13 +4,15 @@
 //! Why: that is how the engine is compared with what a user would pick instead. Invariants: the
 //! session sees exactly what the engine would show it; a connection has a read buffer of its own
 //! which grows only while a frame is incomplete, up to [`FRAME_MAX_BYTES`]; exclusive access to
-//! the shard never spans an await. Next: `monoio` and `glommio` for the loops, `echo` and `cache`
-//! for what is hosted.
+//! the shard never spans an await. Next: `monoio`, `glommio`, `tokio` and `engine` (ours) for the loops,
+//! `echo` and `cache` for what is hosted.
 
 pub mod cache;
 pub mod echo;
+mod engine;
 mod glommio;
 mod monoio;
+mod tokio;
 
 use std::net::SocketAddr;
 
@@ -33,11 +35,15 @@ pub enum Runtime {
     MonoioDefer,
     /// glommio as shipped.
     Glommio,
+    /// tokio's current-thread runtime.
+    Tokio,
+    /// Our engine, hosting the sessions as it is done on the others.
+    Engine,
 }
 
 /// What a foreign runtime needs to know of a service: how to make its state, and how to do the
 /// work its sessions await.
-pub trait Service: 'static {
+pub trait Service: Send + 'static {
     /// Its sessions.
     type Session: Session + 'static;
 
@@ -83,6 +89,8 @@ pub fn run<S: Service>(runtime: Runtime, service: S, hosting: Hosting) -> Result
         Runtime::Monoio => monoio::run(service, hosting, false),
         Runtime::MonoioDefer => monoio::run(service, hosting, true),
         Runtime::Glommio => glommio::run(service, hosting),
+        Runtime::Tokio => tokio::run(service, hosting),
+        Runtime::Engine => engine::run(service, hosting),
     }
 }
 

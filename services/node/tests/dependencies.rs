@@ -48,6 +48,7 @@ const FENCED: &[(&str, &[User])] = &[
     ("io-uring", &[("engine", None), ("bench-harness", Some("io-uring-of-monoio"))]),
     ("monoio", &[("bench-harness", None)]),
     ("glommio", &[("bench-harness", None)]),
+    ("tokio", &[("bench-harness", None)]),
     // Behind the engine's own trait.
     ("rustls", &[("engine", None)]),
     ("libbpf-rs", &[("bpf", None)]),
