@@ -2,7 +2,7 @@
 //!
 //! A run is a list of cells ([`scenario::cells`]); each alternates fresh servers ([`compare`],
 //! [`stats`]), puts a checked load on them ([`load`]) and reads their CPU clocks from outside
-//! ([`process`], [`clock`]). [`host`] runs our sessions on other runtimes. Invariants: no figure
+//! ([`process`], [`clock`]). [`host`] runs our sessions on other runtimes, and [`runtimes`] compares them. Invariants: no figure
 //! without an interval; no wrong reply counted as a fast one; no `unsafe`.
 
 #![forbid(unsafe_code)]
@@ -21,6 +21,7 @@ pub mod process;
 pub mod report;
 pub mod rng;
 pub mod rounds;
+pub mod runtimes;
 pub mod scenario;
 pub mod stats;
 pub mod storage;

@@ -50,6 +50,8 @@ enum Commands {
     Report(cli::report::Args),
     /// Makes the measured tables of BENCHMARKS.md from saved results.
     Benchmarks(cli::benchmarks::Args),
+    /// The same sessions and file loops on our engine, monoio, glommio and tokio.
+    Runtimes(cli::runtimes::RuntimesArgs),
     /// Puts one load on a server that runs already, and prints the trial as JSON.
     Load(LoadArgs),
     /// CPU of the load itself per request, beside redis-benchmark and wrk.
@@ -272,6 +274,7 @@ fn main() -> ExitCode {
         Commands::Broker(args) => broker(&args),
         Commands::Report(args) => cli::report::run(&args),
         Commands::Benchmarks(args) => cli::benchmarks::run(&args),
+        Commands::Runtimes(args) => cli::runtimes::run(&args),
         Commands::Load(args) => load(&args),
         Commands::Cost(args) => cost(&args),
         Commands::Host(args) => serve(&args),

@@ -86,6 +86,11 @@ fn locked_version(package: &str) -> Option<&'static str> {
         .map(|text| text.trim_matches('"'))
 }
 
+/// A package this program was built from, with its version.
+pub(crate) fn built_with(package: &str) -> String {
+    format!("{package} {}", locked_version(package).unwrap_or("unknown"))
+}
+
 const REDIS_ARGS: &[&str] = &[
     "--port",
     "{port}",
@@ -333,10 +338,7 @@ impl Peer {
     pub fn version(&self) -> Result<String> {
         match self.version {
             Version::Flag => process::first_line(&self.program.path()?, &["--version"]),
-            Version::Runtime(package) => {
-                let version = locked_version(package).unwrap_or("unknown");
-                Ok(format!("{package} {version}"))
-            }
+            Version::Runtime(package) => Ok(built_with(package)),
         }
     }
 

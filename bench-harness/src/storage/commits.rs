@@ -28,7 +28,7 @@ use crate::usage::Usage;
 const RECORD_BYTES: usize = 1024;
 /// In front of each record: checksum and length, and the place they were made for.
 const HEADER_BYTES: usize = 16;
-const FRAME_BYTES: usize = HEADER_BYTES + RECORD_BYTES;
+pub(crate) const FRAME_BYTES: usize = HEADER_BYTES + RECORD_BYTES;
 const FILE_BYTES: usize = 64 << 20;
 const BLOCK_BYTES: usize = 4096;
 
@@ -61,27 +61,30 @@ pub(super) fn run(options: &Options, report: &mut Report) {
     let _ = fs::remove_dir_all(&dir);
 }
 
-struct Meter {
+/// Times commits of one trial, and what they cost.
+pub(crate) struct Meter {
     before: Usage,
     end_ns: u64,
     commits: Histogram<u64>,
 }
 
 impl Meter {
-    fn start(trial_ns: u64) -> Result<Self> {
+    /// A trial of `trial_ns` begins.
+    pub(crate) fn start(trial_ns: u64) -> Result<Self> {
         let commits = Histogram::new_with_max(60_000_000_000, 3)?;
         let before = Usage::of(std::process::id());
         Ok(Self { before, end_ns: clock::mono_ns() + trial_ns, commits })
     }
 
     /// Notes a commit begun at `start_ns`; whether there is time for another.
-    fn commit(&mut self, start_ns: u64) -> bool {
+    pub(crate) fn commit(&mut self, start_ns: u64) -> bool {
         let now_ns = clock::mono_ns();
         self.commits.saturating_record(now_ns - start_ns);
         now_ns < self.end_ns
     }
 
-    fn stop(self) -> Figures {
+    /// What the trial found, in microseconds for a commit.
+    pub(crate) fn stop(self) -> Figures {
         let (machine, both, process, elapsed) = Usage::of(std::process::id()).since(&self.before);
         let count = self.commits.len().max(1) as f64;
         let quantile = |q| self.commits.value_at_quantile(q) as f64 / 1e3;
@@ -96,7 +99,8 @@ impl Meter {
     }
 }
 
-fn ours(dir: &Path, group: usize, trial_ns: u64, cpu: usize) -> Result<Figures> {
+/// Our log, on a shard on CPU `cpu`.
+pub(crate) fn ours(dir: &Path, group: usize, trial_ns: u64, cpu: usize) -> Result<Figures> {
     let dir = dir.to_owned();
     shard::run(cpu, move |cx| async move {
         let config = LogConfig { segment_bytes: FILE_BYTES as u64, ..LogConfig::default() };
@@ -124,7 +128,7 @@ fn ours(dir: &Path, group: usize, trial_ns: u64, cpu: usize) -> Result<Figures> 
 }
 
 /// A file of zeros, made once per run.
-fn zero_filled(dir: &Path, name: &str) -> Result<File> {
+pub(crate) fn zero_filled(dir: &Path, name: &str) -> Result<File> {
     let path = dir.join(name);
     let made = path.exists();
     let file = File::options().read(true).write(true).create(true).truncate(false).open(&path)?;
@@ -139,7 +143,7 @@ fn zero_filled(dir: &Path, name: &str) -> Result<File> {
 }
 
 /// Where the next group goes: at the end, or at the start again.
-const fn place(at: usize, group: usize) -> usize {
+pub(crate) const fn place(at: usize, group: usize) -> usize {
     if at + group * FRAME_BYTES > FILE_BYTES { 0 } else { at }
 }
 
@@ -158,7 +162,7 @@ fn frame(out: &mut [u8], at: usize, record: &[u8; RECORD_BYTES]) {
 }
 
 /// Writes a group of records to the start of `out`, the first for `at`.
-fn frames(out: &mut [u8], at: usize, group: usize) {
+pub(crate) fn frames(out: &mut [u8], at: usize, group: usize) {
     for (index, out) in out.chunks_exact_mut(FRAME_BYTES).take(group).enumerate() {
         frame(out, at + index * FRAME_BYTES, &[7; RECORD_BYTES]);
     }
@@ -233,7 +237,8 @@ fn bind(cpu: usize) -> Result<()> {
     nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &set).context("sched_setaffinity")
 }
 
-fn dma_file(dir: &Path, group: usize, trial_ns: u64, cpu: usize) -> Result<Figures> {
+/// glommio's O_DIRECT file, on CPU `cpu`.
+pub(crate) fn dma_file(dir: &Path, group: usize, trial_ns: u64, cpu: usize) -> Result<Figures> {
     drop(zero_filled(dir, "glommio")?);
     let path = dir.join("glommio");
     let builder = LocalExecutorBuilder::new(Placement::Fixed(cpu));

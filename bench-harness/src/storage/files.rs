@@ -24,7 +24,8 @@ use super::{Options, shard};
 use crate::figures::{Contender, Figures, Report, alternate};
 use crate::{clock, machine};
 
-const FILE_BYTES: usize = 256 << 20;
+/// Length of the file that is sent.
+pub(crate) const FILE_BYTES: usize = 256 << 20;
 /// Times the file is sent: enough that starting a shard does not show.
 const REPEATS: usize = 16;
 const RECEIVE_BYTES: usize = 256 << 10;
@@ -69,7 +70,8 @@ pub(super) fn run_cold(options: &Options, report: &mut Report) {
     let _ = fs::remove_file(&path);
 }
 
-fn make(path: &Path) -> Result<()> {
+/// The file, whose pages are cached afterwards.
+pub(crate) fn make(path: &Path) -> Result<()> {
     let file = File::create(path).with_context(|| path.display().to_string())?;
     let block: Vec<u8> = (0..1 << 20).map(|n: u32| (n >> 3) as u8).collect();
     for at in (0..FILE_BYTES).step_by(block.len()) {
@@ -101,10 +103,10 @@ fn receive(addr: SocketAddr) -> Result<(u64, u64)> {
     }
 }
 
-/// Starts a receiver beside `send`, which ends the stream; figures of what both found.
-fn beside_receiver(
+/// Starts a receiver on CPU `receiver_cpu` beside `send`, which ends the stream; figures of what both found.
+pub(crate) fn beside_receiver(
     addr: SocketAddr,
-    cpu: usize,
+    receiver_cpu: usize,
     send: impl FnOnce() -> Result<Figures>,
 ) -> Result<Figures> {
     let process = || clock::process_cpu_ns(std::process::id()).unwrap_or(0);
@@ -112,7 +114,7 @@ fn beside_receiver(
     let (figures, received) = thread::scope(|scope| {
         let receiver = scope.spawn(move || {
             let mut set = nix::sched::CpuSet::new();
-            set.set(cpu + 1)?;
+            set.set(receiver_cpu)?;
             nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &set)?;
             receive(addr)
         });
@@ -135,10 +137,14 @@ fn listen_options() -> ListenOptions {
 }
 
 /// Accepts one connection on the shard.
-async fn accept(cx: &ShardCx, addr: SocketAddr) -> Result<Stream> {
+pub(crate) async fn accept(
+    cx: &ShardCx,
+    addr: SocketAddr,
+    options: &ListenOptions,
+) -> Result<Stream> {
     let slot = std::rc::Rc::new(std::cell::RefCell::new(None));
     let found = std::rc::Rc::clone(&slot);
-    engine::net::stream::serve(cx, addr, &listen_options(), 1, move |stream| {
+    engine::net::stream::serve(cx, addr, options, 1, move |stream| {
         *found.borrow_mut() = Some(stream);
         async {}
     })?;
@@ -154,10 +160,10 @@ async fn accept(cx: &ShardCx, addr: SocketAddr) -> Result<Stream> {
 fn ours(path: &Path, chunk: usize, options: &Options) -> Result<Figures> {
     let addr = SocketAddr::from(([127, 0, 0, 1], options.port));
     let path: PathBuf = path.to_owned();
-    beside_receiver(addr, options.cpu, || {
+    beside_receiver(addr, options.cpu + 1, || {
         shard::run(options.cpu, move |cx| async move {
             let file = ShardFile::open(&cx, &path, &OpenOptions::default())?;
-            let stream = accept(&cx, addr).await?;
+            let stream = accept(&cx, addr, &listen_options()).await?;
             for _ in 0..REPEATS {
                 let sent = stream.send_file(file.fd(), 0, FILE_BYTES as u64, chunk).await;
                 sent.map_err(|errno| anyhow!("send_file: {errno}"))?;
@@ -191,7 +197,7 @@ fn blocking(path: &Path, options: &Options, port: u16, send: &Sender<'_>) -> Res
         }
         Ok(Figures::new())
     };
-    beside_receiver(addr, cpu, || {
+    beside_receiver(addr, cpu + 1, || {
         // A thread of its own, because it is bound to a CPU.
         thread::scope(|scope| {
             scope.spawn(work).join().map_err(|_| anyhow!("the sender panicked"))?
@@ -244,10 +250,10 @@ fn cold(path: &Path, naive: bool, options: &Options) -> Result<Figures> {
     rustix::fs::fadvise(&reader, 0, None, rustix::fs::Advice::DontNeed)?;
     let addr = SocketAddr::from(([127, 0, 0, 1], options.port + 2 + u16::from(naive)));
     let path: PathBuf = path.to_owned();
-    beside_receiver(addr, options.cpu, || {
+    beside_receiver(addr, options.cpu + 1, || {
         shard::run(options.cpu, move |cx| async move {
             let file = ShardFile::open(&cx, &path, &OpenOptions::default())?;
-            let stream = accept(&cx, addr).await?;
+            let stream = accept(&cx, addr, &listen_options()).await?;
             let done = std::rc::Rc::new(std::cell::Cell::new(false));
             let (sent, shard) = (std::rc::Rc::clone(&done), cx.clone());
             cx.spawn("send", async move {

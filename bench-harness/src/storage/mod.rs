@@ -6,10 +6,10 @@
 //! the same bytes durable before it counts a commit; receivers copy what they receive.
 //! Next: `commits`, `files` and `cross` for the rows, `crate::figures` for what becomes of trials.
 
-mod commits;
+pub(crate) mod commits;
 mod cross;
-mod files;
-mod shard;
+pub(crate) mod files;
+pub(crate) mod shard;
 
 use std::path::PathBuf;
 

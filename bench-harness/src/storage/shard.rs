@@ -27,7 +27,7 @@ pub(super) fn plan(shards: usize, cpu: usize) -> Launch {
 }
 
 /// Runs `task` on a shard on CPU `cpu` until it is done.
-pub(super) fn run<T, F, Fut>(cpu: usize, task: F) -> Result<T>
+pub(crate) fn run<T, F, Fut>(cpu: usize, task: F) -> Result<T>
 where
     T: Send + 'static,
     F: FnOnce(ShardCx) -> Fut + Send + 'static,
