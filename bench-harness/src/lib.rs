@@ -2,7 +2,8 @@
 //!
 //! A run is a list of cells ([`scenario::cells`]); each alternates fresh servers ([`compare`],
 //! [`stats`]), puts a checked load on them ([`load`]) and reads their CPU clocks from outside
-//! ([`process`], [`clock`]). [`host`] runs our sessions on other runtimes, and [`runtimes`] compares them. Invariants: no figure
+//! ([`process`], [`clock`]). [`host`] runs our sessions on other runtimes, and [`runtimes`] compares them;
+//! [`files`] is a load of file I/O. Invariants: no figure
 //! without an interval; no wrong reply counted as a fast one; no `unsafe`.
 
 #![forbid(unsafe_code)]
@@ -13,6 +14,7 @@ pub mod clock;
 pub mod compare;
 pub mod cost;
 pub mod figures;
+pub mod files;
 pub mod host;
 pub mod load;
 pub mod machine;

@@ -52,6 +52,8 @@ enum Commands {
     Benchmarks(cli::benchmarks::Args),
     /// The same sessions and file loops on our engine, monoio, glommio and tokio.
     Runtimes(cli::runtimes::RuntimesArgs),
+    /// File I/O as a load: reads, writes, syncs, appends, files to sockets; every block is checked.
+    Files(cli::files::FilesArgs),
     /// Puts one load on a server that runs already, and prints the trial as JSON.
     Load(LoadArgs),
     /// CPU of the load itself per request, beside redis-benchmark and wrk.
@@ -275,6 +277,7 @@ fn main() -> ExitCode {
         Commands::Report(args) => cli::report::run(&args),
         Commands::Benchmarks(args) => cli::benchmarks::run(&args),
         Commands::Runtimes(args) => cli::runtimes::run(&args),
+        Commands::Files(args) => cli::files::run(&args),
         Commands::Load(args) => load(&args),
         Commands::Cost(args) => cost(&args),
         Commands::Host(args) => serve(&args),
