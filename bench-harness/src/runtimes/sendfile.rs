@@ -3,8 +3,9 @@
 //! Ours is the engine's `send_file`; tokio non-blocking sendfile(2) whenever the socket is writable;
 //! monoio, which splices sockets only, reads into a buffer and writes that; glommio likewise from its
 //! O_DIRECT file, which cannot use the page cache, and once more from its buffered one. A receiver on the
-//! load's core copies everything. Invariants: a request is done when the socket has taken all of it;
-//! what arrived is what was sent. Next: `storage::files` for the receiver.
+//! load's core copies everything. Invariants: all sides send what they have at once (TCP_NODELAY), as
+//! servers do; a request is done when the socket has taken all of it; what arrived is what was sent.
+//! Next: `storage::files` for the receiver.
 
 use std::fs::File;
 use std::io;
@@ -23,7 +24,7 @@ use super::table::{AGAIN, Column, Report};
 use super::{Contender, Options, Progress, What, measure, monoio_runtime};
 use crate::clock;
 use crate::figures::Figures;
-use crate::storage::files::{self, FILE_BYTES, beside_receiver};
+use crate::storage::files::{self, FILE_BYTES, Sent};
 use crate::storage::shard;
 
 /// Bytes of a request.
@@ -145,7 +146,7 @@ pub(super) fn trial(trial: &Trial) -> Result<Figures> {
 fn on_file(trial: &Trial, path: &Path, file_bytes: usize) -> Result<Figures> {
     let addr = SocketAddr::from(([127, 0, 0, 1], trial.port));
     let (requests, cpu) = (Requests::new(file_bytes, trial.trial_ns)?, trial.server_cpu);
-    let mut figures = beside_receiver(addr, trial.client_cpu, || match trial.side.as_str() {
+    let sent = files::with_receiver(addr, trial.client_cpu, || match trial.side.as_str() {
         "engine" | AGAIN => ours(path, addr, requests, cpu),
         "monoio" => on_monoio(path, addr, requests, false),
         "monoio-defer" => on_monoio(path, addr, requests, true),
@@ -154,12 +155,15 @@ fn on_file(trial: &Trial, path: &Path, file_bytes: usize) -> Result<Figures> {
         "tokio" => on_tokio(path, addr, requests),
         other => bail!("no side {other} of sendfile"),
     })?;
+    let Sent { mut figures, bytes, sender_ns, .. } = sent;
     let mut take = |name| figures.remove(name).with_context(|| format!("no figure {name}"));
     let (start_ns, requests) = (take("start_ns")?, take("requests")?);
-    // What starting took is in the receiver's account of the sender; it grows with no request.
-    let all_ns = take("cpu_ms_per_gb")? * 1e6 * (requests * CHUNK_BYTES as f64 / 1e9);
+    let expected = requests as u64 * CHUNK_BYTES as u64;
+    ensure!(bytes == expected, "{bytes} bytes arrived of {expected} that were sent");
     let rate = requests * 1e9 / trial.trial_ns.max(1) as f64;
-    figures.insert("cpu_ns_per_op", (all_ns - start_ns).max(0.0) / requests.max(1.0));
+    // Without what it took to start, which grows with no request.
+    let cpu_ns = (sender_ns as f64 - start_ns).max(0.0) / requests.max(1.0);
+    figures.insert("cpu_ns_per_op", cpu_ns);
     figures.insert("rate", rate);
     figures.insert("mb_per_s", rate * CHUNK_BYTES as f64 / 1e6);
     Ok(figures)
@@ -193,6 +197,7 @@ fn on_monoio(path: &Path, addr: SocketAddr, requests: Requests, defer: bool) -> 
         let file = monoio::fs::File::open(path).await.context("open the file")?;
         let listener = monoio::net::TcpListener::bind(addr).context("listen")?;
         let (mut stream, _) = listener.accept().await.context("accept")?;
+        stream.set_nodelay(true).context("TCP_NODELAY")?;
         let mut buf = Vec::with_capacity(CHUNK_BYTES);
         requests.begin();
         loop {
@@ -217,6 +222,7 @@ fn on_glommio(path: &Path, addr: SocketAddr, requests: Requests, direct: bool) -
     executor.run(async move {
         let listener = glommio::net::TcpListener::bind(addr).map_err(failed)?;
         let mut stream = listener.accept().await.map_err(failed)?;
+        stream.set_nodelay(true).map_err(failed)?;
         let (dma, buffered) = if direct {
             (Some(glommio::io::DmaFile::open(path).await.map_err(failed)?), None)
         } else {
@@ -254,6 +260,7 @@ fn on_tokio(path: &Path, addr: SocketAddr, requests: Requests) -> Result<Figures
         let file = File::open(path).context("open the file")?;
         let listener = tokio::net::TcpListener::bind(addr).await.context("listen")?;
         let (mut stream, _) = listener.accept().await.context("accept")?;
+        stream.set_nodelay(true).context("TCP_NODELAY")?;
         requests.begin();
         loop {
             let start_ns = clock::mono_ns();

@@ -103,12 +103,24 @@ fn receive(addr: SocketAddr) -> Result<(u64, u64)> {
     }
 }
 
-/// Starts a receiver on CPU `receiver_cpu` beside `send`, which ends the stream; figures of what both found.
-pub(crate) fn beside_receiver(
+/// What both ends of a connection found.
+pub(crate) struct Sent {
+    /// Of the sender.
+    pub(crate) figures: Figures,
+    /// What arrived.
+    pub(crate) bytes: u64,
+    /// CPU of this process without the receiver's.
+    pub(crate) sender_ns: u64,
+    /// From the start of both to the end of the stream.
+    pub(crate) elapsed_ns: u64,
+}
+
+/// Starts a receiver on CPU `receiver_cpu` beside `send`, which ends the stream.
+pub(crate) fn with_receiver(
     addr: SocketAddr,
     receiver_cpu: usize,
     send: impl FnOnce() -> Result<Figures>,
-) -> Result<Figures> {
+) -> Result<Sent> {
     let process = || clock::process_cpu_ns(std::process::id()).unwrap_or(0);
     let (before_ns, start_ns) = (process(), clock::mono_ns());
     let (figures, received) = thread::scope(|scope| {
@@ -121,10 +133,21 @@ pub(crate) fn beside_receiver(
         let figures = send();
         (figures, receiver.join())
     });
-    let mut figures = figures?;
+    let figures = figures?;
     let (bytes, receiver_ns) = received.map_err(|_| anyhow!("the receiver panicked"))??;
     let elapsed_ns = clock::mono_ns() - start_ns;
     let sender_ns = (process() - before_ns).saturating_sub(receiver_ns);
+    Ok(Sent { figures, bytes, sender_ns, elapsed_ns })
+}
+
+/// As [`with_receiver`]: CPU of the sender for what arrived, and how fast it did.
+fn beside_receiver(
+    addr: SocketAddr,
+    receiver_cpu: usize,
+    send: impl FnOnce() -> Result<Figures>,
+) -> Result<Figures> {
+    let Sent { mut figures, bytes, sender_ns, elapsed_ns } =
+        with_receiver(addr, receiver_cpu, send)?;
     figures.insert("cpu_ms_per_gb", sender_ns as f64 / 1e6 / (bytes as f64 / GB));
     figures.insert("mb_per_s", bytes as f64 * 1e3 / elapsed_ns as f64);
     Ok(figures)
