@@ -246,8 +246,10 @@ fn to_sockets(
     let splice = what == What::Splice;
     let cpu = options.client_cpu;
     let mut sockets = Sockets::connect(driver, file, options.layout(), splice, cpu)?;
-    let tally = measure(driver, &mut sockets, options, progress)?;
-    let received = sockets.close(driver)?;
+    let tally = measure(driver, &mut sockets, options, progress);
+    // Also after a failure: the receivers wait for the end of their streams.
+    let received = sockets.close(driver);
+    let (tally, received) = (tally?, received?);
     let mut measured = Measured::new(what, options, &tally, received.cpu_ns);
     measured.checked_blocks = received.blocks;
     measured.add_wrong(received.wrong, received.first_wrong);
