@@ -16,6 +16,8 @@ pub const ARENA_MAX_BYTES: usize = 8 << 20;
 pub const ARENA_MAX_REQUESTS: usize = 1 << 18;
 /// No request is counted as shorter: a larger arena only costs the processor's caches.
 const REQUEST_LEN_BYTES: usize = 64;
+/// Requests of one target when all are equal: these stay in the processor's caches.
+const UNIFORM_REQUESTS: usize = 64;
 /// Length of every key.
 pub const KEY_LEN_BYTES: usize = 16;
 
@@ -119,6 +121,7 @@ impl Arena {
         let keys = if keys.is_empty() { vec![0] } else { keys };
         let request_len = longest(workload, codec, keys[0]);
         let fit = ARENA_MAX_BYTES / request_len;
+        let fit = if codec.is_uniform() { fit.min(UNIFORM_REQUESTS) } else { fit };
         let count = fit.min(ARENA_MAX_REQUESTS).max(2 * unit) / unit * unit;
         let mut bytes = Vec::with_capacity(count * request_len);
         let mut starts = Vec::with_capacity(count + 1);

@@ -94,9 +94,14 @@ impl Http {
         Ok(())
     }
 
+    /// Whether paths differ by key.
+    pub(super) fn has_key(&self) -> bool {
+        self.path.contains(KEY_MARK)
+    }
+
     /// The path for `key`.
     pub(super) fn path_of(&self, key: u32) -> Cow<'_, str> {
-        if self.path.contains(KEY_MARK) {
+        if self.has_key() {
             let name = key_name(key);
             Cow::Owned(self.path.replace(KEY_MARK, &String::from_utf8_lossy(&name)))
         } else {

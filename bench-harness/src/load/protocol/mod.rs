@@ -136,6 +136,13 @@ impl Codec {
         }
     }
 
+    /// Whether all requests are equal.
+    #[must_use]
+    pub fn is_uniform(&self) -> bool {
+        let is_http = matches!(self.protocol, Protocol::Http1 | Protocol::Http2);
+        is_http && !self.sets && !self.http.has_key()
+    }
+
     /// Length of the body that an HTTP request carries.
     #[must_use]
     pub const fn body_len(&self, asked: Asked) -> usize {

@@ -314,6 +314,18 @@ fn requests_are_those_of_the_protocols() {
 }
 
 #[test]
+fn requests_that_are_all_equal_are_known() {
+    let mut workload = Workload::new(Protocol::Http1, 1);
+    assert!(Codec::new(&workload).is_uniform());
+    workload.http.path = "/{key}".into();
+    assert!(!Codec::new(&workload).is_uniform());
+    workload.http.path = "/".into();
+    workload.set_share = 0.1;
+    assert!(!Codec::new(&workload).is_uniform());
+    assert!(!Codec::new(&Workload::new(Protocol::Resp, 1)).is_uniform());
+}
+
+#[test]
 fn names_are_those_of_the_command_line() {
     use clap::ValueEnum;
     for (protocol, name) in Protocol::value_variants().iter().zip([
