@@ -377,7 +377,7 @@ fn ratio(base: &SideOutcome, cand: &SideOutcome, metric: Metric, seed: u64) -> O
     // Samples of one round stand at the same place, since a failed side stops for good.
     let pairs: Vec<(f64, f64)> = base.values(metric).into_iter().zip(cand.values(metric)).collect();
     // What JSON cannot carry is no ratio: a baseline that is 0 in many rounds.
-    stats::ratio_of_medians(&pairs, seed).filter(|ratio| ratio.high.is_finite())
+    stats::paired_ratio(&pairs, seed).filter(|ratio| ratio.high.is_finite())
 }
 
 fn judge(claim: &Claim, sides: &[SideOutcome], seed: u64) -> Verdict {

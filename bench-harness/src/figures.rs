@@ -149,7 +149,7 @@ impl Cell {
         let Some((ours, theirs)) = self.sides.first().zip(self.sides.get(peer)) else { return };
         let pairs: Vec<(f64, f64)> =
             theirs.values(figure).into_iter().zip(ours.values(figure)).collect();
-        let found = stats::ratio_of_medians(&pairs, 1).filter(|ratio| ratio.high.is_finite());
+        let found = stats::paired_ratio(&pairs, 1).filter(|ratio| ratio.high.is_finite());
         let (figure, peer) = (figure.to_owned(), theirs.name.clone());
         self.claims.push(Claim { figure, peer, bar, found });
     }

@@ -25,7 +25,7 @@ use bench_harness::peers::{PEERS, Ports, Protocol};
 use bench_harness::process::{self, Server};
 use bench_harness::report::{self, Report};
 use bench_harness::scenario::cells::{self, Options, ROWS};
-use bench_harness::storage;
+use bench_harness::{stats, storage};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Compares our servers with others on the same core.
@@ -112,6 +112,10 @@ struct CacheArgs {
     #[command(flatten)]
     out: cli::out::Out,
     /// Fail (exit 3) when a bar is missed.
+    /// Write every sample here, as JSON.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Fail when a bar is missed (exit 3), or when equal servers came out apart (exit 4).
     #[arg(long)]
     gate: bool,
     /// Print what would run and how long it takes, and stop.
@@ -378,7 +382,7 @@ fn nanoseconds(seconds: f64) -> Result<u64> {
 }
 
 fn cells_of(args: &CacheArgs) -> Result<Vec<compare::Cell>> {
-    let (pairs, seconds) = if args.quick { (3, 0.4) } else { (10, 1.0) };
+    let (pairs, seconds) = if args.quick { (3, 0.4) } else { (stats::PAIRS, 1.0) };
     let options = Options {
         ours: args.ours.clone(),
         baseline: args.baseline.clone(),
@@ -435,14 +439,17 @@ fn cache(args: &CacheArgs) -> Result<ExitCode> {
     let mut report = Report::new(machine, args.transport, args.seed);
     for (index, cell) in cells.iter().enumerate() {
         eprintln!("[{}/{}] row {}: {}", index + 1, cells.len(), cell.row, cell.name);
-        report.cells.push(bench.run(cell, &mut |line| eprintln!("  {line}")));
+        report.push(bench.run(cell, &mut |line| eprintln!("  {line}")));
         args.out.keep(&report)?;
     }
     process::remove_log();
     print(&report.text());
     args.out.finish(&report)?;
-    let missed = report.missed();
-    Ok(if args.gate && missed > 0 { ExitCode::from(3) } else { ExitCode::SUCCESS })
+    Ok(match () {
+        () if args.gate && report.is_void() => ExitCode::from(4),
+        () if args.gate && report.missed() > 0 => ExitCode::from(3),
+        () => ExitCode::SUCCESS,
+    })
 }
 
 /// A network of our own, or a line that says why not.

@@ -15,7 +15,7 @@ use crate::error::{During as _, Error, Result};
 use crate::host::Host;
 use crate::journal::{Entry, Journal};
 use crate::knob::How;
-use crate::stats::Ratio;
+use crate::stats::{Ratio, SOLID_PAIRS};
 use crate::tree::Tree;
 
 /// The sides of a block, in their order: `true` is B.
@@ -92,7 +92,7 @@ pub fn measure(
     }
     let pairs = pairs?;
     set?;
-    let result = Ratio::of(&pairs).ok_or_else(|| {
+    let result = Ratio::of(&pairs, 1).ok_or_else(|| {
         Error::new("measure: the median without the change is 0: a figure that can be divided by is wanted")
     })?;
     Ok(Outcome { knob: first.knob.name.to_owned(), places: entries.len(), a, b, pairs, result })
@@ -242,18 +242,27 @@ impl Outcome {
     /// For people.
     #[must_use]
     pub fn shown(&self) -> String {
-        let Ratio { a, b, ratio, low, high } = self.result;
+        let Ratio { a, b, ratio, low, high, .. } = self.result;
+        let few = self.result.pairs < SOLID_PAIRS + 1;
         let (name, pairs) = (&self.knob, self.pairs.len());
         let verdict = match () {
-            () if !self.result.differs() => "no difference shown: 1 is in the interval".to_owned(),
+            () if few && !self.result.covers(1.0) => {
+                "no difference shown: too few pairs; --blocks 4 are the least".to_owned()
+            }
+            () if !self.result.differs() => {
+                "no difference shown: equal sides would often come out so far apart".to_owned()
+            }
             () => format!(
                 "B differs by {:+.1} %: whether that is better depends on what the figure is",
                 (ratio - 1.0) * 100.0
             ),
         };
+        let of_medians = self.result.of_medians.map_or_else(String::new, |of| {
+            format!("; of the medians {:.4}, {:.4} to {:.4}", of.value, of.low, of.high)
+        });
         format!(
             "{name}: A {} (median {a}), B {} (median {b}), {pairs} pairs, {} places\n\
-             B / A = {ratio:.4}, 95 % interval {low:.4} to {high:.4}\n{verdict}\n",
+             B / A = {ratio:.4}, 95 % interval {low:.4} to {high:.4}{of_medians}\n{verdict}\n",
             self.a, self.b, self.places
         )
     }

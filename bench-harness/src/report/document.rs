@@ -327,11 +327,11 @@ fn cellular(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::compare::Bar;
+    use crate::report::summary::Apart;
     use crate::report::summary::{self, Same};
-    use crate::stats::Ratio;
 
     fn summary() -> Summary {
-        let ratio = Ratio { ratio: 0.8, low: 0.75, high: 0.85, pairs: 10 };
+        let ratio = Apart { ratio: 0.8, low: 0.75, high: 0.85, pairs: 10 };
         let verdict = |bar: f64, judgement| Verdict {
             figure: "server CPU ns/op".to_owned(),
             candidate: "a|b".to_owned(),

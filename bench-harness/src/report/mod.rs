@@ -25,6 +25,7 @@ use crate::clock::SECOND_NS;
 use crate::compare::{Judgement, Outcome};
 use crate::load::trial::Transport;
 use crate::machine::Machine;
+use crate::stats;
 
 pub use notes::disturbance;
 
@@ -48,6 +49,9 @@ pub struct Report {
     pub seed: u64,
     /// The cells, in order.
     pub cells: Vec<Outcome>,
+    /// Cells in which equal servers came out apart; if there are any, the session says nothing.
+    #[serde(default)]
+    pub void: Vec<String>,
 }
 
 impl Report {
@@ -62,7 +66,25 @@ impl Report {
             transport,
             seed,
             cells: Vec::new(),
+            void: Vec::new(),
         }
+    }
+
+    /// Takes another cell, and looks at all runs of equal servers (A/A) anew: with several of them, one alone must be
+    /// further apart, so that a session without a fault is void in one case of twenty.
+    pub fn push(&mut self, cell: Outcome) {
+        self.cells.push(cell);
+        let same = self.cells.iter().filter_map(|cell| cell.same.map(|same| (cell, same)));
+        let solid: Vec<_> = same.filter(|(_, same)| same.ratio.is_solid()).collect();
+        let level = stats::LEVEL / solid.len().max(1) as f64;
+        let apart = solid.iter().filter(|(_, same)| same.ratio.p <= level);
+        self.void = apart.map(|(cell, _)| format!("{} {}", cell.row, cell.name)).collect();
+    }
+
+    /// Whether equal servers came out apart, so that no difference means anything.
+    #[must_use]
+    pub const fn is_void(&self) -> bool {
+        !self.void.is_empty()
     }
 
     /// Every side once, with what its program says of itself.
@@ -130,6 +152,36 @@ pub fn minutes(ns: u128) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compare::{Metric, Same};
+    use crate::load::trial::Timing;
+
+    fn cell(name: &str, apart: f64) -> Outcome {
+        let pairs: Vec<(f64, f64)> = (0..20)
+            .map(|at| (1000.0 + f64::from(at % 7), apart * (1000.0 + f64::from(at % 5))))
+            .collect();
+        let ratio = stats::paired_ratio(&pairs, 1).expect("pairs");
+        Outcome {
+            row: "3".to_owned(),
+            name: name.to_owned(),
+            timing: Timing { warmup_ns: 1, duration_ns: 1 },
+            repeated: 0,
+            disturbed: 0,
+            sides: Vec::new(),
+            same: Some(Same { metric: Metric::CpuNsPerOp, ratio }),
+            verdicts: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn equal_servers_that_come_out_apart_void_the_session() {
+        let machine = Machine::describe(false, false);
+        let mut report = Report::new(machine, Transport::Plain, 1);
+        report.push(cell("GET", 1.0));
+        assert!(!report.is_void() && !report.text().contains("VOID"));
+        report.push(cell("SET", 1.05));
+        assert!(report.is_void());
+        assert!(report.text().contains("VOID: equal servers came out apart in 3 SET"));
+    }
 
     #[test]
     fn figures_keep_three_digits_or_more() {

@@ -16,7 +16,7 @@ use super::notes::{disturbance, notes};
 use super::{Report, text};
 use crate::compare::{Bar, Judgement, Outcome};
 use crate::figures;
-use crate::stats::{self, Ratio};
+use crate::stats;
 
 /// Version of a summary's shape.
 pub const SCHEMA: &str = "bench-summary/1";
@@ -63,13 +63,46 @@ pub struct Cell {
     pub notes: Vec<String>,
 }
 
+/// What is kept of a ratio.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Apart {
+    /// The second over the first.
+    pub ratio: f64,
+    /// Lower end of its 95 % interval.
+    pub low: f64,
+    /// Upper end.
+    pub high: f64,
+    /// Rounds it rests on.
+    pub pairs: usize,
+}
+
+impl From<stats::Ratio> for Apart {
+    fn from(ratio: stats::Ratio) -> Self {
+        Self { ratio: ratio.ratio, low: ratio.low, high: ratio.high, pairs: ratio.pairs }
+    }
+}
+
+impl Apart {
+    /// Whether there were rounds enough for the interval to mean something.
+    #[must_use]
+    pub const fn is_solid(&self) -> bool {
+        self.pairs >= stats::SOLID_PAIRS
+    }
+
+    /// Whether the interval holds `value`.
+    #[must_use]
+    pub fn covers(&self, value: f64) -> bool {
+        self.low <= value && value <= self.high
+    }
+}
+
 /// A pair of equal servers.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Same {
     /// Which figure.
     pub figure: String,
     /// The second over the first.
-    pub ratio: Ratio,
+    pub ratio: Apart,
 }
 
 /// Medians of a side.
@@ -95,7 +128,7 @@ pub struct Verdict {
     /// Median of the baseline.
     pub baseline_median: Option<f64>,
     /// Candidate over baseline.
-    pub ratio: Option<Ratio>,
+    pub ratio: Option<Apart>,
     /// Held to what.
     pub bar: Bar,
     /// The result.
@@ -211,7 +244,7 @@ fn of_outcome(outcome: &Outcome) -> Cell {
         candidate_median: verdict.candidate_median,
         baseline: verdict.baseline.clone(),
         baseline_median: verdict.baseline_median,
-        ratio: verdict.ratio,
+        ratio: verdict.ratio.map(Apart::from),
         bar: verdict.bar,
         judgement: verdict.judgement,
     };
@@ -227,7 +260,7 @@ fn of_outcome(outcome: &Outcome) -> Cell {
         rounds: outcome.sides.iter().map(|side| side.samples.len()).max().unwrap_or_default(),
         same: outcome
             .same
-            .map(|same| Same { figure: same.metric.title().to_owned(), ratio: same.ratio }),
+            .map(|same| Same { figure: same.metric.title().to_owned(), ratio: same.ratio.into() }),
         sides: outcome.sides.iter().map(side).collect(),
         verdicts: outcome.verdicts.iter().map(verdict).collect(),
         notes: notes(outcome).iter().map(|note| without_folders(note)).collect(),
@@ -272,7 +305,7 @@ fn of_figured(cell: &figures::Cell, prefix: &str) -> Cell {
             candidate_median: number(stats::median(&values)),
             baseline: Some(claim.peer.clone()),
             baseline_median: peer.and_then(|peer| number(peer.median(&claim.figure))),
-            ratio: claim.found,
+            ratio: claim.found.map(Apart::from),
             bar,
             judgement: bar.judge(claim.found, &values),
         });

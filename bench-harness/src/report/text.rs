@@ -38,6 +38,12 @@ impl Report {
         }
         text.push('\n');
         text.push_str(&self.table());
+        for cell in &self.void {
+            let _ = writeln!(
+                text,
+                "VOID: equal servers came out apart in {cell}: run the session again"
+            );
+        }
         for cell in &self.cells {
             for note in notes(cell) {
                 let _ = writeln!(text, "{} {}: {note}", cell.row, cell.name);
@@ -60,6 +66,7 @@ impl Report {
                 "median (best)",
                 "ratio",
                 "95 %",
+                "of medians",
                 "A/A",
                 "bar",
                 "result",
@@ -90,6 +97,10 @@ fn table_row(cell: &Outcome, verdict: &Verdict) -> Vec<String> {
         }
         None => ("-".to_owned(), "-".to_owned()),
     };
+    let of_medians = match verdict.ratio.and_then(|ratio| ratio.of_medians) {
+        Some(ratio) => format!("{:.3} ({:.3}-{:.3})", ratio.value, ratio.low, ratio.high),
+        None => "-".to_owned(),
+    };
     let same = match cell.same.filter(|same| same.metric == verdict.metric) {
         Some(same) => {
             format!("{:.3} ({:.3}-{:.3})", same.ratio.ratio, same.ratio.low, same.ratio.high)
@@ -106,6 +117,7 @@ fn table_row(cell: &Outcome, verdict: &Verdict) -> Vec<String> {
         pair(verdict.baseline_median, verdict.baseline_min),
         ratio,
         interval,
+        of_medians,
         same,
         verdict.bar.ascii(),
         verdict.judgement.ascii().to_owned(),

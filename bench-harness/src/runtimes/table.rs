@@ -98,7 +98,7 @@ pub(super) fn compare(sides: &mut [Side], columns: &[Column], seed: u64) {
             let rounds = ours.trials.iter().zip(&side.trials);
             let pairs: Vec<(f64, f64)> =
                 rounds.filter_map(|(base, cand)| figure(base).zip(figure(cand))).collect();
-            if let Some(ratio) = stats::ratio_of_medians(&pairs, seed) {
+            if let Some(ratio) = stats::paired_ratio(&pairs, seed) {
                 side.ratios.insert(column.figure, ratio);
             }
         }

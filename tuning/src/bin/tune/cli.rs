@@ -138,7 +138,7 @@ fn measure() -> Command {
         .arg(
             option("blocks", "N", "blocks, of two pairs each")
                 .value_parser(clap::value_parser!(u32).range(1..=1000))
-                .default_value("5"),
+                .default_value("10"),
         )
         .arg(flag("keep", "leaves it changed; tune revert takes it back").conflicts_with("same"))
         .arg(journal())

@@ -39,7 +39,7 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<u8> {
     let task = Task {
         command: matches.get_many("command").into_iter().flatten().cloned().collect(),
         regex: regex.transpose()?,
-        blocks: usize::try_from(*matches.get_one::<u32>("blocks").unwrap_or(&5)).unwrap_or(5),
+        blocks: usize::try_from(*matches.get_one::<u32>("blocks").unwrap_or(&10)).unwrap_or(10),
         value: matches.get_one("value").cloned(),
         same: matches.get_flag("same"),
         keep: matches.get_flag("keep"),
