@@ -2,74 +2,23 @@
 //! keeps the books. It does no I/O; a transport drives it and tells it the time.
 //!
 //! Invariants: replies are matched with requests by their order, over HTTP/2 by their stream; latency runs from the
-//! time a request was meant to leave (in closed loop, from when its pipeline was handed to the
-//! transport); a connection has at most [`IN_FLIGHT_MAX`] requests without a reply, and what
+//! time a request was meant to leave (in closed loop, from when its pipeline was due), service from when
+//! it was handed to the transport; a connection has at most [`IN_FLIGHT_MAX`] requests without a reply, and what
 //! arrives beyond that is counted as missed, not queued. Next: `ring` and `plain` drive it.
 
 use std::collections::VecDeque;
 
-use hdrhistogram::Histogram;
 use view::Output;
 
 use super::arena::Arena;
+use super::arrivals::Times;
 use super::protocol::{Codec, Decoder, Verdict};
+pub use super::tally::{Tally, histogram};
 use super::{Arrivals, Target, Workload};
-use crate::clock::SECOND_NS;
 use crate::rng::Rng;
 
 /// Requests of one connection without a reply, in open loop.
 pub const IN_FLIGHT_MAX: u32 = 1024;
-/// Latencies are recorded up to this, with three digits.
-const LATENCY_MAX_NS: u64 = 60 * SECOND_NS;
-
-/// An empty histogram for nanoseconds.
-#[must_use]
-pub fn histogram() -> Histogram<u64> {
-    let mut histogram =
-        Histogram::new_with_bounds(1, LATENCY_MAX_NS, 3).expect("the bounds are valid");
-    histogram.auto(false);
-    histogram
-}
-
-/// What happened since the last reset.
-#[derive(Clone, Debug)]
-pub struct Tally {
-    /// Replies, right ones and others.
-    pub replies: u64,
-    /// Replies that say the key is not there.
-    pub misses: u64,
-    /// Wrong replies.
-    pub wrong: u64,
-    /// The first of them.
-    pub first_wrong: Option<String>,
-    /// Bytes received.
-    pub received_bytes: u64,
-    /// Open loop: arrivals, those missed included.
-    pub offered: u64,
-    /// Open loop: arrivals for which the connection had no room.
-    pub missed: u64,
-    /// From the intended time of a request to its reply.
-    pub latency: Histogram<u64>,
-    /// Open loop: from the intended time to the moment the request was handed over.
-    pub lag: Histogram<u64>,
-}
-
-impl Tally {
-    fn new() -> Self {
-        Self {
-            replies: 0,
-            misses: 0,
-            wrong: 0,
-            first_wrong: None,
-            received_bytes: 0,
-            offered: 0,
-            missed: 0,
-            latency: histogram(),
-            lag: histogram(),
-        }
-    }
-}
-
 #[derive(Debug)]
 struct Conn {
     target: usize,
@@ -85,8 +34,12 @@ struct Conn {
     waiting: u32,
     /// Closed loop: when the pipeline was queued.
     started_ns: u64,
+    /// Closed loop: when it was handed to the transport.
+    handed_ns: u64,
     /// Open loop: intended time of each waiting request.
     intended: VecDeque<u64>,
+    /// Open loop: when each of them that has left was handed to the transport.
+    handed: VecDeque<u64>,
     decoder: Decoder,
     /// What is sent beside requests: a greeting, what a protocol owes its peer.
     control: Vec<u8>,
@@ -105,7 +58,9 @@ pub struct Generator {
     conns: Vec<Conn>,
     ready: VecDeque<usize>,
     rng: Rng,
-    next_arrival_ns: f64,
+    times: Times,
+    /// The latest time the transport has told.
+    now_ns: u64,
     turn: usize,
     running: bool,
     tally: Tally,
@@ -129,7 +84,7 @@ impl Generator {
         assert!(!targets.is_empty(), "a load needs somewhere to go");
         let unit = match workload.arrivals {
             Arrivals::Closed { pipeline } => pipeline.max(1),
-            Arrivals::Open { .. } => 1,
+            _ => 1,
         };
         let codec = Codec::new(workload);
         let arenas: Vec<Arena> = targets
@@ -152,7 +107,9 @@ impl Generator {
                     reply_at: at,
                     waiting: 0,
                     started_ns: 0,
+                    handed_ns: 0,
                     intended: VecDeque::new(),
+                    handed: VecDeque::new(),
                     decoder: codec.decoder(in_flight),
                     control: codec.greeting(),
                     sending: false,
@@ -163,13 +120,14 @@ impl Generator {
             .collect();
         Self {
             codec,
-            arrivals: workload.arrivals,
+            arrivals: workload.arrivals.clone(),
             targets: targets.to_vec(),
             arenas,
             conns,
             ready: VecDeque::new(),
             rng,
-            next_arrival_ns: 0.0,
+            times: Times::new(&workload.arrivals),
+            now_ns: 0,
             turn: 0,
             running: false,
             tally: Tally::new(),
@@ -185,7 +143,8 @@ impl Generator {
     /// Begins: all pipelines are due at once, or the first arrival is.
     pub fn start(&mut self, now_ns: u64) {
         self.running = true;
-        self.next_arrival_ns = now_ns as f64;
+        self.now_ns = now_ns;
+        self.times.start(now_ns, &mut self.rng);
         if let Arrivals::Closed { pipeline } = self.arrivals {
             for conn in 0..self.conns.len() {
                 self.queue(conn, pipeline, now_ns);
@@ -221,6 +180,29 @@ impl Generator {
         std::mem::replace(&mut self.tally, Tally::new())
     }
 
+    /// The books at the end of a run. Requests still without a reply are counted; in open loop those
+    /// that have waited longer than the p99 of the others enter the latencies with the time they have
+    /// waited so far, so that a server that stops answering does not look as if it had not been asked.
+    pub fn close_books(&mut self, now_ns: u64) -> Tally {
+        let mut tally = self.take_tally();
+        let p99_ns = tally.latency.value_at_quantile(0.99);
+        let open = self.arrivals.is_open();
+        for conn in self.conns.iter().filter(|conn| !conn.dead && conn.waiting > 0) {
+            tally.unanswered += u64::from(conn.waiting);
+            let oldest_ns =
+                if open { conn.intended.front().copied() } else { Some(conn.started_ns) };
+            let oldest_ns = now_ns.saturating_sub(oldest_ns.unwrap_or(now_ns));
+            tally.oldest_unanswered_ns = tally.oldest_unanswered_ns.max(oldest_ns);
+            for &intended_ns in &conn.intended {
+                let waited_ns = now_ns.saturating_sub(intended_ns);
+                if waited_ns > p99_ns {
+                    tally.latency.saturating_record(waited_ns);
+                }
+            }
+        }
+        tally
+    }
+
     fn queue(&mut self, index: usize, count: u32, now_ns: u64) {
         let conn = &mut self.conns[index];
         if conn.dead {
@@ -237,18 +219,19 @@ impl Generator {
     }
 
     /// Open loop: lets all arrivals up to `now_ns` in, and says when the next one is due.
-    /// `None` in closed loop or when stopped.
+    /// `None` in closed loop, after the last one, or when stopped.
     pub fn arrive(&mut self, now_ns: u64) -> Option<u64> {
-        let Arrivals::Open { rate, poisson } = self.arrivals else { return None };
+        self.now_ns = now_ns;
         if !self.running {
             return None;
         }
-        let mean_ns = SECOND_NS as f64 / rate.max(1e-3);
-        while self.next_arrival_ns <= now_ns as f64 {
-            let intended_ns = self.next_arrival_ns as u64;
-            self.next_arrival_ns +=
-                if poisson { mean_ns * self.rng.exponential() } else { mean_ns };
-            let index = if poisson {
+        let random = self.times.are_random();
+        while let Some(next_ns) = self.times.next_ns()
+            && next_ns <= now_ns as f64
+        {
+            let intended_ns = next_ns as u64;
+            self.times.advance(&mut self.rng);
+            let index = if random {
                 usize::try_from(self.rng.below(self.conns.len() as u64)).unwrap_or(0)
             } else {
                 self.turn = (self.turn + 1) % self.conns.len();
@@ -263,7 +246,7 @@ impl Generator {
             self.tally.lag.saturating_record(now_ns.saturating_sub(intended_ns).max(1));
             self.queue(index, 1, now_ns);
         }
-        Some(self.next_arrival_ns.ceil() as u64)
+        Some(self.times.next_ns()?.ceil() as u64)
     }
 
     /// The next batch to send; the transport must answer with [`Generator::on_sent`].
@@ -289,6 +272,11 @@ impl Generator {
             conn.send_at = (conn.send_at + count) % len;
             conn.unsent -= count;
             conn.sending = true;
+            conn.handed_ns = self.now_ns;
+            if self.arrivals.is_open() {
+                self.tally.started += u64::from(count);
+                conn.handed.extend(std::iter::repeat_n(self.now_ns, count as usize));
+            }
             return Some(batch);
         }
         None
@@ -341,6 +329,7 @@ impl Generator {
 
     /// Bytes came back on `conn`.
     pub fn on_bytes(&mut self, index: usize, bytes: &[u8], now_ns: u64) {
+        self.now_ns = now_ns;
         self.tally.received_bytes += bytes.len() as u64;
         let conn = &mut self.conns[index];
         let Decoder::Ordered(decoder) = &mut conn.decoder else {
@@ -373,6 +362,9 @@ impl Generator {
                 let latency_ns = now_ns.saturating_sub(intended_ns).max(1);
                 self.tally.latency.saturating_record(latency_ns);
             }
+            if let Some(handed_ns) = conn.handed.pop_front() {
+                self.tally.service.saturating_record(now_ns.saturating_sub(handed_ns).max(1));
+            }
         }
         self.on_answered(index, answered, now_ns);
     }
@@ -402,6 +394,9 @@ impl Generator {
                 let latency_ns = now_ns.saturating_sub(intended_ns).max(1);
                 self.tally.latency.saturating_record(latency_ns);
             }
+            if let Some((handed_ns, _)) = take_at(&mut conn.handed, offset) {
+                self.tally.service.saturating_record(now_ns.saturating_sub(handed_ns).max(1));
+            }
         }
         self.on_answered(index, answered, now_ns);
         self.list_unsent(index);
@@ -414,6 +409,8 @@ impl Generator {
         if let Arrivals::Closed { pipeline } = self.arrivals {
             let latency_ns = now_ns.saturating_sub(conn.started_ns).max(1);
             self.tally.latency.saturating_record_n(latency_ns, answered);
+            let service_ns = now_ns.saturating_sub(conn.handed_ns).max(1);
+            self.tally.service.saturating_record_n(service_ns, answered);
             if conn.waiting == 0 && self.running {
                 self.queue(index, pipeline, now_ns);
             }
@@ -462,6 +459,7 @@ fn note(tally: &mut Tally, verdict: Verdict) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::SECOND_NS;
     use crate::load::protocol::Protocol;
 
     fn target() -> Target {
@@ -539,6 +537,30 @@ mod tests {
         assert!((19_980..=20_020).contains(&tally.latency.max()), "{}", tally.latency.max());
         assert!((9_990..=10_010).contains(&tally.lag.max()));
         assert!((9_990..=10_010).contains(&tally.latency.min()));
+        // All were handed over at once, when the transport was back.
+        assert_eq!(tally.started, 11);
+        assert!((9_990..=10_010).contains(&tally.service.min()));
+        assert!((9_990..=10_010).contains(&tally.service.max()));
+    }
+
+    #[test]
+    fn requests_without_a_reply_are_counted_with_what_they_have_waited() {
+        let mut workload = Workload::new(Protocol::Resp, 1);
+        workload.connections = 1;
+        workload.arrivals = Arrivals::Open { rate: 1e6, poisson: false };
+        let mut generator = Generator::new(&workload, &[target()]);
+        generator.start(0);
+        generator.arrive(500);
+        let batch = generator.next_batch().expect("due");
+        let reply = replies(&generator, batch);
+        generator.on_sent(0);
+        generator.on_bytes(0, &reply, 600);
+        // Nothing is answered any more.
+        generator.arrive(9_000);
+        let tally = generator.close_books(9_000);
+        assert_eq!((tally.replies, tally.unanswered, tally.oldest_unanswered_ns), (1, 9, 8_000));
+        assert_eq!(tally.latency.len(), 9, "one waits for less than the p99 of the answered");
+        assert!(tally.latency.max() >= 7_990);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The load generator: what is asked ([`arena`]), how that is said and replies are checked ([`protocol`]), when
-//! requests leave and what is recorded ([`generator`]); and two ways to move the bytes, the
+//! requests leave ([`arrivals`]), who waits for what ([`generator`]) and what is recorded ([`tally`]), whose
+//! figures they are ([`limit`]); and two ways to move the bytes, the
 //! engine's ring ([`ring`]) and blocking-free standard sockets for tests ([`plain`]).
 //!
 //! Why so: the generator must cost less than the server under test, so requests are encoded
@@ -8,36 +9,21 @@
 //! generator does no I/O and reads no clock.
 
 pub mod arena;
+pub mod arrivals;
 pub mod generator;
+pub mod limit;
 pub mod plain;
 pub mod protocol;
 pub mod ring;
+pub mod tally;
 pub mod trial;
 
 use std::net::SocketAddr;
 
 use serde::Serialize;
 
+pub use arrivals::Arrivals;
 pub use protocol::Protocol;
-
-/// When requests leave.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Arrivals {
-    /// Closed loop: each connection sends a pipeline, waits for its replies, sends the next.
-    Closed {
-        /// Requests in a pipeline.
-        pipeline: u32,
-    },
-    /// Open loop: requests arrive whether or not the server keeps up; latency counts from the
-    /// time a request was meant to leave.
-    Open {
-        /// Requests in a second, over all connections.
-        rate: f64,
-        /// Poisson arrivals on random connections; else evenly spaced, connections in turn.
-        poisson: bool,
-    },
-}
 
 /// What is asked of a server.
 #[derive(Clone, Debug, Serialize)]

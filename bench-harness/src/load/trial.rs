@@ -12,21 +12,16 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use super::arena;
-use super::generator::{Generator, Tally};
+use super::generator::Generator;
+pub use super::limit::Limit;
+use super::limit::{self, Signs};
 use super::protocol::{Asked, Codec, Ordered, Verdict};
+use super::tally::Tally;
 use super::{Arrivals, Target, Workload, plain, ring};
 use crate::clock::{self, SECOND_NS};
 use crate::process::{Server, Usage};
 use crate::report::hdr;
 
-/// Above this share of its core the client may be what limits the rate.
-const CLIENT_BUSY_MAX: f64 = 0.90;
-/// Below this share of its core a server in closed loop was not saturated.
-const SERVER_BUSY_MIN: f64 = 0.90;
-/// An open loop's schedule may lag this share of the reported p99, or two of the client's ticks: what
-/// waits for a tick is part of its latency, and too little to make others wait.
-const LAG_SHARE_MAX: f64 = 0.10;
-const LAG_NS_MAX: u64 = 2 * ring::TICK_NS;
 /// Requests written before their replies are read when keys are loaded.
 const PREFILL_BYTES: usize = 128 << 10;
 
@@ -54,6 +49,8 @@ pub struct Timing {
 /// Latency in nanoseconds.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Latency {
+    /// Mean.
+    pub mean_ns: u64,
     /// Median.
     pub p50_ns: u64,
     /// 90 %.
@@ -69,6 +66,7 @@ pub struct Latency {
 impl Latency {
     fn of(histogram: &hdrhistogram::Histogram<u64>) -> Self {
         Self {
+            mean_ns: histogram.mean() as u64,
             p50_ns: histogram.value_at_quantile(0.50),
             p90_ns: histogram.value_at_quantile(0.90),
             p99_ns: histogram.value_at_quantile(0.99),
@@ -76,18 +74,6 @@ impl Latency {
             max_ns: histogram.max(),
         }
     }
-}
-
-/// Who set the pace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Limit {
-    /// The server's core was full: rates compare.
-    Server,
-    /// The client's core was full or its schedule lagged: rates and latencies are the client's.
-    Client,
-    /// Neither: waiting for each other, or an offered rate both could keep.
-    Neither,
 }
 
 /// The result of a trial.
@@ -120,12 +106,20 @@ pub struct Trial {
     pub foreign: f64,
     /// From the intended time to the reply.
     pub latency: Latency,
+    /// From when a request was handed to the transport to the reply.
+    pub service: Latency,
     /// Open loop: how late requests left.
     pub lag: Latency,
     /// Open loop: arrivals.
     pub offered: u64,
+    /// Open loop: arrivals whose requests left.
+    pub started: u64,
     /// Open loop: arrivals that found no room.
     pub missed: u64,
+    /// Requests that waited for a reply at the end.
+    pub unanswered: u64,
+    /// How long the oldest of them had waited.
+    pub oldest_unanswered_ns: u64,
     /// GETs that found nothing.
     pub misses: u64,
     /// Context switches of the server for one reply.
@@ -134,6 +128,28 @@ pub struct Trial {
     pub limit: Limit,
     /// All of `latency`: an HdrHistogram of nanoseconds, V2, deflated, in base64.
     pub latency_hdr: String,
+    /// Why that is said, where it is not plain.
+    pub limit_why: Option<String>,
+    /// The steps of a load that has some.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<StepResult>,
+}
+
+/// What came of one step, by the time replies came.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StepResult {
+    /// Offered rate.
+    pub offered_rate: f64,
+    /// Recorded time.
+    pub elapsed_ns: u64,
+    /// Replies per second.
+    pub rate: f64,
+    /// Arrivals that found no room.
+    pub missed: u64,
+    /// From the intended time to the reply.
+    pub latency: Latency,
+    /// From when a request was handed to the transport to the reply.
+    pub service: Latency,
 }
 
 enum Mover {
@@ -184,17 +200,86 @@ pub fn run(
     // The first reply may take longer than that: 1,000 pipelines of large values are a lot to send.
     check(&generator, &warmup)?;
     let before = Reading::take(server, server_cpu, &mover);
-    mover.run_until(&mut generator, before.at_ns + timing.duration_ns);
+    let end_ns = before.at_ns + timing.duration_ns;
+    let mut steps = Vec::new();
+    let mut earlier: Option<Tally> = None;
+    let mut from_ns = before.at_ns;
+    for (index, step_end_ns) in workload.arrivals.step_ends_ns().into_iter().enumerate() {
+        let to_ns = (start_ns + step_end_ns).min(end_ns);
+        if to_ns <= from_ns {
+            continue;
+        }
+        mover.run_until(&mut generator, to_ns);
+        let tally = generator.take_tally();
+        steps.push(step_result(workload, index, &tally, to_ns - from_ns));
+        earlier = Some(match earlier {
+            Some(sum) => sum.with(tally),
+            None => tally,
+        });
+        from_ns = to_ns;
+    }
+    mover.run_until(&mut generator, end_ns);
     let after = Reading::take(server, server_cpu, &mover);
-    let tally = generator.take_tally();
+    let last = generator.close_books(after.at_ns);
+    let tally = match earlier {
+        Some(sum) => sum.with(last),
+        None => last,
+    };
     generator.stop();
     check(&generator, &tally)?;
-    if tally.replies == 0 {
-        bail!("no reply at all");
-    }
-    let mut trial = summarise(workload, transport, &tally, &before, &after);
+    let mut trial = result(workload, transport, &tally, &before, &after)?;
     trial.replies_with_warmup += warmup.replies;
+    trial.steps = steps;
     Ok(trial)
+}
+
+fn step_result(workload: &Workload, index: usize, tally: &Tally, elapsed_ns: u64) -> StepResult {
+    let offered_rate = match &workload.arrivals {
+        Arrivals::Steps { steps, .. } => steps[index].rate,
+        _ => 0.0,
+    };
+    StepResult {
+        offered_rate,
+        elapsed_ns,
+        rate: tally.replies as f64 * SECOND_NS as f64 / elapsed_ns.max(1) as f64,
+        missed: tally.missed,
+        latency: Latency::of(&tally.latency),
+        service: Latency::of(&tally.service),
+    }
+}
+
+/// The result in a time that is not the machine's, where nothing costs CPU.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn of_virtual_time(
+    workload: &Workload,
+    generator: &Generator,
+    tally: &Tally,
+    elapsed_ns: u64,
+) -> Result<Trial> {
+    check(generator, tally)?;
+    let before = Reading::default();
+    let after = Reading { at_ns: elapsed_ns, ..Reading::default() };
+    result(workload, Transport::Plain, tally, &before, &after)
+}
+
+fn result(
+    workload: &Workload,
+    transport: Transport,
+    tally: &Tally,
+    before: &Reading,
+    after: &Reading,
+) -> Result<Trial> {
+    if tally.replies == 0 {
+        bail!(
+            "no reply at all in {:.3} s: {} requests wait, the oldest for {:.3} s",
+            (after.at_ns - before.at_ns) as f64 / SECOND_NS as f64,
+            tally.unanswered,
+            tally.oldest_unanswered_ns as f64 / SECOND_NS as f64
+        );
+    }
+    Ok(summarise(workload, transport, tally, before, after))
 }
 
 fn check(generator: &Generator, tally: &Tally) -> Result<()> {
@@ -209,6 +294,7 @@ fn check(generator: &Generator, tally: &Tally) -> Result<()> {
 }
 
 /// All clocks at one moment.
+#[derive(Default)]
 struct Reading {
     at_ns: u64,
     usage: Usage,
@@ -253,19 +339,16 @@ fn summarise(
     let ops = tally.replies.max(1) as f64;
     let latency = Latency::of(&tally.latency);
     let lag = Latency::of(&tally.lag);
-    let open = matches!(workload.arrivals, Arrivals::Open { .. });
     let (server_busy, client_busy) = (share(usage.cpu_ns), share(client_ns));
-    let lag_max_ns = (LAG_SHARE_MAX * latency.p99_ns as f64).max(LAG_NS_MAX as f64);
-    let lagged = open && (lag.p99_ns as f64 > lag_max_ns || tally.missed > 0);
-    let client_full = (open || transport != Transport::Spin) && client_busy > CLIENT_BUSY_MAX;
-    // A full client counts even beside a full server: one that spins is busy while it waits.
-    let limit = if lagged || client_full {
-        Limit::Client
-    } else if server_busy >= SERVER_BUSY_MIN {
-        Limit::Server
-    } else {
-        Limit::Neither
-    };
+    let (limit, limit_why) = limit::judge(&Signs {
+        open: workload.arrivals.is_open(),
+        spins: transport == Transport::Spin,
+        p99_ns: latency.p99_ns,
+        lag_p99_ns: lag.p99_ns,
+        missed: tally.missed,
+        client_busy,
+        server_busy,
+    });
     let core_ns = after.core_busy_ns.saturating_sub(before.core_busy_ns);
     Trial {
         begun_unix_us: clock::unix_us().saturating_sub(elapsed_ns / 1_000),
@@ -281,13 +364,19 @@ fn summarise(
         server_wait: share(usage.wait_ns),
         foreign: share(core_ns.saturating_sub(usage.cpu_ns)),
         latency,
+        service: Latency::of(&tally.service),
         lag,
         offered: tally.offered,
+        started: tally.started,
         missed: tally.missed,
+        unanswered: tally.unanswered,
+        oldest_unanswered_ns: tally.oldest_unanswered_ns,
         misses: tally.misses,
         switches_per_op: (usage.switches_voluntary + usage.switches_forced) as f64 / ops,
         limit,
         latency_hdr: hdr::encode(&tally.latency),
+        limit_why,
+        steps: Vec::new(),
     }
 }
 
