@@ -111,10 +111,6 @@ struct CacheArgs {
     seed: u64,
     #[command(flatten)]
     out: cli::out::Out,
-    /// Fail (exit 3) when a bar is missed.
-    /// Write every sample here, as JSON.
-    #[arg(long)]
-    json: Option<PathBuf>,
     /// Fail when a bar is missed (exit 3), or when equal servers came out apart (exit 4).
     #[arg(long)]
     gate: bool,

@@ -188,7 +188,9 @@ fn check_nginx(protocol: Protocol, listen: &str) {
     let mut posts = workload(protocol);
     posts.http.path = "/post".into();
     posts.http.body = Some(b"taken"[..].into());
-    for len in [64, 20_000] {
+    // Over HTTP/2 nginx takes a connection for a flood that sent 8 MB of bodies which nothing read.
+    let long_body = if protocol == Protocol::Http2 { 2_000 } else { 20_000 };
+    for len in [64, long_body] {
         posts.value_len_bytes = len;
         check(&server, addr, &posts, &[1, 4]);
     }
