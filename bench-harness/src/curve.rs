@@ -46,6 +46,8 @@ pub struct Point {
     pub offered: f64,
     /// Trials whose medians these are.
     pub repeats: usize,
+    /// Replies in a trial.
+    pub replies: u64,
     /// Replies in a second.
     pub achieved: f64,
     /// From the intended time to the reply.
@@ -158,7 +160,7 @@ impl<'a> Runner<'a> {
 fn summarise(offered: f64, trials: &[Trial]) -> Point {
     let middle =
         |figure: &dyn Fn(&Trial) -> f64| median(&trials.iter().map(figure).collect::<Vec<f64>>());
-    let ns = |figure: &dyn Fn(&Trial) -> u64| middle(&|trial| figure(trial) as f64) as u64;
+    let whole = |figure: &dyn Fn(&Trial) -> u64| middle(&|trial| figure(trial) as f64) as u64;
     let client_bound = trials.iter().filter(|trial| trial.limit == Limit::Client).count();
     let achieved = middle(&|trial| trial.rate);
     let mut doubt = trials.iter().find_map(|trial| trial.limit_why.clone());
@@ -168,17 +170,18 @@ fn summarise(offered: f64, trials: &[Trial]) -> Point {
     Point {
         offered,
         repeats: trials.len(),
+        replies: whole(&|trial| trial.replies),
         achieved,
         latency: Latency {
-            mean_ns: ns(&|trial| trial.latency.mean_ns),
-            p50_ns: ns(&|trial| trial.latency.p50_ns),
-            p90_ns: ns(&|trial| trial.latency.p90_ns),
-            p99_ns: ns(&|trial| trial.latency.p99_ns),
-            p999_ns: ns(&|trial| trial.latency.p999_ns),
-            max_ns: ns(&|trial| trial.latency.max_ns),
+            mean_ns: whole(&|trial| trial.latency.mean_ns),
+            p50_ns: whole(&|trial| trial.latency.p50_ns),
+            p90_ns: whole(&|trial| trial.latency.p90_ns),
+            p99_ns: whole(&|trial| trial.latency.p99_ns),
+            p999_ns: whole(&|trial| trial.latency.p999_ns),
+            max_ns: whole(&|trial| trial.latency.max_ns),
         },
-        service_p99_ns: ns(&|trial| trial.service.p99_ns),
-        lag_p99_ns: ns(&|trial| trial.lag.p99_ns),
+        service_p99_ns: whole(&|trial| trial.service.p99_ns),
+        lag_p99_ns: whole(&|trial| trial.lag.p99_ns),
         missed: trials.iter().map(|trial| trial.missed).sum(),
         server_cpu_ns_per_op: middle(&|trial| trial.server_cpu_ns_per_op),
         server_busy: middle(&|trial| trial.server_busy),

@@ -54,6 +54,17 @@ impl Figure {
         ("max", Self::Max),
     ];
 
+    /// With fewer replies in a trial it is the largest by another name.
+    const fn replies_min(self) -> u64 {
+        match self {
+            Self::P50 => 2,
+            Self::P90 => 10,
+            Self::P99 => 100,
+            Self::P999 => 1_000,
+            Self::Max => 1,
+        }
+    }
+
     const fn of(self, latency: &Latency) -> u64 {
         match self {
             Self::P50 => latency.p50_ns,
@@ -135,7 +146,7 @@ pub struct Refused {
     pub rate: f64,
     /// Why.
     pub why: String,
-    /// The client was the reason, so the server may do better.
+    /// The client or the length of the trials was the reason, so the server may do better.
     pub by_client: bool,
 }
 
@@ -145,6 +156,11 @@ fn judge(goal: Goal, point: &Point) -> Result<(), Refused> {
     let found_ns = goal.figure.of(&point.latency);
     if point.missed > 0 {
         return refused(format!("{} arrivals were missed", point.missed), false);
+    }
+    if point.replies < goal.figure.replies_min() {
+        let (have, need) = (point.replies, goal.figure.replies_min());
+        let why = format!("{have} replies a trial are too few for {goal}, it takes {need}");
+        return refused(why, true);
     }
     if found_ns >= goal.below_ns && point.client_bound == 0 {
         return refused(format!("it is {}", duration(found_ns as f64)), false);
@@ -213,8 +229,9 @@ fn grow(runner: &mut Runner<'_>, search: &Search, found: &mut Found) -> Result<(
         let passed = try_rate(runner, rate, found)?;
         let lagged = found.refused.as_ref().is_some_and(|refused| refused.by_client)
             && found.points.last().is_some_and(|point| {
-                point.client_busy <= CLIENT_BUSY_MAX
-                    && found.goal.figure.of(&point.latency) < found.goal.below_ns
+                let below = found.goal.figure.of(&point.latency) < found.goal.below_ns;
+                let few = point.replies < found.goal.figure.replies_min();
+                point.client_busy <= CLIENT_BUSY_MAX && (below || few)
             });
         if !passed && !lagged {
             return Ok(());
@@ -236,6 +253,10 @@ fn shrink(runner: &mut Runner<'_>, search: &Search, found: &mut Found) -> Result
     for _ in 0..HALVINGS_MAX {
         rate /= 2.0;
         if rate < 1.0 || try_rate(runner, rate, found)? {
+            return Ok(());
+        }
+        let few = |point: &Point| point.replies < found.goal.figure.replies_min();
+        if found.points.last().is_some_and(few) {
             return Ok(());
         }
     }

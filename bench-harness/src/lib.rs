@@ -2,9 +2,10 @@
 //!
 //! A run is a list of cells ([`scenario::cells`]); each alternates fresh servers ([`compare`],
 //! [`stats`]), puts a checked load on them ([`load`]) and reads their CPU clocks from outside
-//! ([`process`], [`clock`]). [`host`] runs our sessions on other runtimes, and [`runtimes`] compares them;
-//! [`files`] is a load of file I/O. Invariants: no figure
-//! without an interval; no wrong reply counted as a fast one; no `unsafe`.
+//! ([`process`], [`clock`]). [`curve`] and [`find_max`] look for the rates a server can keep; [`pathology`]
+//! are servers whose right figures are known. [`host`] runs our sessions on other runtimes, and [`runtimes`] compares
+//! them; [`files`] is a load of file I/O; [`cost`] is what the load itself takes. Invariants: no figure without an
+//! interval; no wrong reply counted as a fast one; no `unsafe`.
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]

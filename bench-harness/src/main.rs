@@ -10,19 +10,17 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use bench_harness::broker;
-use bench_harness::clock::{MILLISECOND_NS, SECOND_NS};
+use bench_harness::clock::SECOND_NS;
 use bench_harness::compare::{self, Bench};
 use bench_harness::cost;
 use bench_harness::figures::Report as Figured;
 use bench_harness::host::{self, Hosting};
-use bench_harness::load::protocol::HttpArgs;
-use bench_harness::load::trial::{self, Timing, Transport};
-use bench_harness::load::{Arrivals, Target, Workload};
+use bench_harness::load::trial::Transport;
 use bench_harness::machine::{self, Machine};
-use bench_harness::peers::{PEERS, Ports, Protocol};
-use bench_harness::process::{self, Server};
+use bench_harness::peers::{PEERS, Ports};
+use bench_harness::process;
 use bench_harness::report::{self, Report};
 use bench_harness::scenario::cells::{self, Options, ROWS};
 use bench_harness::{stats, storage};
@@ -55,9 +53,15 @@ enum Commands {
     /// File I/O as a load: reads, writes, syncs, appends, files to sockets; every block is checked.
     Files(cli::files::FilesArgs),
     /// Puts one load on a server that runs already, and prints the trial as JSON.
-    Load(LoadArgs),
+    Load(cli::load::LoadArgs),
     /// CPU of the load itself per request, beside redis-benchmark and wrk.
     Cost(CostArgs),
+    /// Runs a load at several rates, and finds the knee of latency over throughput.
+    Curve(cli::search::CurveArgs),
+    /// Finds the highest rate at which a latency holds, as in `bench find-max 'p99<1ms'`.
+    FindMax(cli::search::FindMaxArgs),
+    /// Serves GET and SET of RESP in a way that a load generator must notice, until it is ended.
+    Pathology(cli::pathology::PathologyArgs),
     /// Serves a session on another runtime until it is ended.
     Host(HostArgs),
 }
@@ -186,54 +190,6 @@ struct BrokerArgs {
 }
 
 #[derive(Debug, Args)]
-struct LoadArgs {
-    /// The server.
-    #[arg(long)]
-    addr: SocketAddr,
-    /// Its process, whose CPU clock is read.
-    #[arg(long)]
-    pid: u32,
-    /// What it speaks.
-    #[arg(long, value_enum, default_value_t = Protocol::Resp)]
-    protocol: Protocol,
-    /// Connections.
-    #[arg(long, default_value_t = 50)]
-    connections: usize,
-    /// Closed loop with this many requests in a pipeline.
-    #[arg(long, default_value_t = 1)]
-    pipeline: u32,
-    /// Open loop with this many requests a second instead.
-    #[arg(long)]
-    rate: Option<f64>,
-    /// Evenly spaced arrivals instead of Poisson.
-    #[arg(long)]
-    constant: bool,
-    /// Share of requests that are SET.
-    #[arg(long, default_value_t = 0.0)]
-    set_share: f64,
-    /// Length of values.
-    #[arg(long, default_value_t = 64)]
-    value_len: usize,
-    /// Distinct keys.
-    #[arg(long, default_value_t = 100_000)]
-    keys: u32,
-    /// Recorded seconds.
-    #[arg(long, default_value_t = 2.0)]
-    seconds: f64,
-    /// Core of the load.
-    #[arg(long, default_value_t = 1)]
-    client_cpu: usize,
-    /// What moves the bytes.
-    #[arg(long, value_enum, default_value_t = Transport::Ring)]
-    transport: Transport,
-    #[command(flatten)]
-    http: HttpArgs,
-    /// Seed.
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
-}
-
-#[derive(Debug, Args)]
 struct CostArgs {
     #[command(flatten)]
     cost: cost::CostArgs,
@@ -278,8 +234,11 @@ fn main() -> ExitCode {
         Commands::Benchmarks(args) => cli::benchmarks::run(&args),
         Commands::Runtimes(args) => cli::runtimes::run(&args),
         Commands::Files(args) => cli::files::run(&args),
-        Commands::Load(args) => load(&args),
         Commands::Cost(args) => cost(&args),
+        Commands::Load(args) => cli::load::run(&args),
+        Commands::Curve(args) => cli::search::curve(&args),
+        Commands::FindMax(args) => cli::search::find_max(&args),
+        Commands::Pathology(args) => cli::pathology::run(&args),
         Commands::Host(args) => serve(&args),
     };
     done.unwrap_or_else(|error| {
@@ -461,33 +420,6 @@ fn enter_network() -> bool {
     }
 }
 
-fn load(args: &LoadArgs) -> Result<ExitCode> {
-    process::pin_self(args.client_cpu)?;
-    let arrivals = match args.rate {
-        Some(rate) => Arrivals::Open { rate, poisson: !args.constant },
-        None => Arrivals::Closed { pipeline: args.pipeline.max(1) },
-    };
-    let workload = Workload {
-        protocol: args.protocol,
-        set_share: args.set_share,
-        keys: args.keys,
-        value_len_bytes: args.value_len,
-        connections: args.connections.max(1),
-        arrivals,
-        seed: args.seed,
-        http: args.http.http(args.addr)?,
-    };
-    let targets = [Target::all_keys(args.addr)];
-    trial::prefill(&workload, &targets)?;
-    let timing =
-        Timing { warmup_ns: 300 * MILLISECOND_NS, duration_ns: nanoseconds(args.seconds)? };
-    let server = Server::watch(args.pid)?;
-    let trial = trial::run(&workload, &targets, &server, 0, args.transport, timing)?;
-    let json = serde_json::to_string_pretty(&trial).context("encode the trial")?;
-    print(&format!("{json}\n"));
-    Ok(ExitCode::SUCCESS)
-}
-
 fn serve(args: &HostArgs) -> Result<ExitCode> {
     let hosting =
         Hosting { addr: args.addr, read_buffer_bytes: args.read_buffer.clamp(512, 16 << 20) };
@@ -503,6 +435,12 @@ fn serve(args: &HostArgs) -> Result<ExitCode> {
 mod tests {
     use super::*;
     use bench_harness::peers;
+
+    #[test]
+    fn arguments_do_not_contradict_each_other() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
 
     #[test]
     fn defaults_name_servers_that_exist() {

@@ -1,15 +1,11 @@
-//! The generator against live servers: sessions on the other runtimes, and a server that stalls.
-//!
-//! The stall is the harness' own trial: an open loop must report it for every request it delayed,
-//! and a closed loop, which stops asking while it waits, must hide it. If the second did not hold,
-//! the first would prove nothing.
+//! The generator against live servers: sessions on the other runtimes. Servers that misbehave are in
+//! `pathology_live` and `pathology_virtual`.
 
-use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
 use bench_harness::clock::{self, MILLISECOND_NS, SECOND_NS};
 use bench_harness::load::trial::{self, Timing, Transport, Trial};
-use bench_harness::load::{Arrivals, Target, Workload};
+use bench_harness::load::{Target, Workload};
 use bench_harness::peers::Protocol;
 use bench_harness::process::{CommandLine, Server};
 
@@ -85,62 +81,4 @@ fn sessions_run_on_tokio() {
 #[test]
 fn sessions_run_on_our_engine() {
     check_runtime("engine");
-}
-
-const STALL_NS: u64 = 100 * MILLISECOND_NS;
-
-/// Answers GETs of 64 B one after the other, and every 500 ms nothing for [`STALL_NS`].
-fn stalling_server() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let addr = listener.local_addr().expect("it is bound");
-    #[expect(clippy::disallowed_methods, reason = "a server of the test's own")]
-    std::thread::spawn(move || {
-        while let Ok((stream, _)) = listener.accept() {
-            // The client leaves when its trial is over.
-            let _ = answer(stream);
-        }
-    });
-    addr
-}
-
-fn answer(mut stream: TcpStream) -> std::io::Result<()> {
-    stream.set_nodelay(true)?;
-    let values = bench_harness::load::arena::Values::new(64);
-    let mut request = [0; 36];
-    let mut stalled_ns = clock::mono_ns();
-    loop {
-        stream.read_exact(&mut request)?;
-        if clock::mono_ns() - stalled_ns > 5 * STALL_NS {
-            clock::sleep_ns(STALL_NS);
-            stalled_ns = clock::mono_ns();
-        }
-        let digits = std::str::from_utf8(&request[22..34]).unwrap_or_default();
-        let mut reply = b"$64\r\n".to_vec();
-        values.write(digits.parse().unwrap_or(0), &mut reply);
-        reply.extend_from_slice(b"\r\n");
-        stream.write_all(&reply)?;
-    }
-}
-
-fn stalled(arrivals: Arrivals) -> Trial {
-    let mut workload = Workload::new(Protocol::Resp, 1);
-    workload.connections = 1;
-    workload.arrivals = arrivals;
-    let targets = [Target::all_keys(stalling_server())];
-    let timing = Timing { warmup_ns: STALL_NS, duration_ns: 2 * SECOND_NS };
-    let server = Server::watch(std::process::id()).expect("this process");
-    trial::run(&workload, &targets, &server, 0, Transport::Ring, timing).expect("a valid trial")
-}
-
-#[test]
-fn an_open_loop_reports_a_stall_that_a_closed_loop_hides() {
-    let open = stalled(Arrivals::Open { rate: 2_000.0, poisson: true });
-    // A sixth of the time is stalled, so a sixth of the arrivals wait, half of them half of it.
-    assert!(open.latency.p90_ns > STALL_NS / 4, "{open:?}");
-    assert!(open.latency.p99_ns > STALL_NS / 2, "{open:?}");
-    assert_eq!(open.missed, 0, "{open:?}");
-    let closed = stalled(Arrivals::Closed { pipeline: 1 });
-    assert!(closed.replies > 1_000, "{closed:?}");
-    assert!(closed.latency.p99_ns < STALL_NS / 2, "{closed:?}");
-    assert!(closed.latency.max_ns > STALL_NS * 9 / 10, "{closed:?}");
 }

@@ -2,6 +2,9 @@
 
 pub(crate) mod benchmarks;
 pub(crate) mod files;
+pub(crate) mod load;
 pub(crate) mod out;
+pub(crate) mod pathology;
 pub(crate) mod report;
 pub(crate) mod runtimes;
+pub(crate) mod search;

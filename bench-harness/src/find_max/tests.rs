@@ -128,6 +128,16 @@ fn a_lag_at_low_rates_does_not_end_the_search() {
 }
 
 #[test]
+fn a_quantile_of_too_few_replies_is_no_pass() {
+    // Trials of a second: below 100 a second, no p99.
+    let found = search(queue(50, 1), "p99<100ms", 20.0).expect("a search");
+    assert!(found.rate.expect("a rate") > 500.0, "{found:?}");
+    let found = search(queue(50, 1), "p99<1ms", 150.0).expect("a search");
+    assert_eq!(found.rate, None);
+    assert!(found.text().contains("too few for p99"), "{}", found.text());
+}
+
+#[test]
 fn goals_are_read_and_others_refused() {
     let goal: Goal = "p99.9<1.5ms".parse().expect("a goal");
     assert_eq!(goal, Goal { figure: Figure::P999, below_ns: 1_500_000 });

@@ -1,0 +1,84 @@
+//! `bench curve` and `bench find-max`: many trials at chosen rates on a server that runs already.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use bench_harness::curve::{self, POINTS_MAX, Rates, Runner};
+use bench_harness::find_max::{self as search, Goal, Search};
+use bench_harness::load::trial::Transport;
+use clap::Args;
+
+use super::load::LoadOn;
+
+#[derive(Debug, Args)]
+pub(crate) struct Repeated {
+    #[command(flatten)]
+    on: LoadOn,
+    /// Trials of each point, of which the medians count.
+    #[arg(long, default_value_t = 3)]
+    repeats: usize,
+    /// The first rate tried.
+    #[arg(long, default_value_t = 1_000.0)]
+    from: f64,
+    /// Write every point here, as JSON.
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CurveArgs {
+    #[command(flatten)]
+    each: Repeated,
+    /// Rates to offer, instead of finding out where the server saturates.
+    #[arg(long, value_delimiter = ',')]
+    rates: Vec<f64>,
+    /// Points up to saturation.
+    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(2..=POINTS_MAX as i64))]
+    points: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FindMaxArgs {
+    /// What must hold: p50, p90, p99, p99.9 or max, below a time, as in p99<1ms.
+    goal: Goal,
+    #[command(flatten)]
+    each: Repeated,
+    /// How near the highest rate that holds and the lowest that does not must come.
+    #[arg(long, default_value_t = 0.02)]
+    precision: f64,
+}
+
+pub(crate) fn curve(args: &CurveArgs) -> Result<ExitCode> {
+    let rates = if args.rates.is_empty() {
+        Rates::Automatic { from: args.each.from, points: args.points as usize }
+    } else {
+        Rates::Listed(args.rates.clone())
+    };
+    let curve = run(&args.each, |runner| curve::run(runner, &rates))?;
+    finish(&curve, &curve.text(), args.each.json.as_deref())
+}
+
+pub(crate) fn find_max(args: &FindMaxArgs) -> Result<ExitCode> {
+    let wanted = Search { goal: args.goal, from: args.each.from, precision: args.precision };
+    let found = run(&args.each, |runner| search::find_max(runner, &wanted))?;
+    finish(&found, &found.text(), args.each.json.as_deref())
+}
+
+/// Runs something made of trials, and says on standard error how far it is.
+fn run<T>(each: &Repeated, make: impl FnOnce(&mut Runner<'_>) -> Result<T>) -> Result<T> {
+    // A client that sleeps lags by its wake-ups, which at low rates is much of the latency.
+    let prepared = each.on.prepare(Transport::Spin)?;
+    let mut run_at = |rate: f64, seed: u64| prepared.run(each.on.open(rate), seed);
+    let mut progress = |line: &str| eprintln!("{line}");
+    make(&mut Runner::new(&mut run_at, each.repeats, each.on.seed, &mut progress))
+}
+
+fn finish<T: serde::Serialize>(found: &T, text: &str, json: Option<&Path>) -> Result<ExitCode> {
+    crate::print(text);
+    if let Some(path) = json {
+        let json = serde_json::to_string_pretty(found).context("encode the points")?;
+        std::fs::write(path, json).with_context(|| format!("write {}", path.display()))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
