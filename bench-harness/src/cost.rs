@@ -119,7 +119,6 @@ pub fn run(args: &CostArgs) -> Result<Report> {
     {
         report.skipped.push(format!("{name}: {error:#}"));
     }
-    process::remove_log();
     Ok(report)
 }
 

@@ -397,7 +397,6 @@ fn cache(args: &CacheArgs) -> Result<ExitCode> {
         report.push(bench.run(cell, &mut |line| eprintln!("  {line}")));
         args.out.keep(&report)?;
     }
-    process::remove_log();
     print(&report.text());
     args.out.finish(&report)?;
     Ok(match () {

@@ -98,6 +98,5 @@ pub fn run(options: &Options, own_network: bool, progress: &mut dyn FnMut(&str))
             }
         }
     }
-    process::remove_log();
     Ok(bench.report)
 }

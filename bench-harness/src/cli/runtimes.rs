@@ -5,7 +5,6 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use bench_harness::compare;
-use bench_harness::process;
 use bench_harness::runtimes::{self, Options, Trial, What};
 use clap::{Args, Subcommand};
 
@@ -89,7 +88,6 @@ pub(crate) fn run(args: &RuntimesArgs) -> Result<ExitCode> {
     let own_network = !args.host_network && enter_network();
     compare::check_cpus(args.server_cpu, args.client_cpu)?;
     let report = runtimes::run(&options, own_network, &mut |line| eprintln!("{line}"))?;
-    process::remove_log();
     print(&report.text());
     if let Some(path) = &args.json {
         let json = serde_json::to_string_pretty(&report).context("encode the report")?;

@@ -57,8 +57,8 @@ const FENCED: &[(&str, &[User])] = &[
     ("libbpf-cargo", &[("bpf", None)]),
     // File systems that are faults.
     ("fuser", &[("bpf", None)]),
-    ("netlink-bindings", &[("tuning", None)]),
-    ("netlink-socket2", &[("tuning", None)]),
+    ("netlink-bindings", &[("tuning", None), ("bench-harness", None)]),
+    ("netlink-socket2", &[("tuning", None), ("bench-harness", None)]),
 ];
 
 /// Packages of their own, with their own lock file: live clients that would make every build longer.
