@@ -301,7 +301,9 @@ fn knee(points: &[Point]) -> Result<Knee, String> {
         return Err("power still grows at the last point: the knee is beyond it".to_owned());
     }
     if best == 0 {
-        return Err("power falls from the first point on: the knee is before it".to_owned());
+        return Err(
+            "power falls from the first believable point on: the knee is before it".to_owned()
+        );
     }
     // Those near the top without a gap, and the neighbours of the best one in any case.
     let near = |at: &usize| sound[*at].power() >= KNEE_SHARE * top || at.abs_diff(best) <= 1;
