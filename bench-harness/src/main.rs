@@ -55,7 +55,7 @@ enum Commands {
     /// Puts one load on a server that runs already, and prints the trial as JSON.
     Load(cli::load::LoadArgs),
     /// CPU of the load itself per request, beside redis-benchmark and wrk.
-    Cost(CostArgs),
+    Cost(Cost),
     /// Runs a load at several rates, and finds the knee of latency over throughput.
     Curve(cli::search::CurveArgs),
     /// Finds the highest rate at which a latency holds, as in `bench find-max 'p99<1ms'`.
@@ -190,7 +190,7 @@ struct BrokerArgs {
 }
 
 #[derive(Debug, Args)]
-struct CostArgs {
+struct Cost {
     #[command(flatten)]
     cost: cost::CostArgs,
     #[command(flatten)]
@@ -247,7 +247,7 @@ fn main() -> ExitCode {
     })
 }
 
-fn cost(args: &CostArgs) -> Result<ExitCode> {
+fn cost(args: &Cost) -> Result<ExitCode> {
     args.out.prepare()?;
     finish(&cost::run(&args.cost)?, &args.out)
 }
