@@ -6,6 +6,7 @@
 //! round disturbed by the hypervisor is run again.
 //! Next: `scenario` for the cells, `report` for the output.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -13,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::SECOND_NS;
 use crate::load::trial::{Timing, Transport, Trial};
-use crate::peers::{Peer, Place, Ports};
+use crate::peers::{Peer, Place, Ports, Protocol};
 use crate::rounds;
 use crate::scenario::measure::{self, Measure};
 use crate::stats::{self, Ratio};
@@ -30,6 +31,8 @@ pub struct Side {
     pub label: String,
     /// What runs.
     pub peer: &'static Peer,
+    /// What it is asked in; what it speaks first, without.
+    pub protocol: Option<Protocol>,
     /// How many shards, where it has them.
     pub shards: usize,
     /// Its CPUs.
@@ -47,6 +50,7 @@ impl Side {
         Self {
             label: peer.name.to_owned(),
             peer,
+            protocol: None,
             shards: 1,
             cpus: vec![cpu],
             per_shard_ports: false,
@@ -155,7 +159,7 @@ pub struct Claim {
 #[derive(Clone, Debug)]
 pub struct Cell {
     /// The row of the table of claims it belongs to.
-    pub row: &'static str,
+    pub row: Cow<'static, str>,
     /// What is done, in words.
     pub name: String,
     /// What is done.
@@ -244,7 +248,7 @@ impl Bench {
         });
         let verdicts = cell.claims.iter().map(|claim| judge(claim, &sides, self.seed)).collect();
         Outcome {
-            row: cell.row.to_owned(),
+            row: cell.row.clone().into_owned(),
             name: cell.name.clone(),
             timing: cell.timing,
             repeated: rounds.repeated,

@@ -19,10 +19,11 @@ use bench_harness::figures::Report as Figured;
 use bench_harness::host::{self, Hosting};
 use bench_harness::load::trial::Transport;
 use bench_harness::machine::{self, Machine};
-use bench_harness::peers::{PEERS, Ports};
+use bench_harness::peers::{self, Ports};
 use bench_harness::process;
 use bench_harness::report::{self, Report};
 use bench_harness::scenario::cells::{self, Options, ROWS};
+use bench_harness::scenario::file::{BUILT_IN, Scenario};
 use bench_harness::{stats, storage};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -30,6 +31,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 #[derive(Debug, Parser)]
 #[command(name = "bench", version)]
 struct Cli {
+    /// A file of servers, which adds to those there are or replaces some.
+    #[arg(long, global = true, value_name = "FILE")]
+    peers: Option<PathBuf>,
     #[command(subcommand)]
     command: Commands,
 }
@@ -38,6 +42,12 @@ struct Cli {
 enum Commands {
     /// What can be compared, and with whom.
     List,
+    /// The servers there are, and whether each works here.
+    Peers(cli::peers::PeersArgs),
+    /// Runs a scenario: servers of your choice under one load, each beside the first.
+    Run(cli::run::RunArgs),
+    /// Says what a scenario does.
+    Explain(cli::run::ExplainArgs),
     /// Runs rows of the cache's table of claims.
     Cache(CacheArgs),
     /// Durable appends, files to sockets and messages between shards, beside other ways to do them.
@@ -222,11 +232,23 @@ struct HostArgs {
 }
 
 fn main() -> ExitCode {
-    let done = match Cli::parse().command {
+    let cli = Cli::parse();
+    let done = peers::load(cli.peers.as_deref()).and_then(|()| run(cli.command));
+    done.unwrap_or_else(|error| {
+        eprintln!("bench: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run(command: Commands) -> Result<ExitCode> {
+    match command {
         Commands::List => {
             list();
             Ok(ExitCode::SUCCESS)
         }
+        Commands::Peers(args) => cli::peers::run(&args),
+        Commands::Run(args) => cli::run::run(&args),
+        Commands::Explain(args) => cli::run::explain(&args),
         Commands::Cache(args) => cache(&args),
         Commands::Storage(args) => storage(&args),
         Commands::Broker(args) => broker(&args),
@@ -240,11 +262,7 @@ fn main() -> ExitCode {
         Commands::FindMax(args) => cli::search::find_max(&args),
         Commands::Pathology(args) => cli::pathology::run(&args),
         Commands::Host(args) => serve(&args),
-    };
-    done.unwrap_or_else(|error| {
-        eprintln!("bench: {error:#}");
-        ExitCode::FAILURE
-    })
+    }
 }
 
 fn cost(args: &Cost) -> Result<ExitCode> {
@@ -307,8 +325,13 @@ fn list() {
     for (row, about) in ROWS {
         text.push_str(&format!("  {row:<4} {about}\n"));
     }
+    text.push_str("scenarios of `bench run`:\n");
+    for (name, _) in BUILT_IN {
+        let about = Scenario::find(name).map(|scenario| scenario.about).unwrap_or_default();
+        text.push_str(&format!("  {name:<18} {about}\n"));
+    }
     text.push_str("servers:\n");
-    for peer in PEERS {
+    for peer in peers::all() {
         let version = peer.version().unwrap_or_else(|error| format!("not present: {error:#}"));
         text.push_str(&format!("  {:<18} {} [{version}]\n", peer.name, peer.about));
     }
@@ -392,13 +415,7 @@ fn cache(args: &CacheArgs) -> Result<ExitCode> {
     };
     let machine = Machine::describe(own_network, args.fifo);
     let mut report = Report::new(machine, args.transport, args.seed);
-    for (index, cell) in cells.iter().enumerate() {
-        eprintln!("[{}/{}] row {}: {}", index + 1, cells.len(), cell.row, cell.name);
-        report.push(bench.run(cell, &mut |line| eprintln!("  {line}")));
-        args.out.keep(&report)?;
-    }
-    print(&report.text());
-    args.out.finish(&report)?;
+    cli::run::run_cells(&mut bench, &cells, &mut report, &args.out)?;
     Ok(match () {
         () if args.gate && report.is_void() => ExitCode::from(4),
         () if args.gate && report.missed() > 0 => ExitCode::from(3),

@@ -3,6 +3,7 @@
 //! One table row a broker, as in [`crate::peers`]. Invariants: brokers listen on loopback only; what they keep is in a directory
 //! of the trial's that goes with it; one that is missing is a row that says so. Next: `process` starts them.
 
+use std::borrow::Cow;
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -58,7 +59,7 @@ const NATS_CONFIG: &str = "listen: \"127.0.0.1:{port}\"\n\
 const NATS_SYNC_CONFIG: &str = "listen: \"127.0.0.1:{port}\"\n\
     jetstream { store_dir: \"{data}/jetstream\", max_file_store: 256G, max_memory_store: 256M, \
     sync_interval: always }\n";
-const NATS_PROGRAM: Program = Program::Fetched("nats-server/bin/nats-server");
+const NATS_PROGRAM: Program = Program::Fetched(Cow::Borrowed("nats-server/bin/nats-server"));
 
 /// All of them, ours first.
 pub(super) const PEERS: &[Peer] = &[
@@ -67,7 +68,7 @@ pub(super) const PEERS: &[Peer] = &[
         about: "ours, one shard, synced before the acknowledgement",
         protocol: Protocol::Kafka,
         sync: true,
-        program: Program::Sibling("broker"),
+        program: Program::Sibling(Cow::Borrowed("broker")),
         args: OURS_ARGS,
         version_args: &["--version"],
         env: &[],
@@ -79,7 +80,7 @@ pub(super) const PEERS: &[Peer] = &[
         about: "ours, one shard, topics with flush.mode=os: for those that do not sync",
         protocol: Protocol::Kafka,
         sync: false,
-        program: Program::Sibling("broker"),
+        program: Program::Sibling(Cow::Borrowed("broker")),
         args: OURS_ARGS,
         version_args: &["--version"],
         env: &[],
@@ -115,7 +116,7 @@ pub(super) const PEERS: &[Peer] = &[
         about: "NATS JetStream of Debian 12, which cannot sync each message",
         protocol: Protocol::Nats,
         sync: false,
-        program: Program::Path("nats-server"),
+        program: Program::Path(Cow::Borrowed("nats-server")),
         args: NATS_ARGS,
         version_args: &["--version"],
         env: &[],
@@ -127,7 +128,7 @@ pub(super) const PEERS: &[Peer] = &[
         about: "RabbitMQ streams of Debian 12, which leave syncing to the system",
         protocol: Protocol::Stream,
         sync: false,
-        program: Program::Path("/usr/lib/rabbitmq/bin/rabbitmq-server"),
+        program: Program::Path(Cow::Borrowed("/usr/lib/rabbitmq/bin/rabbitmq-server")),
         args: &[],
         version_args: &[],
         env: &[

@@ -5,6 +5,8 @@ pub(crate) mod files;
 pub(crate) mod load;
 pub(crate) mod out;
 pub(crate) mod pathology;
+pub(crate) mod peers;
 pub(crate) mod report;
+pub(crate) mod run;
 pub(crate) mod runtimes;
 pub(crate) mod search;

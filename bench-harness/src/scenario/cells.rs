@@ -81,7 +81,7 @@ impl Options {
     ) -> Result<Cell> {
         let claims = bars.iter().map(|&(metric, bar)| claim(metric, Some(1), bar)).collect();
         Ok(Cell {
-            row,
+            row: row.into(),
             name,
             measure,
             sides: self.three()?,
@@ -200,7 +200,7 @@ fn other_engines(options: &Options) -> Result<Vec<Cell>> {
         let last = sides.len();
         sides.push(sides[0].clone().labelled(&format!("{} again", options.ours)));
         cells.push(Cell {
-            row: "4",
+            row: "4".into(),
             name: format!("{} 64 B, 50 connections, pipeline 1", verb(set)),
             measure: Measure::Load(workload(set, 64, 50, Arrivals::Closed { pipeline: 1 })),
             sides,
@@ -270,7 +270,16 @@ fn memory_cell(
         sides.push(options.side(name)?);
     }
     let rounds = if options.quick { 1 } else { 3 };
-    Ok(Cell { row, name, measure, sides, same: None, claims, rounds, timing: options.timing() })
+    Ok(Cell {
+        row: row.into(),
+        name,
+        measure,
+        sides,
+        same: None,
+        claims,
+        rounds,
+        timing: options.timing(),
+    })
 }
 
 fn idle(options: &Options) -> Result<Vec<Cell>> {
@@ -307,7 +316,7 @@ fn shared_port(options: &Options) -> Result<Vec<Cell>> {
     let mut cells = Vec::new();
     for set in [false, true] {
         cells.push(Cell {
-            row: "8",
+            row: "8".into(),
             name: format!("{} 64 B, 50 connections, pipeline 16, 2 shards", verb(set)),
             measure: Measure::Load(workload(set, 64, 50, Arrivals::Closed { pipeline: 16 })),
             sides: vec![shared.clone(), own.clone(), again.clone()],

@@ -93,10 +93,10 @@ pub fn run(bench: &Bench, cell: &Cell, side: &Side, place: &Place) -> Result<Sam
             redis_benchmark(place, &server, *pipeline, *set, *requests)
         }
         Measure::Idle { connections } => {
-            idle(side.peer.protocol, place.addr(), &server, *connections)
+            idle(side.peer.protocol()?, place.addr(), &server, *connections)
         }
         Measure::Keys { keys, value_len_bytes } => {
-            keys_stored(side.peer.protocol, place.addr(), &server, *keys, *value_len_bytes)
+            keys_stored(side.peer.protocol()?, place.addr(), &server, *keys, *value_len_bytes)
         }
     }
 }
@@ -110,9 +110,12 @@ fn load(
     workload: &Workload,
 ) -> Result<Sample> {
     let mut workload = workload.clone();
-    workload.protocol = side.peer.protocol;
+    workload.protocol = match side.protocol {
+        Some(protocol) => protocol,
+        None => side.peer.protocol()?,
+    };
     workload.seed = bench.seed;
-    let targets = targets(side, place)?;
+    let targets = targets(side, place, workload.protocol)?;
     trial::prefill(&workload, &targets)?;
     let before = Counters::read(place);
     let trial =
@@ -155,9 +158,9 @@ impl Counters {
 }
 
 /// Where connections go: one address, or one for each shard with its slots.
-fn targets(side: &Side, place: &Place) -> Result<Vec<Target>> {
+fn targets(side: &Side, place: &Place, protocol: Protocol) -> Result<Vec<Target>> {
     if !side.per_shard_ports {
-        return Ok(vec![Target::all_keys(place.addr())]);
+        return Ok(vec![Target::all_keys(side.peer.addr(place, protocol.name()))]);
     }
     let reply = ask(place.addr(), &["CLUSTER", "SLOTS"])?;
     let targets = slots_of(&reply).with_context(|| format!("CLUSTER SLOTS said {reply:?}"))?;

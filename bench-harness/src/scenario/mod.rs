@@ -1,4 +1,5 @@
-//! What can be measured ([`measure`]) and the table of experiments made of it ([`cells`]).
+//! What can be measured ([`measure`]), and the experiments made of it: the table of claims ([`cells`]) and files ([`file`]).
 
 pub mod cells;
+pub mod file;
 pub mod measure;

@@ -24,7 +24,7 @@ mod text;
 #[cfg(test)]
 mod tests;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Workload;
 use super::arena::Values;
@@ -32,7 +32,7 @@ pub use args::HttpArgs;
 pub use http::{Http, Method};
 
 /// What a server speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Protocol {
     /// Redis, RESP2.
@@ -56,6 +56,20 @@ impl Protocol {
     #[must_use]
     pub const fn has_keys(self) -> bool {
         matches!(self, Self::Resp | Self::Resp3 | Self::Memcache | Self::MemcacheMeta)
+    }
+
+    /// As users and the registry of servers write it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Resp => "resp",
+            Self::Resp3 => "resp3",
+            Self::Memcache => "memcache",
+            Self::MemcacheMeta => "memcache-meta",
+            Self::Http1 => "http1",
+            Self::Http2 => "http2",
+            Self::Echo => "echo",
+        }
     }
 
     /// A request that every server of the protocol answers, and how its answer begins.
