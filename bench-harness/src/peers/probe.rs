@@ -114,7 +114,9 @@ fn answers(protocol: Protocol, addr: SocketAddr) -> Result<()> {
 
 fn http_status(addr: SocketAddr, path: &str, expected: u16) -> Result<()> {
     let mut stream = connect(addr)?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n")?;
+    // In one piece: a server may answer and leave before the next.
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
     let mut head = [0; 12];
     stream.read_exact(&mut head)?;
     let head = String::from_utf8_lossy(&head);
