@@ -78,8 +78,14 @@ pub enum Metric {
     P99Ns,
     /// Median of latency.
     P50Ns,
-    /// System calls for one operation, as the server counts them.
+    /// System calls for one operation, counted by the kernel; as the server counts them where that cannot be had.
     SyscallsPerOp,
+    /// Instructions for one operation, in the kernel too.
+    InstructionsPerOp,
+    /// Context switches for one operation.
+    SwitchesPerOp,
+    /// Time the server's threads were runnable and did not run, for one operation.
+    WaitNsPerOp,
     /// Commands handed to another shard, for one operation, as the server counts them.
     HopsPerOp,
     /// Growth of resident memory for one connection.
@@ -100,6 +106,9 @@ impl Metric {
             Self::P99Ns => "p99 ns",
             Self::P50Ns => "p50 ns",
             Self::SyscallsPerOp => "syscalls/op",
+            Self::InstructionsPerOp => "instructions/op",
+            Self::SwitchesPerOp => "switches/op",
+            Self::WaitNsPerOp => "wait ns/op",
             Self::HopsPerOp => "hops/op",
             Self::RssPerConnection => "RSS B/conn",
             Self::RssPerConnectionUsed => "RSS B/conn, used",

@@ -4,8 +4,8 @@
 //! [`stats`]), puts a checked load on them ([`load`]) and reads their CPU clocks from outside
 //! ([`process`], [`clock`]). [`curve`] and [`find_max`] look for the rates a server can keep; [`pathology`]
 //! are servers whose right figures are known. [`host`] runs our sessions on other runtimes, and [`runtimes`] compares
-//! them; [`files`] is a load of file I/O; [`cost`] is what the load itself takes. Invariants: no figure without an
-//! interval; no wrong reply counted as a fast one; no `unsafe`.
+//! them; [`files`] is a load of file I/O; [`cost`] is what the load itself takes, [`connections`] what memory
+//! a connection takes. Invariants: no figure without an interval; no wrong reply counted as a fast one; no `unsafe`.
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
@@ -13,6 +13,7 @@
 pub mod broker;
 pub mod clock;
 pub mod compare;
+pub mod connections;
 pub mod cost;
 pub mod curve;
 pub mod figures;

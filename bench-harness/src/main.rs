@@ -58,6 +58,8 @@ enum Commands {
     Report(cli::report::Args),
     /// Makes the measured tables of BENCHMARKS.md from saved results.
     Benchmarks(cli::benchmarks::Args),
+    /// Memory of a connection, idle and used, of the server and of the kernel.
+    Connections(cli::connections::ConnectionsArgs),
     /// The same sessions and file loops on our engine, monoio, glommio and tokio.
     Runtimes(cli::runtimes::RuntimesArgs),
     /// File I/O as a load: reads, writes, syncs, appends, files to sockets; every block is checked.
@@ -254,6 +256,7 @@ fn run(command: Commands) -> Result<ExitCode> {
         Commands::Broker(args) => broker(&args),
         Commands::Report(args) => cli::report::run(&args),
         Commands::Benchmarks(args) => cli::benchmarks::run(&args),
+        Commands::Connections(args) => cli::connections::run(&args),
         Commands::Runtimes(args) => cli::runtimes::run(&args),
         Commands::Files(args) => cli::files::run(&args),
         Commands::Cost(args) => cost(&args),

@@ -1,6 +1,7 @@
 //! Arguments of subcommands that have a module of their own, and what each does with them.
 
 pub(crate) mod benchmarks;
+pub(crate) mod connections;
 pub(crate) mod files;
 pub(crate) mod load;
 pub(crate) mod out;

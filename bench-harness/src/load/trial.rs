@@ -18,10 +18,13 @@ use super::limit::{self, Signs};
 use super::protocol::{Asked, Codec, Ordered, Verdict};
 use super::tally::Tally;
 use super::{Arrivals, Target, Workload, plain, ring};
-use crate::clock::{self, SECOND_NS};
-use crate::process::{Server, Usage};
+use crate::clock::{self, MILLISECOND_NS, SECOND_NS};
+use crate::process::{Counted, Counters, Server, Usage};
 use crate::report::hdr;
 
+/// How long the server's calls are counted after the recorded time, a fifth of which it is.
+const COUNT_NS_MIN: u64 = 20 * MILLISECOND_NS;
+const COUNT_NS_MAX: u64 = 200 * MILLISECOND_NS;
 /// Requests written before their replies are read when keys are loaded.
 const PREFILL_BYTES: usize = 128 << 10;
 
@@ -85,7 +88,7 @@ pub struct Trial {
     pub elapsed_ns: u64,
     /// Replies in that time.
     pub replies: u64,
-    /// Replies including those of the warm-up.
+    /// Replies including those of the warm-up, and of the time after in which calls were counted.
     pub replies_with_warmup: u64,
     /// Replies per second.
     pub rate: f64,
@@ -124,6 +127,18 @@ pub struct Trial {
     pub misses: u64,
     /// Context switches of the server for one reply.
     pub switches_per_op: f64,
+    /// Time its threads were runnable and did not run, for one reply.
+    #[serde(default)]
+    pub wait_ns_per_op: f64,
+    /// System calls of the server for one reply, where they can be counted from outside.
+    #[serde(default)]
+    pub syscalls_per_op: Option<f64>,
+    /// Its instructions for one reply, in the kernel too, where the machine counts them.
+    #[serde(default)]
+    pub instructions_per_op: Option<f64>,
+    /// Its cycles for one reply, in the kernel too, where the machine counts them.
+    #[serde(default)]
+    pub cycles_per_op: Option<f64>,
     /// Who set the pace.
     pub limit: Limit,
     /// All of `latency`: an HdrHistogram of nanoseconds, V2, deflated, in base64.
@@ -225,12 +240,59 @@ pub fn run(
         Some(sum) => sum.with(last),
         None => last,
     };
-    generator.stop();
     check(&generator, &tally)?;
     let mut trial = result(workload, transport, &tally, &before, &after)?;
-    trial.replies_with_warmup += warmup.replies;
+    let counted = count(&mut generator, &mut mover, server, timing)?;
+    generator.stop();
+    counted.enter(&mut trial);
+    trial.replies_with_warmup += warmup.replies + counted.replies;
     trial.steps = steps;
     Ok(trial)
+}
+
+/// What the kernel counted, and over how many replies.
+#[derive(Default)]
+struct InCounters {
+    counted: Counted,
+    replies: u64,
+}
+
+impl InCounters {
+    fn enter(&self, trial: &mut Trial) {
+        // An open loop whose schedule is over has none left.
+        let each = |count: Option<u64>| {
+            (self.replies > 0)
+                .then(|| count.map(|count| count as f64 / self.replies as f64))
+                .flatten()
+        };
+        trial.syscalls_per_op = each(self.counted.syscalls);
+        trial.instructions_per_op = each(self.counted.instructions);
+        trial.cycles_per_op = each(self.counted.cycles);
+    }
+}
+
+/// Goes on for a while with the kernel's counters on: apart from the recorded time, since counting makes
+/// the calls dearer that it counts.
+fn count(
+    generator: &mut Generator,
+    mover: &mut Mover,
+    server: &Server,
+    timing: Timing,
+) -> Result<InCounters> {
+    let mut counters = Counters::of(server.pid());
+    if counters.lack_all() {
+        return Ok(InCounters::default());
+    }
+    // Its replies are nobody's.
+    generator.take_tally();
+    let before = counters.read();
+    let window_ns = (timing.duration_ns / 5).clamp(COUNT_NS_MIN, COUNT_NS_MAX);
+    mover.run_until(generator, clock::mono_ns() + window_ns);
+    let counted = counters.read().since(&before);
+    drop(counters);
+    let tally = generator.take_tally();
+    check(generator, &tally)?;
+    Ok(InCounters { counted, replies: tally.replies })
 }
 
 fn step_result(workload: &Workload, index: usize, tally: &Tally, elapsed_ns: u64) -> StepResult {
@@ -373,6 +435,10 @@ fn summarise(
         oldest_unanswered_ns: tally.oldest_unanswered_ns,
         misses: tally.misses,
         switches_per_op: (usage.switches_voluntary + usage.switches_forced) as f64 / ops,
+        wait_ns_per_op: usage.wait_ns as f64 / ops,
+        syscalls_per_op: None,
+        instructions_per_op: None,
+        cycles_per_op: None,
         limit,
         latency_hdr: hdr::encode(&tally.latency),
         limit_why,

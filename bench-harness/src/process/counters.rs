@@ -34,6 +34,19 @@ pub struct Counted {
     pub cycles: Option<u64>,
 }
 
+impl Counted {
+    /// The difference to an earlier reading.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        let less = |now: Option<u64>, then: Option<u64>| Some(now?.saturating_sub(then?));
+        Self {
+            syscalls: less(self.syscalls, earlier.syscalls),
+            instructions: less(self.instructions, earlier.instructions),
+            cycles: less(self.cycles, earlier.cycles),
+        }
+    }
+}
+
 /// Why something cannot be counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Lacks {
@@ -75,6 +88,12 @@ impl Counters {
             instructions: total(&mut self.instructions),
             cycles: total(&mut self.cycles),
         }
+    }
+
+    /// Whether nothing can be counted.
+    #[must_use]
+    pub const fn lack_all(&self) -> bool {
+        self.syscalls.is_err() && self.instructions.is_err() && self.cycles.is_err()
     }
 
     /// What cannot be counted, and why.

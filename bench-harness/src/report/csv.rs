@@ -11,7 +11,7 @@ use crate::compare::{Metric, Sample};
 use crate::figures;
 
 /// Names of what is taken of a trial, in the order of [`trial_fields`].
-const TRIAL_FIELDS: [&str; 19] = [
+const TRIAL_FIELDS: [&str; 23] = [
     "begun_unix_us",
     "elapsed_ns",
     "replies",
@@ -21,6 +21,10 @@ const TRIAL_FIELDS: [&str; 19] = [
     "server_wait",
     "foreign",
     "switches_per_op",
+    "wait_ns_per_op",
+    "syscalls_per_op",
+    "instructions_per_op",
+    "cycles_per_op",
     "p50_ns",
     "p90_ns",
     "p99_ns",
@@ -85,7 +89,7 @@ fn number(value: Option<f64>) -> String {
     value.map(|value| value.to_string()).unwrap_or_default()
 }
 
-fn trial_fields(sample: &Sample) -> [String; 19] {
+fn trial_fields(sample: &Sample) -> [String; 23] {
     let Some(trial) = &sample.trial else { return Default::default() };
     let limit = serde_json::to_value(trial.limit).unwrap_or_default();
     [
@@ -98,6 +102,10 @@ fn trial_fields(sample: &Sample) -> [String; 19] {
         trial.server_wait.to_string(),
         trial.foreign.to_string(),
         trial.switches_per_op.to_string(),
+        trial.wait_ns_per_op.to_string(),
+        number(trial.syscalls_per_op),
+        number(trial.instructions_per_op),
+        number(trial.cycles_per_op),
         trial.latency.p50_ns.to_string(),
         trial.latency.p90_ns.to_string(),
         trial.latency.p99_ns.to_string(),

@@ -33,7 +33,7 @@ const SETTLE_MAX_NS: u64 = 5 * SECOND_NS;
 /// An answer to an administrative request, at most.
 const REPLY_MAX_BYTES: usize = 1 << 20;
 /// Connections opened before any measured one, so that lazily built state is in place.
-const WARM_CONNECTIONS: usize = 16;
+pub(crate) const WARM_CONNECTIONS: usize = 16;
 
 /// A kind of trial.
 #[derive(Clone, Debug)]
@@ -128,14 +128,19 @@ fn load(
         (Metric::Rate, trial.rate),
         (Metric::P50Ns, trial.latency.p50_ns as f64),
         (Metric::P99Ns, trial.latency.p99_ns as f64),
+        (Metric::SwitchesPerOp, trial.switches_per_op),
+        (Metric::WaitNsPerOp, trial.wait_ns_per_op),
     ];
+    values.extend(trial.syscalls_per_op.map(|each| (Metric::SyscallsPerOp, each)));
+    values.extend(trial.instructions_per_op.map(|each| (Metric::InstructionsPerOp, each)));
     let ops = trial.replies_with_warmup.max(1) as f64;
     if let (Some(before), Some(after)) = (before, Counters::read(place)) {
         for (metric, first, last) in [
             (Metric::SyscallsPerOp, before.syscalls, after.syscalls),
             (Metric::HopsPerOp, before.hops, after.hops),
         ] {
-            if let (Some(first), Some(last)) = (first, last) {
+            let is_known = values.iter().any(|(known, _)| *known == metric);
+            if let (false, Some(first), Some(last)) = (is_known, first, last) {
                 values.push((metric, (last - first) / ops));
             }
         }
@@ -256,7 +261,11 @@ fn csv_rate(text: &str) -> Option<f64> {
     line.split(',').nth(1)?.trim_matches('"').parse().ok()
 }
 
-fn settled_rss(server: &Server) -> Result<u64> {
+/// Resident memory once it no longer changes.
+///
+/// # Errors
+/// The server is gone.
+pub(crate) fn settled_rss(server: &Server) -> Result<u64> {
     let deadline_ns = clock::mono_ns() + SETTLE_MAX_NS;
     let (mut last, mut agreeing) = (server.rss_bytes()?, 0);
     while agreeing < SETTLED_READINGS && clock::mono_ns() < deadline_ns {
@@ -268,7 +277,11 @@ fn settled_rss(server: &Server) -> Result<u64> {
     Ok(last)
 }
 
-fn get_once(codec: &Codec, stream: &TcpStream) -> Result<()> {
+/// One request of a key that is there, and its right answer.
+///
+/// # Errors
+/// The server is gone, or answers wrongly.
+pub(crate) fn get_once(codec: &Codec, stream: &TcpStream) -> Result<()> {
     let asked = Asked { key: 0, set: false };
     let mut request = Vec::new();
     codec.encode(asked, &mut request);
@@ -278,7 +291,11 @@ fn get_once(codec: &Codec, stream: &TcpStream) -> Result<()> {
     trial::read_reply(&mut reader, &mut Ordered::new(codec.protocol), codec, asked)
 }
 
-fn connect(addr: SocketAddr) -> Result<TcpStream> {
+/// A connection on which nothing is waited for longer than ten seconds.
+///
+/// # Errors
+/// The server is gone.
+pub(crate) fn connect(addr: SocketAddr) -> Result<TcpStream> {
     let stream = TcpStream::connect(addr).with_context(|| format!("connect to {addr}"))?;
     stream.set_read_timeout(Some(std::time::Duration::from_secs(10)))?;
     Ok(stream)

@@ -104,7 +104,7 @@ fn pace(body: &mut String, outcome: &Outcome) {
          <th class=\"n\">server busy</th><th class=\"n\">client busy</th><th class=\"n\">p50</th>\
          <th class=\"n\">p99</th><th class=\"n\">p99.9</th><th class=\"n\">max</th>\
          <th class=\"n\">schedule lag p99</th><th class=\"n\">arrivals</th><th class=\"n\">missed</th>\
-         <th class=\"n\">switches/op</th></tr>\n",
+         <th class=\"n\">switches/op</th><th class=\"n\">syscalls/op</th></tr>\n",
     );
     for side in &outcome.sides {
         let trials: Vec<&Trial> = trials(side).collect();
@@ -118,11 +118,14 @@ fn pace(body: &mut String, outcome: &Outcome) {
         let sum = |of: &dyn Fn(&Trial) -> u64| trials.iter().map(|trial| of(trial)).sum::<u64>();
         let (offered, missed) = (sum(&|trial| trial.offered), sum(&|trial| trial.missed));
         let open = offered > 0;
+        let syscalls: Vec<f64> = trials.iter().filter_map(|trial| trial.syscalls_per_op).collect();
+        let syscalls = stats::median(&syscalls);
         let _ = writeln!(
             body,
             "<tr><td>{}</td><td>{}</td><td class=\"n\">{:.0} %</td><td class=\"n\">{:.0} %</td>\
              <td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td>\
-             <td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td></tr>",
+             <td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td>\
+             <td class=\"n\">{}</td></tr>",
             escape(&side.label),
             limits(&trials),
             median(&|trial| trial.server_busy) * 100.0,
@@ -142,6 +145,7 @@ fn pace(body: &mut String, outcome: &Outcome) {
                 missed => format!("<span class=\"label-chip missed\">{missed}</span>"),
             },
             figure(Some(median(&|trial| trial.switches_per_op))),
+            figure(Some(syscalls).filter(|each| !each.is_nan())),
         );
     }
     body.push_str("</table></div>\n");
