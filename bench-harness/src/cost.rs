@@ -8,8 +8,6 @@
 //! Invariants: all run on the same core, in alternation, with one server; a run with an error is no
 //! figure. Next: `figures` for the table, `load` for the generator.
 
-use std::fs;
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -22,7 +20,7 @@ use crate::load::protocol::Protocol;
 use crate::load::trial::{self, Timing, Transport};
 use crate::load::{Target, Workload};
 use crate::peers::{self, Place};
-use crate::process::{self, CommandLine, Server};
+use crate::process::{self, Server};
 use crate::{compare, machine};
 
 /// The figure that is claimed.
@@ -30,12 +28,10 @@ const CPU: &str = "client_ns_per_request";
 const RATE: &str = "requests_per_s";
 const WARMUP_NS: u64 = 300 * MILLISECOND_NS;
 const CONNECTIONS: usize = 50;
-/// Length of the file that nginx sends.
-const FILE_LEN_BYTES: usize = 1024;
+/// A file of 1 KiB that the registry's nginx has.
+const FILE: &str = "/file";
 /// Requests that tell how many fit the time of a trial.
 const TRY_REQUESTS: u64 = 50_000;
-/// How long nginx may take until it listens.
-const READY_NS: u64 = 10 * SECOND_NS;
 
 /// Options of `bench cost`.
 #[derive(Clone, Debug, clap::Args)]
@@ -113,9 +109,9 @@ pub fn run(args: &CostArgs) -> Result<Report> {
             report.skipped.push(format!("{name}: {error:#}"));
         }
     }
-    let name = format!("nginx, a file of {FILE_LEN_BYTES} B, 50 connections");
-    if args.wants(&name)
-        && let Err(error) = nginx(args, &name, &mut report)
+    let name = "nginx, a file of 1 KiB, 50 connections";
+    if args.wants(name)
+        && let Err(error) = nginx(args, name, &mut report)
     {
         report.skipped.push(format!("{name}: {error:#}"));
     }
@@ -225,73 +221,21 @@ fn reaped_ns() -> Result<u64> {
     Ok(u64::try_from(us).unwrap_or(0) * clock::MICROSECOND_NS)
 }
 
-/// A directory that goes with its owner.
-struct Dir(PathBuf);
-
-impl Dir {
-    fn new() -> Result<Self> {
-        let path = std::env::temp_dir().join(format!("bench-cost-{}", std::process::id()));
-        fs::create_dir_all(&path).with_context(|| format!("make {}", path.display()))?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        // Left behind in the directory for temporary files at worst.
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-fn start_nginx(args: &CostArgs, dir: &Path, body: &[u8]) -> Result<Server> {
-    process::first_line("sh", &["-c", "command -v nginx"]).context("nginx (nginx-light)")?;
-    let place = args.place();
-    fs::write(dir.join("file"), body).context("the file to send")?;
-    let conf = format!(
-        "daemon off; worker_processes 1; master_process off; pid {dir}/pid;\n\
-         error_log {dir}/error.log; events {{ worker_connections 1024; }}\n\
-         http {{ access_log off; client_body_temp_path {dir}/b; proxy_temp_path {dir}/p;\n\
-         fastcgi_temp_path {dir}/f; uwsgi_temp_path {dir}/u; scgi_temp_path {dir}/s;\n\
-         keepalive_requests 1000000000; sendfile on; open_file_cache max=10;\n\
-         server {{ listen {addr}; root {dir}; }} }}\n",
-        dir = dir.display(),
-        addr = place.addr(),
-    );
-    let path = dir.join("nginx.conf");
-    fs::write(&path, conf).context("nginx's configuration")?;
-    let text = |path: &Path| path.to_string_lossy().into_owned();
-    let command = CommandLine {
-        program: "nginx".to_owned(),
-        args: vec!["-p".to_owned(), text(dir), "-c".to_owned(), text(&path)],
-    };
-    let mut server = Server::start(&command, &place.cpus, place.client_cpu)?;
-    let deadline_ns = clock::mono_ns() + READY_NS;
-    while std::net::TcpStream::connect(place.addr()).is_err() {
-        if let Some(end) = server.ended() {
-            bail!("{command} ended: {end}");
-        }
-        if clock::mono_ns() > deadline_ns {
-            bail!("{command} does not listen at {}", place.addr());
-        }
-        clock::sleep_ns(5 * MILLISECOND_NS);
-    }
-    Ok(server)
-}
-
 fn nginx(args: &CostArgs, name: &str, report: &mut Report) -> Result<()> {
-    let dir = Dir::new()?;
-    let body = vec![b'x'; FILE_LEN_BYTES];
-    let server = start_nginx(args, &dir.0, &body)?;
-    let addr = args.place().addr();
+    process::find("wrk").context("wrk is not installed (Debian: apt install wrk)")?;
+    let place = args.place();
+    let server = peers::find("nginx")?.start(&place)?;
+    let addr = place.addr();
+    let body = peers::http_get(addr, FILE)?;
     let mut workload = Workload::new(Protocol::Http1, 1);
     workload.connections = CONNECTIONS;
-    workload.http.path = "/file".into();
+    workload.http.path = FILE.into();
     workload.http.host = addr.to_string().into();
     workload.http.body = Some(body.into());
     let targets = [Target::all_keys(addr)];
     let connections = CONNECTIONS.to_string();
     let duration = format!("{}s", args.seconds.ceil() as u64);
-    let url = format!("http://{addr}/file");
+    let url = format!("http://{addr}{FILE}");
     let theirs = || -> Result<Figures> {
         let (cpu_ns, text) = timed("wrk", &["-t1", "-c", &connections, "-d", &duration, &url])?;
         let (requests, rate) = wrk_figures(&text).with_context(|| format!("wrk printed {text}"))?;
