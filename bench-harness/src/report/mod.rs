@@ -181,6 +181,12 @@ mod tests {
         report.push(cell("SET", 1.05));
         assert!(report.is_void());
         assert!(report.text().contains("VOID: equal servers came out apart in 3 SET"));
+        let page = html::page(&json::Saved::from(&report));
+        assert!(page.contains("<b>VOID</b>: equal servers came out apart in 3 SET"));
+        assert!(page.contains("<h1>Benchmark of the cache</h1>"));
+        report.cells[0].row = "http".to_owned();
+        let page = html::page(&json::Saved::from(&report));
+        assert!(page.contains("<h1>Benchmark of the scenario http</h1>"));
     }
 
     #[test]

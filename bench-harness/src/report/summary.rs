@@ -212,10 +212,20 @@ impl Summary {
     }
 }
 
+/// The cache by its rows, whose names are numbers; else the scenario.
+fn subject(report: &Report) -> String {
+    match report.cells.first() {
+        Some(cell) if !cell.row.starts_with(|c: char| c.is_ascii_digit()) => {
+            format!("scenario {}", cell.row)
+        }
+        _ => "cache".to_owned(),
+    }
+}
+
 fn of_requests(report: &Report) -> Summary {
     Summary {
         schema: SCHEMA.to_owned(),
-        subject: "cache".to_owned(),
+        subject: subject(report),
         command: report.command.clone(),
         bench_version: report.bench_version.clone(),
         unix_s: report.machine.unix_s,

@@ -27,6 +27,7 @@ pub fn page(saved: &Saved) -> String {
     let title = format!("Benchmark of the {}", summary.subject);
     let mut body = String::new();
     head(&mut body, &summary, &title);
+    void(&mut body, saved);
     machine(&mut body, saved, &summary);
     forest(&mut body, &summary);
     table(&mut body, &summary);
@@ -108,6 +109,18 @@ fn head(body: &mut String, summary: &Summary, title: &str) {
     tile("none", rounds, "rounds in a cell");
     let _ =
         writeln!(body, "</div>\n<p>To make it again:</p>\n<pre>{}</pre>", escape(&summary.command));
+}
+
+/// What stands above everything else: equal servers that came out apart.
+fn void(body: &mut String, saved: &Saved) {
+    let Saved::Requests(report) = saved else { return };
+    for cell in &report.void {
+        let _ = writeln!(
+            body,
+            "<p class=\"void\"><b>VOID</b>: equal servers came out apart in {}: no difference here means anything; run it again.</p>",
+            escape(cell)
+        );
+    }
 }
 
 /// What is known of the machine, whatever a version of the report says of it, and who took part.
