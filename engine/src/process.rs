@@ -132,7 +132,11 @@ pub fn describe(engine: &Engine, seed: Seed, log: &Log) -> Launch {
             pool_fallback: fallback(pool),
             ..Setup::default()
         },
-        shard: ShardConfig { spin_ns: engine.spin_ns, ..ShardConfig::default() },
+        shard: ShardConfig {
+            spin_ns: engine.spin_ns,
+            slice_ns: engine.slice_ns,
+            ..ShardConfig::default()
+        },
         seed,
         log: log.clone(),
     }

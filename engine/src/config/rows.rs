@@ -63,6 +63,12 @@ pub const ENGINE: &[Row] = &[
         ..row("spin", "engine.spin", time(0, 10 * MS), "0us")
     },
     Row {
+        doc: "how long a shard may run before others on its core: longer than the system's, so that the \
+              kernel's workers for disks, whose slices are the system's, need not wait for its end (Linux \
+              6.12); 0: the system's",
+        ..row("slice", "engine.slice", time(0, 100 * MS), "20ms")
+    },
+    Row {
         doc: "messages in flight from one shard to another",
         ..row("mesh-capacity", "engine.mesh_capacity", whole(16, 65_536), "1024")
     },
@@ -140,6 +146,7 @@ pub struct Engine {
     /// Resolved: the core of each shard; empty when they are not pinned.
     pub cpus: Vec<usize>,
     pub spin_ns: u64,
+    pub slice_ns: u64,
     pub mesh_capacity: usize,
     pub sq_entries: u32,
     pub cq_entries: u32,
@@ -182,6 +189,7 @@ impl Engine {
             shards,
             cpus,
             spin_ns: values.duration_ns("spin"),
+            slice_ns: values.duration_ns("slice"),
             mesh_capacity: to_usize(whole("mesh-capacity")),
             sq_entries: sq as u32,
             cq_entries: cq as u32,
@@ -273,6 +281,7 @@ mod tests {
         assert_eq!(engine.admin.unwrap().to_string(), "127.0.0.1:9900");
         assert_eq!((engine.log_level, engine.seed), (Level::Info, None));
         assert_eq!(engine.spin_ns, 0);
+        assert_eq!(engine.slice_ns, 20 * MS);
         assert_eq!(engine.idle_timeout_ns, 0);
     }
 

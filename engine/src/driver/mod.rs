@@ -15,6 +15,7 @@ mod op;
 pub mod probe;
 mod siblings;
 pub mod sim;
+pub mod slice;
 mod uring;
 
 use std::io::IoSlice;

@@ -3,13 +3,14 @@
 //! Invariants: either every shard starts or none keeps running; a shard is told to stop through a
 //! pipe whose writing end closes, which all of them poll, so stopping needs no ring of its own.
 
+use std::fmt::Display;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Barrier, mpsc};
 use std::thread::JoinHandle;
 
 use super::{ShardConfig, ShardCx};
-use crate::driver::{Driver, Fd, Op, Ring, Setup, Siblings};
+use crate::driver::{Driver, Fd, Op, Ring, Setup, Siblings, slice};
 use crate::error::Error;
 use crate::event::Log;
 use crate::rng::Seed;
@@ -163,6 +164,7 @@ impl Start {
             Ok(cx) => {
                 let _ = report.send(Ok(()));
                 if go.recv().is_ok() {
+                    self.ask_for_slices(&cx);
                     self.watch_stop(&cx);
                     cx.run(&self.unfinished);
                 }
@@ -179,6 +181,19 @@ impl Start {
         rustix::thread::sched_setaffinity(None, &set).map_err(|errno| {
             Error::io("sched_setaffinity", errno.into(), format!("shard {index} on cpu {cpu}"))
         })
+    }
+
+    /// What is refused costs no more than the system's slices do, so it is no reason not to start.
+    fn ask_for_slices(&self, cx: &ShardCx) {
+        let ns = self.launch.shard.slice_ns;
+        if ns == 0 {
+            return;
+        }
+        if let Err(error) = slice::set_slice(ns) {
+            let pairs: [(&str, &dyn Display); 3] =
+                [("shard", &cx.index()), ("ns", &ns), ("sched_setattr", &error)];
+            cx.log().warn("shard", cx.now(), "no slices of its own", &pairs);
+        }
     }
 
     fn watch_stop(&self, cx: &ShardCx) {

@@ -83,6 +83,8 @@ pub struct ShardConfig {
     /// Look for work this long before sleeping, while recent gaps are shorter than that; zero
     /// sleeps at once.
     pub spin_ns: u64,
+    /// The slice its thread asks for, see [`crate::driver::slice`]; zero keeps the system's.
+    pub slice_ns: u64,
     /// Tasks polled per turn.
     pub polls_max: usize,
     /// Timers fired per turn.
@@ -91,7 +93,7 @@ pub struct ShardConfig {
 
 impl Default for ShardConfig {
     fn default() -> Self {
-        Self { spin_ns: 0, polls_max: 1024, timers_max: 1024 }
+        Self { spin_ns: 0, slice_ns: 20_000_000, polls_max: 1024, timers_max: 1024 }
     }
 }
 
