@@ -107,11 +107,14 @@ pub fn plan(findings: &[Finding]) -> Vec<Change> {
     concerned(findings).map(change).collect()
 }
 
-/// The network namespace, for what each has of its own.
+/// The network namespace, for what each has of its own; none where `/sys` shows another one's devices.
 #[must_use]
 pub fn netns_of(tree: &Tree, path: &str) -> Option<String> {
     let of_netns = ["/proc/sys/net/", "/sys/class/net/", NETLINK];
     if !of_netns.iter().any(|start| path.starts_with(start)) {
+        return None;
+    }
+    if path.starts_with("/sys/class/net/") && tree.is_sys_net_foreign() {
         return None;
     }
     tree.link_name("/proc/thread-self/ns/net")

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::format::Want;
 use crate::host::Host;
-use crate::knob::{Context, How, Knob, Place, Profile, Scope, Target, Wish};
+use crate::knob::{Context, How, Knob, Of, Place, Profile, Scope, Target, Wish};
 use crate::knobs;
 use crate::tree::{Refused, Tree, Unread};
 
@@ -83,6 +83,25 @@ pub struct Finding {
     pub in_vain: bool,
 }
 
+impl Finding {
+    /// One of which nothing is known yet.
+    fn of(knob: &'static Knob, target: &Target<'_>) -> Self {
+        Self {
+            knob,
+            scope: knob.scope.name(),
+            instance: target.instance.clone(),
+            path: target.path.clone(),
+            current: None,
+            desired: None,
+            status: Status::Unsupported,
+            reason: String::new(),
+            text: String::new(),
+            want: None,
+            in_vain: false,
+        }
+    }
+}
+
 /// Compares everything that the profile wants, and reports what is worth knowing.
 #[must_use]
 pub fn check(tree: &Tree, host: &Host, options: Options) -> Vec<Finding> {
@@ -95,8 +114,20 @@ pub fn check_knob(tree: &Tree, host: &Host, options: Options, knob: &'static Kno
     if knob.desire(options.profile).is_none() && !knob.wants.is_empty() {
         return Vec::new();
     }
+    if host.is_sys_foreign && knob.is_of_nics() {
+        return vec![foreign(knob)];
+    }
     let targets = knob.targets(tree, host);
     targets.into_iter().map(|target| compare(tree, host, options, knob, &target)).collect()
+}
+
+/// What is said of network devices while `/sys` shows those of another namespace.
+fn foreign(knob: &'static Knob) -> Finding {
+    let target = Target { path: knob.path(), instance: String::new(), of: Of::Host };
+    let mut finding = Finding::of(knob, &target);
+    finding.reason = "/sys shows the devices of another network namespace: mount a sysfs of this one, as ip netns exec does"
+        .to_owned();
+    finding
 }
 
 /// One place of a knob.
@@ -108,19 +139,7 @@ pub fn compare(
     knob: &'static Knob,
     target: &Target<'_>,
 ) -> Finding {
-    let mut finding = Finding {
-        knob,
-        scope: knob.scope.name(),
-        instance: target.instance.clone(),
-        path: target.path.clone(),
-        current: None,
-        desired: None,
-        status: Status::Unsupported,
-        reason: String::new(),
-        text: String::new(),
-        want: None,
-        in_vain: false,
-    };
+    let mut finding = Finding::of(knob, target);
     match knob.read(tree, host, target) {
         Ok(text) => {
             finding.current = Some(knob.format.value(&text));
@@ -175,6 +194,7 @@ fn told(knob: &Knob) -> String {
 
 fn missing(knob: &Knob, target: &Target<'_>) -> String {
     match knob.place {
+        Place::Napi(_) => "the kernel does not have it".to_owned(),
         Place::Ethtool(_) => "the device or the kernel does not have it".to_owned(),
         Place::Derived(path, _) => format!("cannot be seen from here: {path}"),
         _ => format!("no {}", target.path),
@@ -234,10 +254,8 @@ const fn is_of_all(knob: &Knob) -> bool {
     match knob.scope {
         Scope::Host | Scope::Boot => true,
         Scope::Netns | Scope::Process | Scope::Cgroup => false,
-        Scope::Device => !matches!(
-            knob.place,
-            Place::Nic(_) | Place::RxQueue(_) | Place::TxQueue(_) | Place::Ethtool(_)
-        ),
+        // Interrupts are the machine's.
+        Scope::Device => matches!(knob.place, Place::NicIrq) || !knob.is_of_nics(),
     }
 }
 

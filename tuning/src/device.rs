@@ -4,7 +4,7 @@
 //! below. Next: `knobs::net`, `knobs::block`.
 
 use crate::cpus::CpuSet;
-use crate::tree::Tree;
+use crate::tree::{NETLINK, Tree};
 
 /// A network device.
 #[derive(Clone, Debug)]
@@ -21,6 +21,8 @@ pub struct Nic {
     pub local: CpuSet,
     /// Interrupts of its queues, in their order.
     pub irqs: Vec<Irq>,
+    /// NAPI instances with settings of their own, by their numbers: none before Linux 6.13, or while the device is down.
+    pub napis: Vec<u32>,
 }
 
 /// An interrupt.
@@ -89,6 +91,7 @@ impl Nic {
             rx: count("rx-"),
             tx: count("tx-"),
             irqs: if is_physical { irqs(tree, &name, &dir) } else { Vec::new() },
+            napis: napis(tree, &name),
             driver: driver.or_else(|| is_physical.then(|| "unknown".to_owned())),
             local,
             name,
@@ -108,6 +111,13 @@ fn is_pair(tree: &Tree, dir: &str) -> bool {
     let uevent = tree.text(&format!("{dir}/uevent")).unwrap_or_default();
     let has_type = uevent.lines().any(|line| line.starts_with("DEVTYPE="));
     number("iflink").is_some() && number("iflink") != number("ifindex") && !has_type
+}
+
+/// NAPI instances that can be set one by one.
+fn napis(tree: &Tree, nic: &str) -> Vec<u32> {
+    let dir = format!("{NETLINK}netdev/{nic}/napi");
+    let ids = tree.list(&dir).into_iter().filter_map(|id| id.parse().ok());
+    ids.filter(|id| tree.number(&format!("{dir}/{id}/defer-hard-irqs")).is_some()).collect()
 }
 
 /// The virtio device that a network device is: its interrupts belong to the bus around it, and have its name.

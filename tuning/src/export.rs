@@ -76,7 +76,7 @@ fn tuned(profile: Profile, findings: &[Finding]) -> String {
                 let _ = writeln!(settings, "# {}.\n{}={value}", knob.why, knob.name);
             }
             // tuned has no netlink.
-            (How::Write, Place::Ethtool(_)) => {}
+            (How::Write, Place::Ethtool(_) | Place::Napi(_)) => {}
             (How::Write, _) => {
                 let _ = writeln!(files, "{}={value}", finding.path);
             }

@@ -36,6 +36,8 @@ pub struct Host {
     pub memory: u64,
     /// Processors of each NUMA node.
     pub nodes: Vec<CpuSet>,
+    /// `/sys` shows the network devices of another namespace, and those of this one cannot be seen.
+    pub is_sys_foreign: bool,
     /// Network devices of this namespace.
     pub nics: Vec<Nic>,
     /// Disks.
@@ -66,7 +68,10 @@ impl Host {
     #[must_use]
     pub fn read(tree: &Tree) -> Self {
         let mut host = Self::brief(tree);
-        host.nics = Nic::all(tree, &host.nodes, &host.allowed);
+        host.is_sys_foreign = tree.is_sys_net_foreign();
+        if !host.is_sys_foreign {
+            host.nics = Nic::all(tree, &host.nodes, &host.allowed);
+        }
         host.disks = Disk::all(tree, host.vm.is_some());
         host.irqbalance = Irqbalance::find(tree);
         host
@@ -109,6 +114,7 @@ impl Host {
             limits,
             online,
             allowed,
+            is_sys_foreign: false,
             nics: Vec::new(),
             disks: Vec::new(),
             irqbalance: None,

@@ -137,6 +137,8 @@ pub enum Place {
     NicIrq,
     /// This setting of a network device by netlink.
     Ethtool(&'static str),
+    /// This setting of each NAPI instance of a network device by netlink.
+    Napi(&'static str),
     /// This file below `/sys/devices/system/cpu/cpufreq/policyN`.
     Frequency(&'static str),
     /// This file below `/sys/devices/system/cpu/cpuN`.
@@ -197,6 +199,8 @@ pub enum Of<'a> {
     Nic(&'a Nic),
     /// A queue of a network device by its number.
     Queue(&'a Nic, usize),
+    /// A NAPI instance of a network device by its number; none where the device has none that can be set.
+    Napi(&'a Nic, Option<u32>),
     /// An interrupt of a network device, the so-and-so-manieth.
     Irq(&'a Nic, usize, &'a Irq),
     /// A processor, or a group of those that change their frequency together.
@@ -285,11 +289,26 @@ impl Knob {
             Place::TxQueue(file) => format!("/sys/class/net/NIC/queues/tx-N/{file}"),
             Place::NicIrq => "/proc/irq/N/smp_affinity_list".to_owned(),
             Place::Ethtool(setting) => format!("{NETLINK}ethtool/NIC/{setting}"),
+            Place::Napi(setting) => format!("{NETLINK}netdev/NIC/napi/ID/{setting}"),
             Place::Frequency(file) => format!("/sys/devices/system/cpu/cpufreq/policyN/{file}"),
             Place::Cpu(file) => format!("/sys/devices/system/cpu/cpuN/{file}"),
             Place::Cmdline(_) => "/proc/cmdline".to_owned(),
             Place::Limit(_) => "/proc/self/limits".to_owned(),
         }
+    }
+
+    /// Whether it is of network devices, which `/sys` may show of another namespace.
+    #[must_use]
+    pub const fn is_of_nics(&self) -> bool {
+        matches!(
+            self.place,
+            Place::Nic(_)
+                | Place::RxQueue(_)
+                | Place::TxQueue(_)
+                | Place::NicIrq
+                | Place::Ethtool(_)
+                | Place::Napi(_)
+        )
     }
 
     /// The places of a host; none when it has no such device.
@@ -314,13 +333,16 @@ impl Knob {
                     of: Of::Nic(nic),
                 })
                 .collect(),
-            Place::Ethtool(setting) => physical
+            Place::Ethtool(setting) => nics
+                // One end of a pair has features, and neither rings nor channels.
+                .filter(|nic| nic.driver.is_some() || setting.starts_with("features/"))
                 .map(|nic| Target {
                     path: format!("{NETLINK}ethtool/{}/{setting}", nic.name),
                     instance: nic.name.clone(),
                     of: Of::Nic(nic),
                 })
                 .collect(),
+            Place::Napi(setting) => nics.flat_map(|nic| instances(nic, setting)).collect(),
             Place::RxQueue(file) => nics.flat_map(|nic| queues(nic, "rx", nic.rx, file)).collect(),
             Place::TxQueue(file) => {
                 physical.flat_map(|nic| queues(nic, "tx", nic.tx, file)).collect()
@@ -385,6 +407,21 @@ fn queues<'a>(
         instance: format!("{} {kind}-{number}", nic.name),
         of: Of::Queue(nic, number),
     })
+}
+
+/// One for each NAPI instance; one that cannot be read where there is none.
+fn instances<'a>(nic: &'a Nic, setting: &str) -> Vec<Target<'a>> {
+    let dir = format!("{NETLINK}netdev/{}/napi", nic.name);
+    let target = |id: u32| Target {
+        path: format!("{dir}/{id}/{setting}"),
+        instance: format!("{} napi-{id}", nic.name),
+        of: Of::Napi(nic, Some(id)),
+    };
+    if nic.napis.is_empty() {
+        let of = Of::Napi(nic, None);
+        return vec![Target { path: format!("{dir}/none"), instance: nic.name.clone(), of }];
+    }
+    nic.napis.iter().copied().map(target).collect()
 }
 
 /// A parameter of the kernel's command line: the last one of that name counts.

@@ -117,7 +117,7 @@ fn take_back(tree: &Tree, boot_id: &str, entry: &Entry) -> Step {
     if entry.netns.is_some() && entry.netns != netns_of(tree, &entry.path) {
         step.done = Done::Elsewhere;
         step.reason = format!(
-            "of the network namespace {}: run it there",
+            "of the network namespace {}: run it there, with a /sys of its own",
             entry.netns.as_deref().unwrap_or_default()
         );
         return step;

@@ -15,7 +15,7 @@ use rustix::fs::{Access, Mode, OFlags, ResolveFlags, access, openat2};
 use rustix::io::Errno;
 
 use crate::format::choices;
-use crate::netlink;
+use crate::{netlink, netns};
 
 /// Below it are settings that the kernel offers by netlink only, such as `/netlink/ethtool/eth0/rings/rx`.
 pub const NETLINK: &str = "/netlink/";
@@ -214,6 +214,9 @@ impl Tree {
     /// The names in a directory, numbers in them in order of size; none when it is not there.
     #[must_use]
     pub fn list(&self, dir: &str) -> Vec<String> {
+        if self.is_live() && dir.starts_with(NETLINK) {
+            return netlink::list(dir);
+        }
         let entries = fs::read_dir(self.real(dir)).into_iter().flatten().flatten();
         let mut names: Vec<String> =
             entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
@@ -232,6 +235,12 @@ impl Tree {
     pub fn link_name(&self, path: &str) -> Option<String> {
         let target = fs::read_link(self.real(path)).ok()?;
         Some(target.file_name().unwrap_or(target.as_os_str()).to_string_lossy().into_owned())
+    }
+
+    /// Whether `/sys` shows the network devices of another namespace than the settings by netlink and below `/proc/sys/net` are of.
+    #[must_use]
+    pub fn is_sys_net_foreign(&self) -> bool {
+        self.is_live() && netns::is_sys_foreign(&Self::live())
     }
 
     /// Whether a file could be written, without writing it.

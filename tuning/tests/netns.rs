@@ -19,8 +19,17 @@ const BACKLOG: &str = "/proc/sys/net/ipv4/tcp_max_syn_backlog";
 struct Netns(String);
 
 impl Netns {
-    fn new() -> Result<Self, String> {
-        let name = format!("tune-{}", std::process::id());
+    /// One for a test; the reason why there is none is printed.
+    fn of(test: &str) -> Option<Self> {
+        if !rustix::process::geteuid().is_root() {
+            println!("skipped: a network namespace needs root");
+            return None;
+        }
+        Self::new(test).inspect_err(|reason| println!("skipped: {reason}")).ok()
+    }
+
+    fn new(test: &str) -> Result<Self, String> {
+        let name = format!("tune-{test}-{}", std::process::id());
         let ip = |args: &[&str]| {
             let output =
                 Command::new("ip").args(args).output().map_err(|error| format!("ip: {error}"))?;
@@ -42,6 +51,26 @@ impl Netns {
             }
         }
         Ok(netns)
+    }
+
+    /// Runs `tune` in it, with a file as its journal and nothing in its environment.
+    fn tune(&self, args: &[&str], journal: &str, behind: &[&str]) -> (i32, String) {
+        let mut command = vec!["env", "-i", env!("CARGO_BIN_EXE_tune")];
+        command.extend(args);
+        if args[0] != "check" {
+            command.extend(["--journal", journal]);
+        }
+        command.extend(behind);
+        let mut ip = Command::new("ip");
+        let output = ip.args(["netns", "exec", &self.0]).args(command).output().expect("it starts");
+        let mut text = String::from_utf8(output.stdout).expect("text");
+        text.push_str(&String::from_utf8_lossy(&output.stderr));
+        (output.status.code().expect("it ends"), text)
+    }
+
+    fn ip(&self, args: &[&str]) {
+        let status = Command::new("ip").args(["-n", &self.0]).args(args).status();
+        assert!(status.is_ok_and(|status| status.success()), "ip {args:?}");
     }
 
     /// Runs something in it.
@@ -70,17 +99,7 @@ impl Drop for Netns {
 
 #[test]
 fn applied_and_reverted_in_a_namespace_of_its_own() {
-    if !rustix::process::geteuid().is_root() {
-        println!("skipped: a network namespace needs root");
-        return;
-    }
-    let netns = match Netns::new() {
-        Ok(netns) => netns,
-        Err(reason) => {
-            println!("skipped: {reason}");
-            return;
-        }
-    };
+    let Some(netns) = Netns::of("apply") else { return };
     let dir = Dir::new("netns");
     let journal = dir.path().join("journal.json");
     let journal = journal.to_str().expect("text");
@@ -127,4 +146,127 @@ fn applied_and_reverted_in_a_namespace_of_its_own() {
     assert_eq!(netns.values(), before, "{text}");
     assert!(is_same(), "the host has changed");
     assert!(!fs::exists(journal).expect("readable"));
+}
+
+/// The `current` of each place of a knob, by the place.
+fn values(netns: &Netns, knob: &str) -> Vec<(String, String)> {
+    let (_, text) = netns.tune(&["check", knob, "--profile", "throughput", "--json"], "", &[]);
+    let json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let found = json["findings"].as_array().expect("a list");
+    let of = |one: &serde_json::Value| {
+        let text = |name: &str| one[name].as_str().map(str::to_owned);
+        Some((text("instance")?, text("current")?))
+    };
+    found.iter().filter_map(of).collect()
+}
+
+/// Changes a knob for good, with a way back.
+fn change(netns: &Netns, knob: &str, value: &str, journal: &str) -> (i32, String) {
+    let args = ["measure", knob, "--value", value, "--keep", "--blocks", "1"];
+    netns.tune(&args, journal, &["--", "/bin/echo", "1"])
+}
+
+#[test]
+fn napi_instances_are_set_one_by_one_and_taken_back() {
+    let Some(netns) = Netns::of("napi") else { return };
+    let dir = Dir::new("napi");
+    let journal = dir.path().join("journal.json");
+    let journal = journal.to_str().expect("text");
+    for device in ["tune0", "tune1"] {
+        netns.ip(&["link", "set", device, "up"]);
+    }
+    // One end of a pair has instances only while it joins packets.
+    assert!(values(&netns, "napi.defer_hard_irqs").is_empty());
+    let was = values(&netns, "nic.gro");
+    assert_eq!(was.len(), 2, "{was:?}");
+    let (code, text) = change(&netns, "nic.gro", "1", journal);
+    assert_eq!(code, 0, "{text}");
+    assert!(values(&netns, "nic.gro").iter().all(|(_, value)| value == "1"));
+
+    let settings = [
+        ("napi.gro_flush_timeout", "20000"),
+        ("napi.defer_hard_irqs", "2"),
+        ("napi.irq_suspend_timeout", "20000000"),
+    ];
+    let before = settings.map(|(knob, _)| values(&netns, knob));
+    if before[0].is_empty() {
+        println!("skipped: this kernel keeps no settings of NAPI instances: Linux 6.13 does");
+        return;
+    }
+    assert_eq!(before.each_ref().map(Vec::len), [2; 3], "{before:?}");
+    assert!(before[0][0].0.starts_with("tune0 napi-"), "{before:?}");
+    for (knob, value) in settings {
+        let (code, text) = change(&netns, knob, value, journal);
+        assert_eq!(code, 0, "{text}");
+        assert!(values(&netns, knob).iter().all(|(_, now)| now == value), "{knob}");
+    }
+    // What the kernel does not take is an error and changes nothing: the largest is that of an i32.
+    let (code, text) = change(&netns, "napi.defer_hard_irqs", "2147483648", journal);
+    assert_eq!(code, 1, "{text}");
+    assert!(values(&netns, "napi.defer_hard_irqs").iter().all(|(_, now)| now == "2"), "{text}");
+
+    let (code, text) = netns.tune(&["revert"], journal, &[]);
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("8 restored"), "{text}");
+    assert_eq!(values(&netns, "nic.gro"), was);
+    assert!(!fs::exists(journal).expect("readable"));
+}
+
+#[test]
+fn an_instance_that_was_made_anew_is_not_written() {
+    let Some(netns) = Netns::of("anew") else { return };
+    let dir = Dir::new("anew");
+    let journal = dir.path().join("journal.json");
+    let journal = journal.to_str().expect("text");
+    for device in ["tune0", "tune1"] {
+        netns.ip(&["link", "set", device, "up"]);
+    }
+    assert_eq!(change(&netns, "nic.gro", "1", journal).0, 0);
+    if values(&netns, "napi.defer_hard_irqs").is_empty() {
+        println!("skipped: this kernel keeps no settings of NAPI instances: Linux 6.13 does");
+        return;
+    }
+    assert_eq!(change(&netns, "napi.defer_hard_irqs", "2", journal).0, 0);
+    netns.ip(&["link", "del", "tune0"]);
+    let (code, text) = netns.tune(&["revert"], journal, &[]);
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("4 gone by itself"), "{text}");
+}
+
+#[test]
+fn devices_of_another_namespace_are_not_taken_for_own_ones() {
+    let Some(netns) = Netns::of("foreign") else { return };
+    let dir = Dir::new("foreign");
+    let journal = dir.path().join("journal.json");
+    let journal = journal.to_str().expect("text");
+    let tune = env!("CARGO_BIN_EXE_tune");
+    // Without a /sys of its own, as after `nsenter --net`: the devices in there are those outside.
+    let bare = |args: &[&str]| {
+        let mut nsenter = Command::new("nsenter");
+        nsenter.arg(format!("--net=/run/netns/{}", netns.0)).arg(tune).args(args);
+        nsenter.output().ok().map(|output| result(&output))
+    };
+    let before = netns.values();
+    let Some((code, text)) = bare(&["check", "nic.rps_cpus", "--profile", "throughput"]) else {
+        println!("skipped: nsenter is not there");
+        return;
+    };
+    assert_eq!(code, 4, "{text}");
+    assert!(text.contains("/sys shows the devices of another network namespace"), "{text}");
+    let apply = ["apply", "nic.rps_cpus", "--profile", "throughput", "--journal", journal];
+    let (code, text) = bare(&apply).expect("it was there");
+    assert_eq!(code, 4, "{text}");
+    assert!(!fs::exists(journal).expect("readable"), "{text}");
+
+    let (code, text) = netns.tune(&apply[..4], journal, &[]);
+    assert_eq!(code, 0, "{text}");
+    let after = netns.values();
+    assert!(after != before, "{text}");
+    // Of the same namespace, and yet not of this /sys.
+    let (code, text) = bare(&["revert", "--journal", journal]).expect("it was there");
+    assert_eq!(code, 3, "{text}");
+    assert!(text.contains("elsewhere"), "{text}");
+    assert_eq!(netns.values(), after, "{text}");
+    assert_eq!(netns.tune(&["revert"], journal, &[]).0, 0);
+    assert_eq!(netns.values(), before);
 }

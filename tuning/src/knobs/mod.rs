@@ -9,6 +9,7 @@ mod cpu;
 mod irq;
 mod limits;
 mod memory;
+mod napi;
 mod net;
 mod nic;
 mod security;
@@ -27,6 +28,7 @@ const HOSTS: &[Profile] = &[Latency, Throughput, Io, Bench];
 pub const GROUPS: &[(&str, &[Knob])] = &[
     ("Network stack", net::KNOBS),
     ("Network devices", nic::KNOBS),
+    ("NAPI instances", napi::KNOBS),
     ("Interrupts", irq::KNOBS),
     ("Disks", block::KNOBS),
     ("Memory", memory::KNOBS),

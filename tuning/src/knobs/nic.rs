@@ -1,9 +1,9 @@
-//! Network devices: which processors their queues use, how long packets are collected, rings. Next: `irq`.
+//! Network devices: which processors their queues use, how long packets are collected, rings. Next: `napi`.
 
 use super::Profile;
 use crate::cpus::CpuSet;
 use crate::format::{Format, Want};
-use crate::knob::Desire::{AtLeast, By, Is};
+use crate::knob::Desire::{By, Is};
 use crate::knob::Profile::{Bench, Latency, Throughput};
 use crate::knob::{Context, How, Knob, Of, Place, Scope, Wish};
 
@@ -11,7 +11,7 @@ const MANY: &[Profile] = &[Latency, Throughput, Bench];
 
 const DEVICE: Knob = Knob { scope: Scope::Device, ..Knob::BASE };
 
-// Rings come first: a driver that stops its link for them may forget what its queues were set to.
+// Rings and features come first: a driver that stops its link for them may forget what its queues were set to.
 pub(super) const KNOBS: &[Knob] = &[
     Knob {
         name: "nic.rx_ring",
@@ -50,6 +50,26 @@ pub(super) const KNOBS: &[Knob] = &[
         why: "one for each processor lets the hardware spread packets, with no work for it in software",
         source: "kernel networking/scaling.rst; perftune (seastar) mode mq",
         risk: "stops the link",
+        ..DEVICE
+    },
+    Knob {
+        name: "nic.gro",
+        place: Place::Ethtool("features/rx-gro"),
+        wants: &[(&[Throughput], By("1 on devices that are no end of a pair", joined))],
+        what: "whether packets of one flow that come together are joined before the stack sees them (GRO)",
+        why: "the stack does its work once for up to 64 KiB instead of once for each packet",
+        source: "kernel networking/segmentation-offloads.rst, networking/napi.rst",
+        risk: "routers that must not change where packets begin; a packet may wait for napi.gro_flush_timeout",
+        ..DEVICE
+    },
+    Knob {
+        name: "nic.ntuple",
+        place: Place::Ethtool("features/rx-ntuple-filter"),
+        wants: &[(&[Latency, Throughput], By("1 with two queues or more", steered))],
+        what: "whether the device is told to which queue a flow's packets go: with RFS that is the one of its reader (accelerated RFS)",
+        why: "the interrupt comes to the processor where the service reads, and no software passes packets on",
+        source: "kernel networking/scaling.rst, 'Accelerated RFS'; perftune (seastar), --arfs",
+        risk: "one rule of the device for each flow: many short connections keep it busy with rules; some drivers stop the link",
         ..DEVICE
     },
     Knob {
@@ -93,7 +113,7 @@ pub(super) const KNOBS: &[Knob] = &[
     Knob {
         name: "nic.napi_defer_hard_irqs",
         place: Place::Nic("napi_defer_hard_irqs"),
-        wants: &[(&[Throughput], AtLeast(2))],
+        wants: &[(&[Throughput], By(">= 2 where instances have no setting of their own", defer))],
         what: "so many empty polls before the device may interrupt again, gro_flush_timeout apart",
         why: "fewer interrupts and larger batches under load: about 20 % more at 100 Gbit/s with 32 queues and more",
         source: "kernel networking/napi.rst; kernel commit 6f8b12d661d0",
@@ -103,7 +123,10 @@ pub(super) const KNOBS: &[Knob] = &[
     Knob {
         name: "nic.gro_flush_timeout",
         place: Place::Nic("gro_flush_timeout"),
-        wants: &[(&[Throughput], AtLeast(20_000))],
+        wants: &[(
+            &[Throughput],
+            By(">= 20000 where instances have no setting of their own", flush),
+        )],
         what: "nanoseconds until packets that were held to be joined go on, and until the next poll while interrupts are put off",
         why: "what napi_defer_hard_irqs needs: without it interrupts are not put off",
         source: "kernel networking/napi.rst; kernel commit 6f8b12d661d0 (20000)",
@@ -141,6 +164,42 @@ fn xps(context: &Context<'_>) -> Wish {
         cpus = nic.local.round(number).into_iter().collect();
     }
     Wish::Want(Want::Cpus(cpus))
+}
+
+/// Of the device as a whole; where its instances can be set, it would overwrite what each of them has.
+fn of_whole(context: &Context<'_>, instead: &str, value: u64) -> Wish {
+    let Of::Nic(nic) = context.of else { return nothing() };
+    if nic.napis.is_empty() {
+        return Wish::Want(Want::AtLeast(value));
+    }
+    Wish::NotHere(format!("each NAPI instance has one of its own here: {instead}"))
+}
+
+fn defer(context: &Context<'_>) -> Wish {
+    of_whole(context, "napi.defer_hard_irqs", 2)
+}
+
+fn flush(context: &Context<'_>) -> Wish {
+    of_whole(context, "napi.gro_flush_timeout", 20_000)
+}
+
+fn joined(context: &Context<'_>) -> Wish {
+    let Of::Nic(nic) = context.of else { return nothing() };
+    if nic.driver.is_none() {
+        return Wish::NotHere(
+            "one end of a pair: what comes from this host was never cut: see tune measure"
+                .to_owned(),
+        );
+    }
+    Wish::Want(Want::Is("1".to_owned()))
+}
+
+fn steered(context: &Context<'_>) -> Wish {
+    let Of::Nic(nic) = context.of else { return nothing() };
+    if nic.rx < 2 {
+        return Wish::NotHere("one receive queue: there is nothing to choose".to_owned());
+    }
+    Wish::Want(Want::Is("1".to_owned()))
 }
 
 fn ring(context: &Context<'_>) -> Wish {
