@@ -3,10 +3,11 @@
 //! One JSON file, written whole under another name, synced and renamed. Whoever is killed between two steps leaves a file
 //! from which [`revert`](crate::revert::revert) finds the original state: a change that is noted and not done is seen as not done.
 //! Invariants: nothing is written to the kernel that is not in the file with its value before; one process at a time holds
-//! the journal. Next: `apply`, `revert`.
+//! the journal; what others could have written is not believed, since root writes what it says. Next: `apply`, `revert`.
 
-use std::fs::{self, File};
-use std::io::{ErrorKind, Write as _};
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
@@ -14,6 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{During as _, Error, Result};
 use crate::format::Format;
+use crate::knob::How;
+use crate::knobs;
 
 /// Where it is unless said otherwise.
 pub const DEFAULT: &str = "/var/lib/tune/journal.json";
@@ -143,11 +146,18 @@ impl Journal {
         let pages = Pages { version: VERSION, entries: self.entries.clone() };
         let text = serde_json::to_string_pretty(&pages).during(doing)?;
         let new = self.path.with_extension("json.new");
-        let written = File::create(&new).and_then(|mut file| {
-            file.write_all(text.as_bytes())?;
-            file.write_all(b"\n")?;
-            file.sync_all()
-        });
+        // Never through a link that somebody has put there: what is left of an earlier one is removed, and the file made anew.
+        match fs::remove_file(&new) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error).during(doing),
+            _ => {}
+        }
+        let mut made = OpenOptions::new();
+        let written =
+            made.write(true).create_new(true).mode(0o600).open(&new).and_then(|mut file| {
+                file.write_all(text.as_bytes())?;
+                file.write_all(b"\n")?;
+                file.sync_all()
+            });
         written.during(doing)?;
         fs::rename(&new, &self.path).during(doing)?;
         self.dir.sync_all().during(doing)
@@ -158,6 +168,14 @@ impl Entry {
     /// Whether it is about the same place: a namespace of another name is another place, and so is another start.
     fn is_at(&self, other: &Self) -> bool {
         (&self.path, &self.netns, &self.boot_id) == (&other.path, &other.netns, &other.boot_id)
+    }
+
+    /// Whether it is a change that `apply` makes: of a setting of the table, in one of its places, in its format.
+    #[must_use]
+    pub fn is_of_table(&self) -> bool {
+        knobs::find(&self.knob).is_some_and(|knob| {
+            knob.how == How::Write && knob.format == self.format && knob.has_path(&self.path)
+        })
     }
 
     /// Whether we wrote this value.
@@ -184,10 +202,13 @@ fn parent(path: &Path) -> &Path {
 /// It is not a journal, or of another version.
 pub fn read(path: &Path) -> Result<Vec<Entry>> {
     let doing = || format!("read the journal {}", path.display());
-    let text = match fs::read_to_string(path) {
+    let mut file = match File::open(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        text => text.during(doing)?,
+        file => file.during(doing)?,
     };
+    believe(&file.metadata().during(doing)?).during(doing)?;
+    let mut text = String::new();
+    file.read_to_string(&mut text).during(doing)?;
     let pages: Pages = serde_json::from_str(&text).map_err(|error| {
         Error::new(format!(
             "{}: {error}; it says how things were: repair it, or move it away to forget that",
@@ -204,9 +225,29 @@ pub fn read(path: &Path) -> Result<Vec<Entry>> {
     Ok(pages.entries)
 }
 
+/// Whether only this user or root can have written it.
+fn believe(metadata: &Metadata) -> Result<()> {
+    let user = rustix::process::geteuid().as_raw();
+    if metadata.uid() != user && metadata.uid() != 0 {
+        return Err(Error::new(format!(
+            "it belongs to user {} and could have anything written: look at it, then make it yours (chown)",
+            metadata.uid()
+        )));
+    }
+    if metadata.is_file() && metadata.mode() & 0o022 != 0 {
+        return Err(Error::new(format!(
+            "others may write it (mode {:03o}) and could have anything written: look at it, then chmod 600",
+            metadata.mode() & 0o777
+        )));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
     use crate::testing::Dir;
 
     fn entry(before: &str, after: &str) -> Entry {
@@ -242,6 +283,54 @@ mod tests {
         assert_eq!(journal.entries()[0].before, "9");
         journal.keep(Vec::new()).expect("room");
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_others_may_have_written_is_not_believed() {
+        let dir = Dir::new("journal-mode");
+        let path = dir.path().join("journal.json");
+        let mut journal = Journal::open(&path).expect("room");
+        journal.will(vec![entry("1", "2")]).expect("room");
+        assert_eq!(fs::metadata(&path).expect("it is there").mode() & 0o777, 0o600);
+        for (mode, is_believed) in [(0o600, true), (0o644, true), (0o664, false), (0o602, false)] {
+            fs::set_permissions(&path, PermissionsExt::from_mode(mode)).expect("ours");
+            assert_eq!(read(&path).is_ok(), is_believed, "{mode:o}");
+        }
+        if rustix::process::geteuid().is_root() {
+            fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).expect("ours");
+            std::os::unix::fs::chown(&path, Some(65_534), None).expect("root may");
+            let error = read(&path).expect_err("it is another's").to_string();
+            assert!(error.contains("belongs to user 65534"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_link_in_the_way_is_not_followed() {
+        let dir = Dir::new("journal-link");
+        let (path, other) = (dir.path().join("journal.json"), dir.path().join("other"));
+        fs::write(&other, "precious").expect("room");
+        std::os::unix::fs::symlink(&other, dir.path().join("journal.json.new")).expect("room");
+        let mut journal = Journal::open(&path).expect("room");
+        journal.will(vec![entry("1", "2")]).expect("room");
+        assert_eq!(fs::read_to_string(&other).expect("it is there"), "precious");
+        assert_eq!(read(&path).expect("a journal").len(), 1);
+    }
+
+    #[test]
+    fn only_settings_of_the_table_are_changes() {
+        let of = |knob: &str, path: &str, format: Format| Entry {
+            knob: knob.to_owned(),
+            path: path.to_owned(),
+            format,
+            ..entry("1", "2")
+        };
+        let swappiness = "/proc/sys/vm/swappiness";
+        assert!(of("vm.swappiness", swappiness, Format::Words).is_of_table());
+        assert!(!of("vm.swappiness", swappiness, Format::Mask).is_of_table());
+        assert!(!of("vm.swappiness", "/etc/passwd", Format::Words).is_of_table());
+        assert!(!of("no.such", swappiness, Format::Words).is_of_table());
+        let security = ("kernel.randomize_va_space", "/proc/sys/kernel/randomize_va_space");
+        assert!(!of(security.0, security.1, Format::Words).is_of_table());
     }
 
     #[test]

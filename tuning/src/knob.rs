@@ -297,6 +297,14 @@ impl Knob {
         }
     }
 
+    /// Whether a file is one of its places, on whichever host: with other words for the capitals of [`Self::path`].
+    #[must_use]
+    pub fn has_path(&self, path: &str) -> bool {
+        let own = self.path();
+        own.split('/').count() == path.split('/').count()
+            && own.split('/').zip(path.split('/')).all(|(own, other)| is_part(own, other))
+    }
+
     /// Whether it is of network devices, which `/sys` may show of another namespace.
     #[must_use]
     pub const fn is_of_nics(&self) -> bool {
@@ -396,6 +404,23 @@ impl Knob {
     }
 }
 
+/// Whether a part of a path is the one with capitals: `policyN` has a number, `NIC` and `DISK` have a name.
+fn is_part(own: &str, other: &str) -> bool {
+    let is_name = !other.is_empty() && other != "." && other != "..";
+    match own {
+        "NIC" | "DISK" => is_name,
+        "N" | "ID" => is_number(other),
+        _ => match own.strip_suffix('N').filter(|_| own != "N") {
+            Some(start) => other.strip_prefix(start).is_some_and(is_number),
+            None => own == other,
+        },
+    }
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
 fn queues<'a>(
     nic: &'a Nic,
     kind: &'static str,
@@ -483,6 +508,35 @@ mod tests {
         assert_eq!(parameter(cmdline, "isolcpus"), "1");
         assert_eq!(parameter(cmdline, "quiet"), "set");
         assert_eq!(parameter(cmdline, "nohz_full"), "absent");
+    }
+
+    #[test]
+    fn places_by_their_paths() {
+        for (name, path, is_there) in [
+            ("vm.swappiness", "/proc/sys/vm/swappiness", true),
+            ("vm.swappiness", "/proc/sys/vm/dirty_ratio", false),
+            ("vm.swappiness", "/proc/sys/vm/swappiness/x", false),
+            ("block.scheduler", "/sys/block/sda/queue/scheduler", true),
+            ("block.scheduler", "/sys/block/../queue/scheduler", false),
+            ("block.scheduler", "/sys/block//queue/scheduler", false),
+            ("nic.rps_cpus", "/sys/class/net/eth0/queues/rx-12/rps_cpus", true),
+            ("nic.rps_cpus", "/sys/class/net/eth0/queues/rx-/rps_cpus", false),
+            ("nic.rps_cpus", "/sys/class/net/eth0/queues/tx-1/rps_cpus", false),
+            ("irq.affinity", "/proc/irq/12/smp_affinity_list", true),
+            ("irq.affinity", "/proc/irq/../smp_affinity_list", false),
+            ("napi.defer_hard_irqs", "/netlink/netdev/eth0/napi/8193/defer-hard-irqs", true),
+            ("cpu.governor", "/sys/devices/system/cpu/cpufreq/policy3/scaling_governor", true),
+            (
+                "cpu.resume_latency",
+                "/sys/devices/system/cpu/cpu0/power/pm_qos_resume_latency_us",
+                true,
+            ),
+            ("vm.swappiness", "/proc/sys/vm", false),
+            ("vm.swappiness", "", false),
+        ] {
+            let knob = crate::knobs::find(name).expect("a knob");
+            assert_eq!(knob.has_path(path), is_there, "{name} {path}");
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Whether `/sys/class/net` shows the devices of this thread's network namespace.
+//! Whether `/sys/class/net` shows the devices of this thread's network namespace, and whether another one is still there.
 //!
 //! Settings by netlink and below `/proc/sys/net` follow the thread, while a mount of sysfs stays with the namespace that it was made
 //! in: after a bare `unshare --net` or `nsenter --net` the two are of different ones, and to write a queue of `eth0` would
@@ -6,6 +6,8 @@
 //! Invariant: when in doubt, they are not taken for one's own. Next: `tree`.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 
 use rustix::net::{AddressFamily, SocketType, netdevice, socket};
 
@@ -20,6 +22,23 @@ type Counters = BTreeMap<String, u64>;
 /// Whether they are of another one.
 pub(crate) fn is_sys_foreign(tree: &Tree) -> bool {
     (0..TRIES).all(|_| !is_own(tree).unwrap_or(true))
+}
+
+/// Directories where namespaces have names: of iproute2, of Docker.
+const NAMED: &[&str] = &["/run/netns", "/var/run/docker/netns"];
+
+/// Whether somebody is in a network namespace such as `net:[4026531840]`, or it has a name. One that only an open file or
+/// socket holds is not found.
+pub(crate) fn is_alive(tree: &Tree, name: &str) -> bool {
+    let number = name.strip_prefix("net:[").and_then(|rest| rest.strip_suffix(']')?.parse().ok());
+    let is_named = |dir: &&str| {
+        let names = tree.list(dir).into_iter();
+        let file = |name: String| fs::metadata(tree.real(&format!("{dir}/{name}"))).ok();
+        number.is_some() && names.filter_map(file).any(|file| Some(file.ino()) == number)
+    };
+    let mut pids = tree.list("/proc").into_iter().filter(|pid| pid.parse::<u32>().is_ok());
+    NAMED.iter().any(|dir| is_named(&dir))
+        || pids.any(|pid| tree.link_name(&format!("/proc/{pid}/ns/net")).as_deref() == Some(name))
 }
 
 /// Whether they are of this one; nothing where it cannot be said, because there is no `/proc` or no `/sys`.

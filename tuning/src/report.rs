@@ -144,8 +144,16 @@ pub fn revert(steps: &[Step]) -> String {
     });
     let rows: Vec<Vec<String>> = group(rows).iter().map(|group| group.row(COLUMNS)).collect();
     let mut text = table(&["RESULT", "KNOB", "FILE", "CURRENT", "BEFORE", "REASON"], &rows);
-    let all =
-        [Done::Restored, Done::AsBefore, Done::Gone, Done::Conflict, Done::Elsewhere, Done::Failed];
+    let all = [
+        Done::Restored,
+        Done::AsBefore,
+        Done::Gone,
+        Done::Conflict,
+        Done::Elsewhere,
+        Done::Deserted,
+        Done::Unknown,
+        Done::Failed,
+    ];
     let count = |done: Done| steps.iter().filter(|one| one.done == done).count();
     text.push_str(&format!("\n{}\n", counted(&all.map(|done| (count(done), done.name())))));
     text

@@ -1,13 +1,14 @@
 //! Takes back what the journal says was changed, where it is still so.
 //!
 //! Invariants: a value that somebody else has set since is left alone and reported; what could not be taken back stays in the
-//! journal; doing it twice is harmless. Next: `journal`.
+//! journal; doing it twice is harmless; only settings of the table are written, whatever a journal says. Next: `journal`.
 
 use serde::Serialize;
 
 use crate::apply::netns_of;
 use crate::error::Result;
 use crate::journal::{Entry, Journal};
+use crate::netns;
 use crate::tree::{NETLINK, Tree};
 
 /// What became of one entry.
@@ -24,6 +25,10 @@ pub enum Done {
     Conflict,
     /// It is of another network namespace.
     Elsewhere,
+    /// The same, and nobody is in that namespace any more, as far as can be seen.
+    Deserted,
+    /// It is no change that `apply` makes: the journal is of another version, or not ours.
+    Unknown,
     /// The kernel refused.
     Failed,
 }
@@ -38,6 +43,8 @@ impl Done {
             Self::Gone => "gone by itself",
             Self::Conflict => "conflict",
             Self::Elsewhere => "elsewhere",
+            Self::Deserted => "deserted",
+            Self::Unknown => "unknown",
             Self::Failed => "failed",
         }
     }
@@ -67,13 +74,14 @@ impl Step {
     const fn is_left(&self, forget: bool) -> bool {
         match self.done {
             Done::Restored | Done::AsBefore | Done::Gone => false,
-            Done::Conflict => !forget,
+            Done::Conflict | Done::Deserted | Done::Unknown => !forget,
             Done::Elsewhere | Done::Failed => true,
         }
     }
 }
 
-/// Takes everything back, the last first. With `forget`, what is in conflict is left as it is for good.
+/// Takes everything back, the last first. With `forget`, what cannot be taken back is left as it is for good: what is in conflict,
+/// of a namespace that nobody is in, or unknown.
 ///
 /// # Errors
 /// The journal cannot be written.
@@ -114,7 +122,21 @@ fn take_back(tree: &Tree, boot_id: &str, entry: &Entry) -> Step {
         "the machine was started anew since".clone_into(&mut step.reason);
         return step;
     }
+    if !entry.is_of_table() {
+        step.done = Done::Unknown;
+        "no setting that apply writes: left alone, --forget drops it from the journal"
+            .clone_into(&mut step.reason);
+        return step;
+    }
     if entry.netns.is_some() && entry.netns != netns_of(tree, &entry.path) {
+        if !netns::is_alive(tree, entry.netns.as_deref().unwrap_or_default()) {
+            step.done = Done::Deserted;
+            step.reason = format!(
+                "of the network namespace {}, which no process and no name has: --forget drops it from the journal",
+                entry.netns.as_deref().unwrap_or_default()
+            );
+            return step;
+        }
         step.done = Done::Elsewhere;
         step.reason = format!(
             "of the network namespace {}: run it there, with a /sys of its own",

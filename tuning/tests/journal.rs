@@ -5,7 +5,7 @@
 mod common;
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 
 use common::{Host, result, tune};
 
@@ -73,10 +73,23 @@ fn another_network_namespace_is_not_written() {
     assert_eq!(host.run(&["apply", "net.core.somaxconn", "--profile", "latency"]).0, 0);
     fs::remove_file(&link).expect("it is there");
     symlink("net:[2]", &link).expect("room");
+    // As long as a process is in it, its values are not forgotten.
+    let other = host.file("/proc/77/ns/net");
+    fs::create_dir_all(other.parent().expect("a directory")).expect("room");
+    symlink("net:[1]", &other).expect("room");
+    for args in [&["revert"][..], &["revert", "--forget"]] {
+        let (code, text) = host.run(args);
+        assert_eq!(code, 3, "{text}");
+        assert!(text.contains("of the network namespace net:[1]: run it there"), "{text}");
+        assert_eq!(read(&host, setting), "4096\n");
+    }
+    fs::remove_file(&other).expect("it is there");
     let (code, text) = host.run(&["revert"]);
     assert_eq!(code, 3, "{text}");
-    assert!(text.contains("of the network namespace net:[1]: run it there"), "{text}");
-    assert_eq!(read(&host, setting), "4096\n");
+    assert!(
+        text.contains("deserted") && text.contains("which no process and no name has"),
+        "{text}"
+    );
     fs::remove_file(&link).expect("it is there");
     symlink("net:[1]", &link).expect("room");
     assert_eq!(host.run(&["revert"]).0, 0);
@@ -149,4 +162,66 @@ fn without_a_place_for_the_journal_nothing_is_written() {
     assert_eq!(code, 1, "{text}");
     assert!(text.contains("make the directory"), "{text}");
     assert_eq!(read(&host, SWAPPINESS), "60\n");
+}
+
+#[test]
+fn values_of_a_namespace_that_nobody_is_in_can_be_forgotten() {
+    let host = Host::unpack("numa");
+    let link = host.file("/proc/thread-self/ns/net");
+    fs::create_dir_all(link.parent().expect("a directory")).expect("room");
+    symlink("net:[1]", &link).expect("room");
+    assert_eq!(host.run(&["apply", "net.core.somaxconn", "--profile", "latency"]).0, 0);
+    fs::remove_file(&link).expect("it is there");
+    symlink("net:[2]", &link).expect("room");
+    let (code, text) = host.run(&["revert", "--forget"]);
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("1 deserted"), "{text}");
+    assert_eq!(read(&host, "/proc/sys/net/core/somaxconn"), "4096\n");
+    assert!(!host.journal().exists());
+}
+
+#[test]
+fn whatever_a_journal_says_only_settings_of_the_table_are_written() {
+    let host = applied();
+    let text = fs::read_to_string(host.journal()).expect("a journal");
+    for (path, place) in
+        [("/etc/passwd", "/etc/passwd"), ("/proc/sys/vm/../../../etc/passwd", "/etc/passwd")]
+    {
+        let passwd = host.file(place);
+        fs::create_dir_all(passwd.parent().expect("a directory")).expect("room");
+        // As tune would have left it, by what the journal says.
+        fs::write(&passwd, "10\n").expect("room");
+        fs::write(host.journal(), text.replace(SWAPPINESS, path)).expect("ours");
+        let (code, text) = host.run(&["revert"]);
+        assert_eq!(code, 3, "{text}");
+        assert!(text.contains("1 unknown"), "{text}");
+        assert_eq!(fs::read_to_string(&passwd).expect("it is there"), "10\n");
+        assert_eq!(host.run(&["revert", "--forget"]).0, 0);
+        assert!(!host.journal().exists());
+        assert_eq!(fs::read_to_string(&passwd).expect("it is there"), "10\n");
+    }
+}
+
+#[test]
+fn a_journal_that_others_may_write_stops_everything() {
+    let host = applied();
+    fs::set_permissions(host.journal(), PermissionsExt::from_mode(0o666)).expect("ours");
+    for command in ["apply", "revert"] {
+        let (code, text) = host.run(&[command]);
+        assert_eq!(code, 1, "{text}");
+        assert!(text.contains("others may write it (mode 666)"), "{text}");
+    }
+    assert_eq!(read(&host, SWAPPINESS), "10\n");
+    fs::set_permissions(host.journal(), PermissionsExt::from_mode(0o600)).expect("ours");
+    assert_eq!(host.run(&["revert"]).0, 0);
+    assert_eq!(read(&host, SWAPPINESS), "60\n");
+}
+
+#[test]
+fn a_knob_that_is_named_twice_is_written_once() {
+    let host = Host::unpack("numa");
+    let (code, text) =
+        host.run(&["apply", "vm.swappiness", "vm.swappiness", "--profile", "latency"]);
+    assert_eq!(code, 0, "{text}");
+    assert!(text.ends_with("\n1 written\n"), "{text}");
 }

@@ -82,7 +82,7 @@ pub(crate) fn command() -> Command {
                 .about("Takes back what apply wrote, where it is still so")
                 .arg(flag(
                     "forget",
-                    "what somebody else has changed since stays as it is, for good",
+                    "what cannot be taken back stays as it is for good: changed by somebody else since, or of a network namespace that nobody is in",
                 ))
                 .arg(root())
                 .arg(journal())

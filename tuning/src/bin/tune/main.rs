@@ -107,9 +107,13 @@ fn findings(
     if names.is_empty() {
         return Ok(check::check(tree, host, options));
     }
-    let mut found = Vec::new();
+    let mut found: Vec<Finding> = Vec::new();
     for name in names {
-        found.extend(check::check_knob(tree, host, options, knob(name)?));
+        let knob = knob(name)?;
+        // Named twice, it is one all the same.
+        if !found.iter().any(|finding| finding.knob.name == knob.name) {
+            found.extend(check::check_knob(tree, host, options, knob));
+        }
     }
     Ok(found)
 }
