@@ -28,6 +28,10 @@ SIM_ASAN_SEEDS ?= 100
 SCALE ?= 10000
 # Options for `make bench`, for instance BENCH='--row 3,3c'; for `make bench-all` those of every run, for instance '--pairs 3'.
 BENCH ?=
+# Knobs of `make tune-measure`, all that it can measure when empty; blocks of each comparison, and where results go.
+KNOBS ?=
+BLOCKS ?= 10
+GAINS ?= tuning/gains.json
 # Rows of `make bench-all`, for instance ROWS='cache-3 broker-4b'; all when empty.
 ROWS ?=
 
@@ -185,6 +189,31 @@ bench-all: bpf-deps test-deps ## every row of cache, storage and broker, and BEN
 	bench-harness/peers/install.sh || echo "skipped: the peers named above"
 	$(CARGO) build $(LOCKED) --release -p bench-harness -p node -p cache -p broker
 	BENCH_OPTIONS="$(BENCH)" bench-harness/measure-all.sh "$(TARGET)/release/bench" "$(TARGET)/bench-reports" $(ROWS)
+
+# Two network namespaces with a pair of devices between them, gone again at the end. The pair is made in one of them, so that its ends have
+# different numbers. Knobs of the whole host are changed for a moment too: on a machine that does nothing else.
+.PHONY: tune-measure
+tune-measure: tools ## what knobs of `tune` gain on this machine, into tuning/gains.json and docs/tuning.md: as root, 20 minutes
+	@.ci/need required 'iproute2|ip -V'
+	$(CARGO) build $(LOCKED) --release -p tuning
+	mkdir -p "$(TARGET)/tune-measure"
+	server="tune-server-$$$$"; client="tune-client-$$$$"; \
+	exec 9</proc/self/ns/net; \
+	trap 'ip netns del "$$server" 2>/dev/null || true; ip netns del "$$client" 2>/dev/null || true' EXIT; \
+	ip netns add "$$server"; ip netns add "$$client"; \
+	ip -n "$$server" link add tune0 type veth peer name tune1; \
+	ip -n "$$server" link set tune1 netns "$$client"; \
+	ip -n "$$server" addr add 10.213.0.1/30 dev tune0; ip -n "$$client" addr add 10.213.0.2/30 dev tune1; \
+	ip -n "$$server" link set lo up; ip -n "$$server" link set tune0 up; ip -n "$$client" link set tune1 up; \
+	code=0; ip netns exec "$$server" "$(TARGET)/release/tune" gains $(KNOBS) --client-netns "/run/netns/$$client" \
+	    --address 10.213.0.1 --host-netns /proc/self/fd/9 --blocks $(BLOCKS) \
+	    --journal "$(TARGET)/tune-measure/journal.json" --out "$(GAINS)" || code=$$?; \
+	[ "$$code" = 0 ] || [ "$$code" = 3 ] || exit "$$code"
+	# What `tune explain` says is compiled in.
+	if [ "$(GAINS)" = tuning/gains.json ]; then \
+	    $(CARGO) build $(LOCKED) --release -p tuning; \
+	    "$(TARGET)/release/tune" list --markdown > docs/tuning.md; \
+	fi
 
 .PHONY: clean
 clean: ## remove what was built

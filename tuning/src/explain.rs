@@ -4,6 +4,7 @@
 
 use std::fmt::Write as _;
 
+use crate::gains::{self, Results};
 use crate::knob::{How, Knob, Profile};
 use crate::knobs::{self, GROUPS};
 use crate::table::table;
@@ -40,6 +41,7 @@ pub fn explain(knob: &Knob) -> String {
     if knob.wants.is_empty() {
         let _ = writeln!(text, "  {:<8} in no profile", "wanted");
     }
+    let _ = writeln!(text, "  {:<8} {}", "gain", gains::shown(knob, Results::recorded()));
     text
 }
 
@@ -79,7 +81,8 @@ pub fn document() -> String {
             let _ = writeln!(text, "- risk: {}", knob.risk);
             let _ = writeln!(text, "- source: {}", knob.source);
             let _ = writeln!(text, "- where: `{}` ({})", knob.path(), knob.scope.name());
-            let _ = writeln!(text, "- changed: {}\n", how(knob));
+            let _ = writeln!(text, "- changed: {}", how(knob));
+            let _ = writeln!(text, "- gain: {}\n", gains::shown(knob, Results::recorded()));
         }
     }
     text.truncate(text.trim_end().len());
@@ -95,8 +98,8 @@ fn capital(text: &str) -> String {
 const HEAD: &str = "# Knobs of `tune`
 
 Made of the table in `tuning/src/knobs` by `tune list --markdown`; a test compares the two. What a profile wants has a stated
-reason and a source, and where guides contradict each other the row says so. Whether a knob gains anything on your host
-is for `tune measure KNOB -- COMMAND` to say.
+reason and a source, and where guides contradict each other the row says so. What a knob gained where it could be shown stands there with its
+95 % interval (`make tune-measure`); whether it gains anything on your host is for `tune measure KNOB -- COMMAND` to say.
 
 ## Profiles
 
@@ -120,5 +123,6 @@ pub fn json(knob: &'static Knob) -> serde_json::Value {
         "name": knob.name, "what": knob.what, "why": knob.why, "risk": knob.risk, "source": knob.source,
         "where": knob.path(), "scope": knob.scope.name(), "changed": how(knob),
         "lowers_security": knob.how == How::Security, "profiles": wants,
+        "gain": gains::shown(knob, Results::recorded()), "measured": Results::recorded().of(knob.name),
     })
 }

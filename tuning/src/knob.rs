@@ -9,6 +9,7 @@ use serde::{Serialize, Serializer};
 
 use crate::device::{Disk, Irq, Nic};
 use crate::format::{Format, Want};
+use crate::gains::Gain;
 use crate::host::Host;
 use crate::tree::{NETLINK, Tree, Unread};
 
@@ -243,6 +244,8 @@ pub struct Knob {
     pub risk: &'static str,
     /// What it costs an engine when it is not so: in the notes at its start; empty for knobs that are not there.
     pub cost: &'static str,
+    /// How it is shown what it gains.
+    pub gain: Gain,
     /// Why a change would not last on this host, if so.
     pub in_vain: Option<fn(&Context<'_>) -> Option<String>>,
 }
@@ -267,6 +270,7 @@ impl Knob {
         source: "",
         risk: "",
         cost: "",
+        gain: Gain::Not(""),
         in_vain: None,
     };
 

@@ -2,16 +2,14 @@
 //!
 //! In such a block what grows or shrinks steadily meanwhile hits both sides alike. The changes are in the journal like those of
 //! `apply`, so that whoever is killed leaves a way back. Invariants: the command runs only after the values were read back; without
-//! `keep` everything is as before at the end, also after an error. Next: `stats`.
+//! `keep` everything is as before at the end, also after an error. Next: `figure`, `stats`.
 
-use std::process::{Command, Stdio};
-
-use regex::Regex;
 use serde::Serialize;
 
 use crate::apply::{self, entry};
 use crate::check::{Finding, Status};
-use crate::error::{During as _, Error, Result};
+use crate::error::{Error, Result};
+use crate::figure::Source;
 use crate::host::Host;
 use crate::journal::{Entry, Journal};
 use crate::knob::How;
@@ -21,12 +19,10 @@ use crate::tree::Tree;
 /// The sides of a block, in their order: `true` is B.
 const BLOCK: [bool; 4] = [false, true, true, false];
 
-/// What is run, and how its figure is found.
+/// What is run, and how often.
 pub struct Task<'a> {
-    /// The command and its arguments.
-    pub command: Vec<String>,
-    /// Finds the figure in what it prints, as its first group; without, the last line is the figure.
-    pub regex: Option<Regex>,
+    /// Where the figure comes from.
+    pub source: Source<'a>,
     /// Blocks, of two pairs each.
     pub blocks: usize,
     /// The value of B; what the profile wants without.
@@ -177,7 +173,7 @@ fn run(tree: &Tree, entries: &[Entry], task: &Task<'_>) -> Result<Vec<(f64, f64)
                 return Err(Error::new("measure: interrupted; everything is as before"));
             }
             set(tree, entries, changed)?;
-            let figure = figure(task)?;
+            let figure = task.source.figure()?;
             let side = if changed { "B" } else { "A" };
             (task.tell)(&format!("block {block} of {}: {side} {figure}", task.blocks));
             figures.push(figure);
@@ -202,40 +198,6 @@ fn set(tree: &Tree, entries: &[Entry], changed: bool) -> Result<()> {
             .map_err(|reason| Error::new(format!("measure {}: {reason}", entry.knob)))?;
     }
     Ok(())
-}
-
-/// Runs the command once.
-fn figure(task: &Task<'_>) -> Result<f64> {
-    let Some((program, args)) = task.command.split_first() else {
-        return Err(Error::new("measure: a command is wanted behind --"));
-    };
-    let name = task.command.join(" ");
-    let output = Command::new(program)
-        .args(args)
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output()
-        .during(|| format!("run {name}"))?;
-    if !output.status.success() {
-        return Err(Error::new(format!("run {name}: {}", output.status)));
-    }
-    let text = String::from_utf8_lossy(&output.stdout);
-    let found = match &task.regex {
-        Some(regex) => {
-            let last = regex.captures_iter(&text).last();
-            last.and_then(|groups| groups.get(1)).map(|group| group.as_str().to_owned())
-        }
-        None => {
-            text.lines().rfind(|line| !line.trim().is_empty()).map(|line| line.trim().to_owned())
-        }
-    };
-    let found = found.ok_or_else(|| Error::new(format!("run {name}: it printed no figure")))?;
-    let figure: f64 = found.parse().map_err(|_| {
-        Error::new(format!(
-            "run {name}: {found:?} is no number; --regex '([0-9.]+) ms' finds one in a line"
-        ))
-    })?;
-    if figure.is_finite() { Ok(figure) } else { Err(Error::new(format!("run {name}: {figure}"))) }
 }
 
 impl Outcome {

@@ -37,7 +37,7 @@ pub(crate) fn is_alive(tree: &Tree, name: &str) -> bool {
         number.is_some() && names.filter_map(file).any(|file| Some(file.ino()) == number)
     };
     let mut pids = tree.list("/proc").into_iter().filter(|pid| pid.parse::<u32>().is_ok());
-    NAMED.iter().any(|dir| is_named(&dir))
+    NAMED.iter().any(is_named)
         || pids.any(|pid| tree.link_name(&format!("/proc/{pid}/ns/net")).as_deref() == Some(name))
 }
 

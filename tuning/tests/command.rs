@@ -37,10 +37,15 @@ fn every_knob_is_explained() {
     for knob in knobs::all() {
         let (code, text) = run(&["explain", knob.name]);
         assert_eq!(code, 0, "{text}");
-        for line in ["why", "risk", "source", "where", "scope", "changed", "wanted"] {
+        for line in ["why", "risk", "source", "where", "scope", "changed", "wanted", "gain"] {
             assert!(text.contains(&format!("\n  {line} ")), "{}: no {line}: {text}", knob.name);
         }
     }
+    let (code, text) = run(&["explain", "--json", "vm.swappiness", "security.mitigations"]);
+    let json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!((code, &json[0]["name"]), (0, &"vm.swappiness".into()));
+    assert_eq!(json[1]["lowers_security"], true);
+    assert!(json[1]["gain"].as_str().is_some_and(|gain| gain.starts_with("not measured: never")));
     let (_, text) = run(&["explain", "security.mitigations"]);
     assert!(text.contains("never: it would make the host less safe"), "{text}");
 }

@@ -69,6 +69,27 @@ fn another_value_a_figure_in_a_line_and_json() {
 }
 
 #[test]
+fn a_figure_in_json_as_bench_load_prints_it() {
+    let host = Host::unpack("numa");
+    let setting = host.file(SETTING);
+    let script = format!(
+        r#"echo '{{"rate": 1, "latency": {{"p99_ns": '$(cat {})'}}, "limit_why": null}}'"#,
+        setting.display()
+    );
+    let options = ["--field", "latency.p99_ns", "--json", "--blocks", "2"];
+    let json: serde_json::Value =
+        serde_json::from_str(&stdout(&run(&host, &options, &script))).expect("JSON");
+    assert_eq!((&json["result"]["a"], &json["result"]["b"]), (&60.0.into(), &10.0.into()));
+    for (field, why) in [("latency.p98_ns", "there are p99_ns"), ("limit_why", "is no number")] {
+        let output = run(&host, &["--field", field], &script);
+        assert_eq!(output.status.code(), Some(1));
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(text.contains(why), "{text}");
+        assert_eq!(fs::read_to_string(&setting).expect("it is there"), "60\n");
+    }
+}
+
+#[test]
 fn kept_and_taken_back() {
     let host = Host::unpack("numa");
     let before = host.snapshot();

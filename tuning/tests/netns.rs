@@ -7,7 +7,9 @@
 mod common;
 
 use std::fs;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use common::{Dir, result};
 
@@ -269,4 +271,85 @@ fn devices_of_another_namespace_are_not_taken_for_own_ones() {
     assert_eq!(netns.values(), after, "{text}");
     assert_eq!(netns.tune(&["revert"], journal, &[]).0, 0);
     assert_eq!(netns.values(), before);
+}
+
+/// The arguments of a short session on loopback.
+const GAINS: &[&str] = &["gains", "--blocks", "1"];
+
+#[test]
+fn gains_are_measured_and_everything_is_as_before() {
+    let Some(netns) = Netns::of("gains") else { return };
+    let dir = Dir::new("gains");
+    let at = |name: &str| dir.path().join(name).to_str().expect("text").to_owned();
+    let (journal, out) = (at("journal.json"), at("gains.json"));
+    for device in ["tune0", "tune1", "lo"] {
+        netns.ip(&["link", "set", device, "up"]);
+    }
+    let was = values(&netns, "nic.gro");
+    let knobs = ["nic.gro", "napi.defer_hard_irqs", "net.core.busy_poll", "security.mitigations"];
+    let args = [GAINS, &["--out", &out, "--json"], &knobs].concat();
+    let has_napi = {
+        assert_eq!(change(&netns, "nic.gro", "1", &journal).0, 0);
+        let has = !values(&netns, "napi.defer_hard_irqs").is_empty();
+        // Changes that wait to be taken back are not mixed with a session's.
+        let (code, text) = netns.tune(&[GAINS, &["nic.gro"]].concat(), &journal, &[]);
+        assert_eq!(code, 4, "{text}");
+        assert!(text.contains("tune revert takes them back first"), "{text}");
+        assert_eq!(netns.tune(&["revert"], &journal, &[]).0, 0);
+        has
+    };
+    let (code, text) = netns.tune(&args, &journal, &[]);
+    assert_eq!(code, 0, "{text}");
+    for part in ["it is of the whole host: --host-netns", "never applied, so not measured"] {
+        assert!(text.contains(part), "no {part}: {text}");
+    }
+    let text = fs::read_to_string(&out).expect("results");
+    let results = tuning::gains::Results::parse(&text).expect("gains");
+    assert_eq!(results.all().len(), if has_napi { 2 } else { 1 }, "{text}");
+    let found = results.of("nic.gro").expect("measured");
+    assert_eq!((found.a.as_str(), found.b.as_str(), found.pairs), ("0", "1", 2));
+    assert!(found.median_a > 0.0 && found.low <= found.ratio && found.ratio <= found.high);
+    assert!(!found.differs, "two pairs show nothing: {found:?}");
+    if let Some(found) = results.of("napi.defer_hard_irqs") {
+        assert_eq!(found.with, ["nic.gro=1", "napi.gro_flush_timeout=20000"]);
+    }
+    assert_eq!(values(&netns, "nic.gro"), was);
+    assert!(!fs::exists(&journal).expect("readable"));
+}
+
+#[test]
+fn a_session_that_was_killed_is_taken_back() {
+    let Some(netns) = Netns::of("killed") else { return };
+    let dir = Dir::new("killed");
+    let journal = dir.path().join("journal.json");
+    let journal = journal.to_str().expect("text");
+    netns.ip(&["link", "set", "lo", "up"]);
+    let was = netns.values();
+    let mut ip = Command::new("ip");
+    ip.args(["netns", "exec", &netns.0, env!("CARGO_BIN_EXE_tune"), "gains"]);
+    ip.args(["net.ipv4.tcp_max_syn_backlog", "--blocks", "1000", "--journal", journal]);
+    let mut child = ip.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
+    // The value that others are compared with is set first, and stays for a thousand blocks.
+    let end = Instant::now() + Duration::from_secs(60);
+    while netns.read(BACKLOG) != "128" {
+        assert!(Instant::now() < end && child.try_wait().expect("ours").is_none(), "no session");
+        sleep(Duration::from_millis(5));
+    }
+    child.kill().expect("it is there");
+    child.wait().expect("it ends");
+    assert_eq!(netns.tune(&["revert"], journal, &[]).0, 0);
+    assert_eq!(netns.values(), was);
+    assert!(!fs::exists(journal).expect("readable"));
+}
+
+#[test]
+fn gains_are_not_measured_in_the_first_namespace() {
+    if !fs::exists("/proc/sys/net/core/netdev_max_backlog").expect("readable") {
+        println!("skipped: this is not the first namespace");
+        return;
+    }
+    let output = Command::new(env!("CARGO_BIN_EXE_tune")).args(GAINS).output();
+    let (code, text) = result(&output.expect("it starts"));
+    assert_eq!(code, 1, "{text}");
+    assert!(text.contains("this is the host's: make tune-measure"), "{text}");
 }

@@ -3,6 +3,7 @@
 use super::Profile;
 use crate::device::Medium;
 use crate::format::{Format, Want};
+use crate::gains::Gain;
 use crate::knob::Desire::{AtLeast, By, Is};
 use crate::knob::Profile::{Bench, Io, Latency, Throughput};
 use crate::knob::{Context, Knob, Of, Place, Scope, Wish};
@@ -10,7 +11,13 @@ use crate::tree::Tree;
 
 const QUICK: &[Profile] = &[Io, Latency, Bench];
 
-const QUEUE: Knob = Knob { scope: Scope::Device, ..Knob::BASE };
+const QUEUE: Knob = Knob {
+    scope: Scope::Device,
+    gain: Gain::Not(
+        "depends on the disk, and wants one of its own: tune measure KNOB -- with what the service does to it",
+    ),
+    ..Knob::BASE
+};
 
 pub(super) const KNOBS: &[Knob] = &[
     Knob {

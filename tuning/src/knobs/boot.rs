@@ -4,6 +4,7 @@ use super::Profile;
 use crate::cpus::CpuSet;
 use crate::device::Medium;
 use crate::format::Want;
+use crate::gains::Gain;
 use crate::knob::Desire::{By, Is};
 use crate::knob::Profile::{Bench, Io, Latency};
 use crate::knob::{Context, How, Knob, Place, Scope, Wish};
@@ -13,7 +14,14 @@ const LEAST: usize = 4;
 
 const QUIET: &[Profile] = &[Latency, Bench];
 
-const BOOT: Knob = Knob { scope: Scope::Boot, how: How::Boot, ..Knob::BASE };
+const BOOT: Knob = Knob {
+    scope: Scope::Boot,
+    how: How::Boot,
+    gain: Gain::Not(
+        "only a restart changes it: two sessions with the same load, one before and one behind it",
+    ),
+    ..Knob::BASE
+};
 
 pub(super) const KNOBS: &[Knob] = &[
     Knob {

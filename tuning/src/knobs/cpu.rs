@@ -2,14 +2,23 @@
 
 use super::{HOSTS, Profile};
 use crate::format::Want;
+use crate::gains::{Gain, Trial};
 use crate::host::Host;
 use crate::knob::Desire::{By, Is};
 use crate::knob::Profile::{Bench, Latency, Throughput};
 use crate::knob::{Context, How, Knob, Of, Place, Wish};
+use crate::load::Load;
 use crate::tree::Tree;
 
 const FAST: &[Profile] = &[Latency, Throughput, Bench];
 const QUIET: &[Profile] = &[Latency, Bench];
+
+const PROCESSOR: Knob = Knob {
+    gain: Gain::Not(
+        "a virtual machine cannot set frequencies and idle states: tune measure KNOB -- on a whole machine",
+    ),
+    ..Knob::BASE
+};
 
 pub(super) const KNOBS: &[Knob] = &[
     Knob {
@@ -24,7 +33,10 @@ pub(super) const KNOBS: &[Knob] = &[
         source: "kernel timers/timekeeping.rst; Netflix 2017 (xen to tsc)",
         risk: "the kernel drops a tsc that it finds unstable, and warns",
         cost: "each reading of the clock is a system call or worse",
-        ..Knob::BASE
+        gain: Gain::Not(
+            "where the clock is fast already there is nothing to gain: tune measure KNOB -- where it is not",
+        ),
+        ..PROCESSOR
     },
     Knob {
         name: "cpu.governor",
@@ -35,7 +47,7 @@ pub(super) const KNOBS: &[Knob] = &[
         source: "kernel admin-guide/pm/cpufreq.rst; tuned latency- and throughput-performance",
         risk: "power, and less headroom for boost where cooling is short",
         cost: "the first requests after a pause run at a low frequency",
-        ..Knob::BASE
+        ..PROCESSOR
     },
     Knob {
         name: "cpu.energy_preference",
@@ -45,7 +57,7 @@ pub(super) const KNOBS: &[Knob] = &[
         why: "with it the hardware raises the frequency at once",
         source: "kernel admin-guide/pm/intel_pstate.rst, amd-pstate.rst",
         risk: "power",
-        ..Knob::BASE
+        ..PROCESSOR
     },
     Knob {
         name: "cpu.resume_latency",
@@ -55,7 +67,7 @@ pub(super) const KNOBS: &[Knob] = &[
         why: "deep states take 50 to 200 microseconds to leave",
         source: "kernel ABI/testing/sysfs-devices-power; tuned latency-performance force_latency 3",
         risk: "power, and less boost for the others while one is idle",
-        ..Knob::BASE
+        ..PROCESSOR
     },
     Knob {
         name: "cpu.dma_latency",
@@ -67,7 +79,7 @@ pub(super) const KNOBS: &[Knob] = &[
         why: "the way of tuned and of realtime programs to keep processors out of deep states",
         source: "kernel power/pm_qos_interface.rst; tuned force_latency",
         risk: "power",
-        ..Knob::BASE
+        ..PROCESSOR
     },
     Knob {
         name: "cpu.boost",
@@ -77,7 +89,7 @@ pub(super) const KNOBS: &[Knob] = &[
         why: "the frequency depends on temperature and on what neighbours do: two runs differ",
         source: "kernel admin-guide/pm/cpufreq.rst",
         risk: "slower by what boost gives; not for production",
-        ..Knob::BASE
+        ..PROCESSOR
     },
     Knob {
         name: "cpu.no_turbo",
@@ -87,7 +99,7 @@ pub(super) const KNOBS: &[Knob] = &[
         why: "the frequency depends on temperature and on what neighbours do: two runs differ",
         source: "kernel admin-guide/pm/intel_pstate.rst",
         risk: "slower by what turbo gives; not for production",
-        ..Knob::BASE
+        ..PROCESSOR
     },
     Knob {
         name: "cpu.smt",
@@ -99,7 +111,7 @@ pub(super) const KNOBS: &[Knob] = &[
         why: "a neighbour on the same core takes a third of its speed at random moments",
         source: "kernel admin-guide/hw-vuln; perftune (seastar)",
         risk: "off: less throughput for most services",
-        ..Knob::BASE
+        ..PROCESSOR
     },
     Knob {
         name: "kernel.nmi_watchdog",
@@ -108,7 +120,8 @@ pub(super) const KNOBS: &[Knob] = &[
         why: "it takes a hardware counter from profilers, and interrupts each processor",
         source: "kernel admin-guide/sysctl/kernel.rst; tuned cpu-partitioning 0",
         risk: "a hang of the kernel in a loop with interrupts off is not reported",
-        ..Knob::BASE
+        gain: Gain::By(Trial::of(Load::RoundTrips)),
+        ..PROCESSOR
     },
     Knob {
         name: "kernel.timer_migration",
@@ -117,7 +130,8 @@ pub(super) const KNOBS: &[Knob] = &[
         why: "a pinned thread would run the timers of the others",
         source: "tuned cpu-partitioning 0",
         risk: "idle processors wake for their own timers: power",
-        ..Knob::BASE
+        gain: Gain::By(Trial::of(Load::RoundTrips)),
+        ..PROCESSOR
     },
     Knob {
         name: "kernel.sched_autogroup_enabled",
@@ -126,7 +140,8 @@ pub(super) const KNOBS: &[Knob] = &[
         why: "which terminal a server was started from would change its share",
         source: "sched(7)",
         risk: "a desktop feels builds more",
-        ..Knob::BASE
+        gain: Gain::By(Trial::of(Load::RoundTrips)),
+        ..PROCESSOR
     },
     Knob {
         name: "kernel.sched_rt_runtime_us",
@@ -135,7 +150,8 @@ pub(super) const KNOBS: &[Knob] = &[
         why: "a thread that spins under SCHED_FIFO is stopped for 50 ms of each second",
         source: "kernel scheduler/sched-rt-group.rst; tuned realtime -1",
         risk: "-1: a spinning realtime thread takes its processor for ever",
-        ..Knob::BASE
+        gain: Gain::Not("a bound: it stops threads that never yield, and changes nothing else"),
+        ..PROCESSOR
     },
 ];
 

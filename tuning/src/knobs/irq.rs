@@ -2,6 +2,7 @@
 
 use super::Profile;
 use crate::format::{Format, Want};
+use crate::gains::Gain;
 use crate::host::Host;
 use crate::irqbalance::Irqbalance;
 use crate::knob::Desire::By;
@@ -23,6 +24,7 @@ pub(super) const KNOBS: &[Knob] = &[
         source: "kernel core-api/irq/irq-affinity.rst; perftune (seastar), mode mq",
         risk: "a processor with several queues may be busier than others",
         in_vain: Some(moved_back),
+        gain: Gain::Not("virtual devices have no interrupts: measure on the device"),
         ..Knob::BASE
     },
     Knob {
@@ -39,6 +41,7 @@ pub(super) const KNOBS: &[Knob] = &[
         why: "it moves interrupts that were given a processor; a ban counts only on the command line of the process that runs",
         source: "irqbalance(1); seastar issues 502 and 571: bans that had no effect and said nothing",
         risk: "without it and without irq.affinity all interrupts may stay on one processor",
+        gain: Gain::Not("virtual devices have no interrupts: measure on the device"),
         ..Knob::BASE
     },
 ];

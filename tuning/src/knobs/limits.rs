@@ -2,12 +2,18 @@
 
 use super::EVERY;
 use crate::format::Want;
+use crate::gains::Gain;
 use crate::host::Host;
 use crate::knob::Desire::{AtLeast, By};
 use crate::knob::{Context, How, Knob, Place, Scope, Wish};
 use crate::tree::Tree;
 
-const LIMIT: Knob = Knob { scope: Scope::Process, how: How::Start, ..Knob::BASE };
+const LIMIT: Knob = Knob {
+    scope: Scope::Process,
+    how: How::Start,
+    gain: Gain::Not("a bound: below it nothing changes, beyond it requests fail"),
+    ..Knob::BASE
+};
 
 pub(super) const KNOBS: &[Knob] = &[
     Knob {
@@ -59,6 +65,9 @@ pub(super) const KNOBS: &[Knob] = &[
         source: "kernel scheduler/sched-bwc.rst, admin-guide/cgroup-v2.rst",
         risk: "without: neighbours get less when this one is busy",
         cost: "all threads stand still when it is used up: start no more shards than that",
+        gain: Gain::Not(
+            "set by whoever runs the container; nr_throttled in cpu.stat counts what it costs",
+        ),
         ..Knob::BASE
     },
 ];

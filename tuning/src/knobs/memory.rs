@@ -2,12 +2,21 @@
 
 use super::{HOSTS, Profile};
 use crate::format::{Format, Want};
+use crate::gains::{Gain, Trial};
 use crate::knob::Desire::{AtLeast, AtMost, By, Is, OneOf};
 use crate::knob::Profile::{Bench, Io, Latency, Throughput};
 use crate::knob::{Context, How, Knob, Place, Wish};
+use crate::load::Load;
 
 const QUIET: &[Profile] = &[Latency, Bench];
 const SHORT: &[Profile] = &[Latency, Io];
+
+const MEMORY: Knob = Knob {
+    gain: Gain::Not(
+        "shows when memory is short or over hours, by what the service does: tune measure KNOB -- with its load",
+    ),
+    ..Knob::BASE
+};
 
 pub(super) const KNOBS: &[Knob] = &[
     Knob {
@@ -17,7 +26,7 @@ pub(super) const KNOBS: &[Knob] = &[
         why: "a page of a service that comes back from disk is a stall of milliseconds",
         source: "tuned 10, rpk 1, Netflix 0: guides differ, and all hold with at most 10",
         risk: "with 0 the kernel may kill a process before it swaps",
-        ..Knob::BASE
+        ..MEMORY
     },
     Knob {
         name: "vm.dirty_background_ratio",
@@ -26,7 +35,7 @@ pub(super) const KNOBS: &[Knob] = &[
         why: "writing begins early, in small parts, and never much at once",
         source: "kernel admin-guide/sysctl/vm.rst; tuned latency-performance 3",
         risk: "files that are soon deleted are written after all",
-        ..Knob::BASE
+        ..MEMORY
     },
     Knob {
         name: "vm.dirty_ratio",
@@ -38,7 +47,7 @@ pub(super) const KNOBS: &[Knob] = &[
         why: "little keeps the wait short, much lets long writes go on from memory",
         source: "kernel admin-guide/sysctl/vm.rst; tuned latency-performance 10, throughput-performance 40",
         risk: "much: more is lost in a power failure, and a sync takes longer; little: writers wait sooner",
-        ..Knob::BASE
+        ..MEMORY
     },
     Knob {
         name: "vm.transparent_hugepage",
@@ -50,7 +59,7 @@ pub(super) const KNOBS: &[Knob] = &[
         source: "kernel admin-guide/mm/transhuge.rst; Netflix 2017 madvise, tuned network-latency never, rpk always: guides differ",
         risk: "programs that never ask lose large pages; measure",
         cost: "memory grows by half-used huge pages, and compaction stalls threads",
-        ..Knob::BASE
+        ..MEMORY
     },
     Knob {
         name: "vm.transparent_hugepage_defrag",
@@ -61,7 +70,7 @@ pub(super) const KNOBS: &[Knob] = &[
         why: "a fault that compacts takes milliseconds",
         source: "kernel admin-guide/mm/transhuge.rst",
         risk: "fewer huge pages",
-        ..Knob::BASE
+        ..MEMORY
     },
     Knob {
         name: "kernel.numa_balancing",
@@ -70,7 +79,8 @@ pub(super) const KNOBS: &[Knob] = &[
         why: "threads that are pinned and allocate for themselves only pay for the faults",
         source: "kernel admin-guide/sysctl/kernel.rst; tuned network-latency 0",
         risk: "programs that are not pinned stay far from their memory",
-        ..Knob::BASE
+        gain: Gain::Not("wants two NUMA nodes: tune measure KNOB -- on such a machine"),
+        ..MEMORY
     },
     Knob {
         name: "vm.zone_reclaim_mode",
@@ -79,7 +89,7 @@ pub(super) const KNOBS: &[Knob] = &[
         why: "files that are served are worth more in a far node than on disk",
         source: "kernel admin-guide/sysctl/vm.rst",
         risk: "none: it is the default",
-        ..Knob::BASE
+        ..MEMORY
     },
     Knob {
         name: "vm.stat_interval",
@@ -88,7 +98,8 @@ pub(super) const KNOBS: &[Knob] = &[
         why: "one interruption less a second on a processor that should have none",
         source: "kernel admin-guide/sysctl/vm.rst; tuned cpu-partitioning 10",
         risk: "figures of /proc/vmstat are older",
-        ..Knob::BASE
+        gain: Gain::By(Trial::of(Load::RoundTrips)),
+        ..MEMORY
     },
     Knob {
         name: "vm.compaction_proactiveness",
@@ -97,7 +108,8 @@ pub(super) const KNOBS: &[Knob] = &[
         why: "it moves pages of running programs, each with an interruption of the processors that use them",
         source: "kernel admin-guide/sysctl/vm.rst, which warns of the latency",
         risk: "huge pages are harder to get later",
-        ..Knob::BASE
+        gain: Gain::By(Trial::of(Load::RoundTrips)),
+        ..MEMORY
     },
     Knob {
         name: "vm.max_map_count",
@@ -107,7 +119,8 @@ pub(super) const KNOBS: &[Knob] = &[
         source: "kernel admin-guide/sysctl/vm.rst; Elasticsearch and Kafka documentation 262144",
         risk: "none: a bound, not an allocation",
         cost: "mappings of files and buffers fail when there are many",
-        ..Knob::BASE
+        gain: Gain::Not("a bound: below it nothing changes, beyond it requests fail"),
+        ..MEMORY
     },
     Knob {
         name: "fs.aio-max-nr",
@@ -117,7 +130,8 @@ pub(super) const KNOBS: &[Knob] = &[
         source: "kernel admin-guide/sysctl/fs.rst; perftune (seastar), rpk 1048576",
         risk: "some kernel memory for each that is used",
         cost: "neighbours that use Linux AIO may fail to start; io_uring does not need it",
-        ..Knob::BASE
+        gain: Gain::Not("a bound: below it nothing changes, beyond it requests fail"),
+        ..MEMORY
     },
     Knob {
         name: "fs.nr_open",
@@ -126,7 +140,8 @@ pub(super) const KNOBS: &[Knob] = &[
         why: "each connection is one; limits above this are refused",
         source: "kernel admin-guide/sysctl/fs.rst",
         risk: "none: a bound, not an allocation",
-        ..Knob::BASE
+        gain: Gain::Not("a bound: below it nothing changes, beyond it requests fail"),
+        ..MEMORY
     },
     Knob {
         name: "vm.nr_hugepages",
@@ -137,7 +152,7 @@ pub(super) const KNOBS: &[Knob] = &[
         why: "large buffers that are registered once need fewer entries of the TLB",
         source: "kernel admin-guide/mm/hugetlbpage.rst",
         risk: "memory that nobody else can use",
-        ..Knob::BASE
+        ..MEMORY
     },
 ];
 

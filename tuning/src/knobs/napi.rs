@@ -3,8 +3,10 @@
 
 use super::Profile;
 use crate::format::Want;
+use crate::gains::{Gain, Trial};
 use crate::knob::Profile::Throughput;
 use crate::knob::{Context, Desire, Knob, Of, Place, Scope, Wish};
+use crate::load::Load;
 
 const MUCH: &[Profile] = &[Throughput];
 
@@ -20,6 +22,11 @@ pub(super) const KNOBS: &[Knob] = &[
         why: "what napi.defer_hard_irqs needs: without it interrupts are not put off",
         source: "kernel networking/napi.rst; kernel commit 6f8b12d661d0 (20000)",
         risk: "so much latency at low load; a driver that makes its instances anew (link down and up) may forget it",
+        gain: Gain::By(Trial {
+            b: Some("20000"),
+            with: &[("nic.gro", "1")],
+            ..Trial::of(Load::Stream)
+        }),
         ..INSTANCE
     },
     Knob {
@@ -30,6 +37,11 @@ pub(super) const KNOBS: &[Knob] = &[
         why: "fewer interrupts and larger batches under load: about 20 % more at 100 Gbit/s with 32 queues and more",
         source: "kernel networking/napi.rst; kernel commit 6f8b12d661d0",
         risk: "a packet that comes alone waits up to napi.gro_flush_timeout",
+        gain: Gain::By(Trial {
+            b: Some("2"),
+            with: &[("nic.gro", "1"), ("napi.gro_flush_timeout", "20000")],
+            ..Trial::of(Load::Stream)
+        }),
         ..INSTANCE
     },
     Knob {
@@ -40,6 +52,7 @@ pub(super) const KNOBS: &[Knob] = &[
         why: "under load such a process polls with no interrupt, and with none it sleeps again; nothing changes for processes that never ask (EPIOCSPARAMS)",
         source: "kernel networking/napi.rst, 'IRQ suspension'; kernel commit 5dc51ec86df6 (Linux 6.13)",
         risk: "while a process that asked for it is stuck, packets of others on the same queue wait so long",
+        gain: Gain::Not("for processes that prefer busy polling, on a device with interrupts"),
         ..INSTANCE
     },
 ];

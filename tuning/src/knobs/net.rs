@@ -2,14 +2,17 @@
 
 use super::{NETWORK, Profile};
 use crate::format::Want;
+use crate::gains::{Gain, Trial};
 use crate::knob::Desire::{AtLeast, By, EachAtLeast, Is, OneOf};
 use crate::knob::Profile::{Bench, Container, Latency, Throughput};
 use crate::knob::{Context, How, Knob, Scope, Wish};
+use crate::load::Load;
 
 const BUSY: &[Profile] = &[Latency];
 const MANY: &[Profile] = &[Latency, Throughput, Bench];
 
 const NETNS: Knob = Knob { scope: Scope::Netns, ..Knob::BASE };
+const HOST: Knob = Knob::BASE;
 
 pub(super) const KNOBS: &[Knob] = &[
     Knob {
@@ -20,6 +23,7 @@ pub(super) const KNOBS: &[Knob] = &[
         source: "kernel ip-sysctl.rst; perftune (seastar) 4096; tuned throughput-performance 2048",
         risk: "none: a bound, not an allocation",
         cost: "bursts of new connections are dropped and try again after a second",
+        gain: Gain::By(Trial { a: Some("128"), b: Some("4096"), ..Trial::of(Load::Burst) }),
         ..NETNS
     },
     Knob {
@@ -30,6 +34,7 @@ pub(super) const KNOBS: &[Knob] = &[
         source: "kernel ip-sysctl.rst; perftune (seastar) 4096",
         risk: "a few hundred bytes for each connection in its handshake",
         cost: "bursts of new connections get SYN cookies or are dropped",
+        gain: Gain::By(Trial { a: Some("128"), b: Some("4096"), ..Trial::of(Load::Burst) }),
         ..NETNS
     },
     Knob {
@@ -39,6 +44,9 @@ pub(super) const KNOBS: &[Knob] = &[
         why: "saves a round trip when the same client connects again, for sockets that ask for it",
         source: "kernel ip-sysctl.rst; tuned network-latency 3",
         risk: "middleboxes that drop such packets cost a retransmission",
+        gain: Gain::Not(
+            "for sockets that ask for it, and saves a round trip: loopback and veth have none worth saving",
+        ),
         ..NETNS
     },
     Knob {
@@ -48,6 +56,7 @@ pub(super) const KNOBS: &[Knob] = &[
         why: "requests with pauses in between would each begin slowly on a link that is known already",
         source: "kernel ip-sysctl.rst; Netflix 2017",
         risk: "a burst into a network that has become busier meanwhile",
+        gain: Gain::Not("a window matters on paths with delay: loopback and veth have none"),
         ..NETNS
     },
     Knob {
@@ -57,6 +66,7 @@ pub(super) const KNOBS: &[Knob] = &[
         why: "the most limits what is in flight: 16 MiB is 1.3 Gbit/s at a round trip of 100 ms",
         source: "tuned network-throughput 4096 87380 16777216; Netflix 2017",
         risk: "memory, under net.ipv4.tcp_mem, where peers send faster than the service reads",
+        gain: Gain::Not("a window matters on paths with delay: loopback and veth have none"),
         ..NETNS
     },
     Knob {
@@ -66,6 +76,7 @@ pub(super) const KNOBS: &[Knob] = &[
         why: "the most limits what is in flight: 16 MiB is 1.3 Gbit/s at a round trip of 100 ms",
         source: "tuned network-throughput 4096 16384 16777216; Netflix 2017",
         risk: "memory, under net.ipv4.tcp_mem, where peers read slowly",
+        gain: Gain::Not("a window matters on paths with delay: loopback and veth have none"),
         ..NETNS
     },
     Knob {
@@ -75,6 +86,7 @@ pub(super) const KNOBS: &[Knob] = &[
         why: "a proxy or a load generator has at most this many connections to one address and port",
         source: "kernel ip-sysctl.rst; Netflix 2017 (1024 65535, which may take the ports of services)",
         risk: "a service on a port of the range may find it taken: see ip_local_reserved_ports",
+        gain: Gain::Not("a bound: below it nothing changes, beyond it requests fail"),
         ..NETNS
     },
     Knob {
@@ -84,6 +96,7 @@ pub(super) const KNOBS: &[Knob] = &[
         why: "short connections of a load generator run out of ports within a minute without it",
         source: "kernel ip-sysctl.rst",
         risk: "none with TCP timestamps, which it needs",
+        gain: Gain::Not("a bound: below it nothing changes, beyond it requests fail"),
         ..NETNS
     },
     Knob {
@@ -93,7 +106,8 @@ pub(super) const KNOBS: &[Knob] = &[
         why: "beyond it they are dropped; see the second column of /proc/net/softnet_stat",
         source: "kernel admin-guide/sysctl/net.rst; Netflix 2017 5000",
         risk: "longer queues when a processor cannot keep up",
-        ..Knob::BASE
+        gain: Gain::Not("a bound: what it saves are drops, which /proc/net/softnet_stat counts"),
+        ..HOST
     },
     Knob {
         name: "net.core.rmem_max",
@@ -102,7 +116,8 @@ pub(super) const KNOBS: &[Knob] = &[
         why: "services that size their own buffers, above all UDP ones, get no more",
         source: "kernel admin-guide/sysctl/net.rst; Netflix 2017 16 MiB",
         risk: "memory of sockets whose owner asks for much",
-        ..Knob::BASE
+        gain: Gain::Not("for sockets that ask for more: measure the service that does"),
+        ..HOST
     },
     Knob {
         name: "net.core.wmem_max",
@@ -111,7 +126,8 @@ pub(super) const KNOBS: &[Knob] = &[
         why: "services that size their own buffers get no more",
         source: "kernel admin-guide/sysctl/net.rst; Netflix 2017 16 MiB",
         risk: "memory of sockets whose owner asks for much",
-        ..Knob::BASE
+        gain: Gain::Not("for sockets that ask for more: measure the service that does"),
+        ..HOST
     },
     Knob {
         name: "net.core.rps_sock_flow_entries",
@@ -120,7 +136,8 @@ pub(super) const KNOBS: &[Knob] = &[
         why: "the stack runs where the service reads: no cache line travels",
         source: "kernel networking/scaling.rst 32768; perftune (seastar) 32768",
         risk: "128 KiB of memory; nothing happens without rps_flow_cnt of the queues",
-        ..Knob::BASE
+        gain: Gain::Not("nothing without nic.rps_flow_cnt, and readers on several processors"),
+        ..HOST
     },
     Knob {
         name: "net.core.busy_poll",
@@ -129,7 +146,8 @@ pub(super) const KNOBS: &[Knob] = &[
         why: "saves the interrupt and the wake-up where answers come soon",
         source: "kernel admin-guide/sysctl/net.rst; tuned network-latency 50",
         risk: "processors spin; no use for io_uring without its own NAPI registration",
-        ..Knob::BASE
+        gain: Gain::By(Trial { with: &[("nic.gro", "1")], ..Trial::of(Load::Polled) }),
+        ..HOST
     },
     Knob {
         name: "net.core.busy_read",
@@ -138,7 +156,8 @@ pub(super) const KNOBS: &[Knob] = &[
         why: "saves the interrupt and the wake-up where answers come soon",
         source: "kernel admin-guide/sysctl/net.rst; tuned network-latency 50",
         risk: "processors spin",
-        ..Knob::BASE
+        gain: Gain::By(Trial { with: &[("nic.gro", "1")], ..Trial::of(Load::RoundTrips) }),
+        ..HOST
     },
     Knob {
         name: "net.netfilter.nf_conntrack_max",
@@ -151,7 +170,8 @@ pub(super) const KNOBS: &[Knob] = &[
         source: "kernel networking/nf_conntrack-sysctl.rst",
         risk: "about 320 bytes a connection; the hash table has its size from the start of the module",
         cost: "new connections are dropped when the firewall's table is full",
-        ..Knob::BASE
+        gain: Gain::Not("a bound: below it nothing changes, beyond it requests fail"),
+        ..HOST
     },
     Knob {
         name: "net.ipv4.tcp_congestion_control",
@@ -160,6 +180,9 @@ pub(super) const KNOBS: &[Knob] = &[
         why: "comparisons are to be made with the same one: BBR paces, and costs a timer for each connection",
         source: "kernel ip-sysctl.rst",
         risk: "unfair to others on the same path",
+        gain: Gain::Not(
+            "which one is better depends on the path: loopback and veth have no queue that fills",
+        ),
         ..NETNS
     },
 ];

@@ -3,13 +3,21 @@
 use super::Profile;
 use crate::cpus::CpuSet;
 use crate::format::{Format, Want};
+use crate::gains::{Gain, Trial};
 use crate::knob::Desire::{By, Is};
 use crate::knob::Profile::{Bench, Latency, Throughput};
 use crate::knob::{Context, How, Knob, Of, Place, Scope, Wish};
+use crate::load::Load;
 
 const MANY: &[Profile] = &[Latency, Throughput, Bench];
 
-const DEVICE: Knob = Knob { scope: Scope::Device, ..Knob::BASE };
+const DEVICE: Knob = Knob {
+    scope: Scope::Device,
+    gain: Gain::Not(
+        "a pair of virtual devices has one queue, and neither rings nor interrupts: measure on the device",
+    ),
+    ..Knob::BASE
+};
 
 // Rings and features come first: a driver that stops its link for them may forget what its queues were set to.
 pub(super) const KNOBS: &[Knob] = &[
@@ -60,6 +68,7 @@ pub(super) const KNOBS: &[Knob] = &[
         why: "the stack does its work once for up to 64 KiB instead of once for each packet",
         source: "kernel networking/segmentation-offloads.rst, networking/napi.rst",
         risk: "routers that must not change where packets begin; a packet may wait for napi.gro_flush_timeout",
+        gain: Gain::By(Trial { a: Some("0"), b: Some("1"), ..Trial::of(Load::Stream) }),
         ..DEVICE
     },
     Knob {
@@ -87,6 +96,7 @@ pub(super) const KNOBS: &[Knob] = &[
         why: "with few queues few processors do all the work; with many, the hardware has spread it",
         source: "kernel networking/scaling.rst; perftune (seastar), modes sq and mq",
         risk: "an interrupt between processors for each batch: CPU for throughput",
+        gain: Gain::By(Trial::of(Load::Stream)),
         ..DEVICE
     },
     Knob {
@@ -97,6 +107,9 @@ pub(super) const KNOBS: &[Knob] = &[
         why: "the stack runs where the service reads; with this 0 the table of the stack is not used",
         source: "kernel networking/scaling.rst; perftune (seastar)",
         risk: "reordering while a reader moves between processors",
+        gain: Gain::Not(
+            "nothing without net.core.rps_sock_flow_entries, and readers on several processors",
+        ),
         ..DEVICE
     },
     Knob {
@@ -118,6 +131,7 @@ pub(super) const KNOBS: &[Knob] = &[
         why: "fewer interrupts and larger batches under load: about 20 % more at 100 Gbit/s with 32 queues and more",
         source: "kernel networking/napi.rst; kernel commit 6f8b12d661d0",
         risk: "a packet that comes alone waits up to gro_flush_timeout",
+        gain: Gain::Not("the older form of napi.defer_hard_irqs"),
         ..DEVICE
     },
     Knob {
@@ -131,6 +145,7 @@ pub(super) const KNOBS: &[Knob] = &[
         why: "what napi_defer_hard_irqs needs: without it interrupts are not put off",
         source: "kernel networking/napi.rst; kernel commit 6f8b12d661d0 (20000)",
         risk: "so much latency at low load",
+        gain: Gain::Not("the older form of napi.gro_flush_timeout"),
         ..DEVICE
     },
 ];

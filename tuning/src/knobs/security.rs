@@ -1,12 +1,19 @@
 //! What would make a host faster and less safe: explained and reported, never applied and in no profile. Next: `check`.
 
 use super::EVERY;
+use crate::gains::Gain;
 use crate::host::Host;
 use crate::knob::Desire::Is;
 use crate::knob::{How, Knob, Place};
 use crate::tree::Tree;
 
-const UNSAFE: Knob = Knob { how: How::Security, ..Knob::BASE };
+const UNSAFE: Knob = Knob {
+    how: How::Security,
+    gain: Gain::Not(
+        "never applied, so not measured either; figures of others stand where there are any",
+    ),
+    ..Knob::BASE
+};
 
 pub(super) const KNOBS: &[Knob] = &[
     Knob {

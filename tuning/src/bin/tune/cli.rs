@@ -66,7 +66,8 @@ pub(crate) fn command() -> Command {
         .subcommand(
             Command::new("explain")
                 .about("What a knob does, why to change it, after whom, and at which risk")
-                .arg(Arg::new("knob").value_name("KNOB").num_args(1..).required(true)),
+                .arg(Arg::new("knob").value_name("KNOB").num_args(1..).required(true))
+                .arg(json()),
         )
         .subcommand(
             of_host(
@@ -89,6 +90,7 @@ pub(crate) fn command() -> Command {
                 .arg(json()),
         )
         .subcommand(measure())
+        .subcommand(gains())
         .subcommand(
             of_host(
                 Command::new("export")
@@ -130,9 +132,13 @@ fn measure() -> Command {
                 .num_args(1..)
                 .last(true)
                 .required(true)
-                .help("prints a number on its last line"),
+                .help("prints a number on its last line, or see --regex and --field"),
         )
         .arg(option("regex", "REGEX", "finds the number: the first group of its last match in what the command prints"))
+        .arg(
+            option("field", "NAME", "the number is this field of the JSON that the command prints, as in latency.p99_ns or steps.0.rate")
+                .conflicts_with("regex"),
+        )
         .arg(option("value", "VALUE", "value of B [default: what the profile wants]").conflicts_with("same"))
         .arg(flag("same", "B is as A: shows how far apart two runs of the same are"))
         .arg(
@@ -141,6 +147,29 @@ fn measure() -> Command {
                 .default_value("10"),
         )
         .arg(flag("keep", "leaves it changed; tune revert takes it back").conflicts_with("same"))
+        .arg(journal())
+        .arg(json())
+}
+
+fn gains() -> Command {
+    let about = "What knobs gain under loads of its own: in a network namespace of its own, as root, on a quiet machine";
+    Command::new("gains")
+        .about(about)
+        .after_help(
+            "make tune-measure does all of it: two namespaces, a pair of devices between them, and tuning/gains.json anew.\n\
+             Each knob is compared as by tune measure, after A was compared with itself: where equal sides come out apart,\n\
+             the result is void and not kept. Exit codes: 0 measured, 3 in part, 4 nothing could be, 1 an error.",
+        )
+        .arg(Arg::new("knob").value_name("KNOB").num_args(0..).help("only these [default: all that it can measure]"))
+        .arg(option("client-netns", "FILE", "network namespace of the client, such as /run/netns/NAME [default: this one]"))
+        .arg(option("address", "IP", "the server's address, of this namespace").default_value("127.0.0.1"))
+        .arg(
+            option("blocks", "N", "blocks of each comparison, of two pairs each")
+                .value_parser(clap::value_parser!(u32).range(1..=1000))
+                .default_value("10"),
+        )
+        .arg(option("host-netns", "FILE", "the host's first network namespace: measures knobs of the whole host too"))
+        .arg(option("out", "FILE", "where results are put, each in the place of an older one of the same knob"))
         .arg(journal())
         .arg(json())
 }

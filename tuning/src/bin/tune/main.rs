@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod cli;
+mod gained;
 mod measured;
 
 use std::io::Write as _;
@@ -50,6 +51,7 @@ fn run(matches: &ArgMatches) -> Result<u8> {
         Some(("apply", matches)) => run_apply(matches),
         Some(("revert", matches)) => run_revert(matches),
         Some(("measure", matches)) => measured::run(matches),
+        Some(("gains", matches)) => gained::run(matches),
         Some(("export", matches)) => run_export(matches),
         Some(("list", matches)) => run_list(matches),
         Some(("record", matches)) => {
@@ -150,6 +152,11 @@ fn run_check(matches: &ArgMatches) -> Result<u8> {
 
 fn run_explain(matches: &ArgMatches) -> Result<u8> {
     let names = matches.get_many::<String>("knob").into_iter().flatten();
+    if matches.get_flag("json") {
+        let rows: Result<Vec<_>> = names.map(|name| Ok(explain::json(knob(name)?))).collect();
+        say_json(&serde_json::to_value(rows?).during(|| "print the table".to_owned())?);
+        return Ok(0);
+    }
     for (at, name) in names.enumerate() {
         let gap = if at == 0 { "" } else { "\n" };
         say(&format!("{gap}{}", explain::explain(knob(name)?)));

@@ -8,6 +8,7 @@ use regex::Regex;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use tuning::check::{self, Options};
 use tuning::error::{During as _, Error, Result};
+use tuning::figure::{Finder, Source};
 use tuning::host::Host;
 use tuning::journal::Journal;
 use tuning::knob::{Knob, Profile};
@@ -26,19 +27,10 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<u8> {
         signal_hook::flag::register(signal, is_over.clone())
             .during(|| "catch signals".to_owned())?;
     }
-    let regex = matches.get_one::<String>("regex").map(|text| {
-        let regex = Regex::new(text).map_err(|error| Error::new(format!("--regex: {error}")))?;
-        if regex.captures_len() < 2 {
-            return Err(Error::new(
-                "--regex: it has no group: put the number in brackets, such as ([0-9.]+)",
-            ));
-        }
-        Ok(regex)
-    });
+    let command = matches.get_many("command").into_iter().flatten().cloned().collect();
     let json = matches.get_flag("json");
     let task = Task {
-        command: matches.get_many("command").into_iter().flatten().cloned().collect(),
-        regex: regex.transpose()?,
+        source: Source::Command(command, finder(matches)?),
         blocks: usize::try_from(*matches.get_one::<u32>("blocks").unwrap_or(&10)).unwrap_or(10),
         value: matches.get_one("value").cloned(),
         same: matches.get_flag("same"),
@@ -55,6 +47,21 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<u8> {
         say(&outcome.shown());
     }
     Ok(0)
+}
+
+/// How the figure is found.
+fn finder(matches: &ArgMatches) -> Result<Finder> {
+    if let Some(field) = matches.get_one::<String>("field") {
+        return Ok(Finder::Field(field.clone()));
+    }
+    let Some(text) = matches.get_one::<String>("regex") else { return Ok(Finder::LastLine) };
+    let regex = Regex::new(text).map_err(|error| Error::new(format!("--regex: {error}")))?;
+    if regex.captures_len() < 2 {
+        return Err(Error::new(
+            "--regex: it has no group: put the number in brackets, such as ([0-9.]+)",
+        ));
+    }
+    Ok(Finder::Regex(regex))
 }
 
 /// The profile that was given, or the first that wants the knob.
