@@ -75,7 +75,7 @@ impl Nic {
     fn find(tree: &Tree, name: String, nodes: &[CpuSet], allowed: &CpuSet) -> Option<Self> {
         let dir = format!("/sys/class/net/{name}");
         let is_physical = tree.exists(&format!("{dir}/device"));
-        if !is_physical && !is_pair(tree, &dir) {
+        if !is_physical && !is_pair(tree, &name, &dir) {
             return None;
         }
         let uevent = tree.text(&format!("{dir}/device/uevent")).unwrap_or_default();
@@ -105,8 +105,12 @@ impl Nic {
     }
 }
 
-/// One end of a pair, as a container has it: no device of the bus, linked to another, of no special type.
-fn is_pair(tree: &Tree, dir: &str) -> bool {
+/// One end of a pair, as a container has it: by its kind, and where that cannot be asked for, no device of the bus, linked to another,
+/// of no special type. Ends in two namespaces may have the same number, and then seem to be linked to themselves.
+fn is_pair(tree: &Tree, name: &str, dir: &str) -> bool {
+    if let Some(kind) = tree.text(&format!("{NETLINK}link/{name}/kind")) {
+        return ["veth", "netkit"].contains(&kind.as_str());
+    }
     let number = |name: &str| tree.number(&format!("{dir}/{name}"));
     let uevent = tree.text(&format!("{dir}/uevent")).unwrap_or_default();
     let has_type = uevent.lines().any(|line| line.starts_with("DEVTYPE="));
@@ -212,9 +216,16 @@ mod tests {
             ("vlan5/ifindex", "7"),
             ("vlan5/iflink", "2"),
             ("vlan5/uevent", "DEVTYPE=vlan\n"),
+            // The other end has the same number in its namespace.
+            ("same0/ifindex", "2"),
+            ("same0/iflink", "2"),
+            ("tunnel0/ifindex", "8"),
+            ("tunnel0/iflink", "2"),
         ] {
             dir.file(&format!("/sys/class/net/{path}"), text);
         }
+        dir.file("/netlink/link/same0/kind", "veth");
+        dir.file("/netlink/link/tunnel0/kind", "ipip");
         dir.file("/proc/irq/30/ena-mgmnt@pci/x", "");
         dir.file("/proc/irq/31/eth0-Tx-Rx-0/x", "");
         dir.file("/proc/irq/31/smp_affinity_list", "0-7");
@@ -223,7 +234,11 @@ mod tests {
         let nics = Nic::all(&tree, &nodes, &CpuSet::from_list("2-5").expect("a list"));
         assert_eq!(
             nics.iter().map(Nic::summary).collect::<Vec<_>>(),
-            ["eth0 (ena, 1 rx, 2 tx)", "veth0 (one end of a pair, 0 rx, 0 tx)"]
+            [
+                "eth0 (ena, 1 rx, 2 tx)",
+                "same0 (one end of a pair, 0 rx, 0 tx)",
+                "veth0 (one end of a pair, 0 rx, 0 tx)"
+            ]
         );
         assert_eq!(nics[0].local.to_string(), "4-5");
         assert_eq!(nics[0].irqs, [Irq { number: 31, name: "eth0-Tx-Rx-0".to_owned() }]);

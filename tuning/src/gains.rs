@@ -24,6 +24,7 @@ use crate::knobs;
 use crate::load::{Ends, Load};
 use crate::measure::{Outcome, Task, measure};
 use crate::revert;
+use crate::stats::SOLID_PAIRS;
 use crate::tree::Tree;
 
 const RECORDED: &str = include_str!("../gains.json");
@@ -184,6 +185,7 @@ impl Measured {
         let better =
             if self.ratio > 1.0 { self.load.is_more_better() } else { !self.load.is_more_better() };
         match (self.differs, better) {
+            (false, _) if self.pairs <= SOLID_PAIRS => format!("too few pairs to say: {text}"),
             (false, _) => format!("no difference shown: {text}"),
             (true, true) => format!("better: {text}"),
             (true, false) => format!("worse: {text}"),
@@ -529,6 +531,8 @@ mod tests {
         }
         assert!(example("x", 2.0, true).difference().starts_with("worse: +100.0 %"));
         assert!(example("x", 1.0, false).difference().starts_with("no difference shown: "));
+        let few = Measured { pairs: SOLID_PAIRS, ..example("x", 0.5, false) };
+        assert!(few.difference().starts_with("too few pairs to say: -50.0 %"));
         let security = knobs::find("security.mitigations").expect("a knob");
         assert!(shown(security, &results).starts_with("not measured: "));
     }

@@ -1,6 +1,6 @@
 //! Loads of our own, by which `tune gains` shows what a knob of the network gains: small, so that what they measure is the kernel.
 //!
-//! A server and a client, each a thread in a network namespace of its own, or both in the one of the caller. Invariants: a run ends in
+//! A server and a client, each a thread on a processor of its own and in a network namespace of its own, or in that of the caller. Invariants: a run ends in
 //! bounded time, also when the other side is gone; nothing of it is left but ports in TIME-WAIT. Next: `gains`.
 
 use std::fs::File;
@@ -15,7 +15,9 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, sockopt};
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use rustix::thread::{
+    CpuSet, LinkNameSpaceType, move_into_link_name_space, sched_getaffinity, sched_setaffinity,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{During as _, Error, Result};
@@ -91,16 +93,19 @@ impl Load {
     pub fn run(self, ends: &Ends) -> Result<f64> {
         let doing = || format!("{} to {}", self.about(), ends.address);
         let (told, port) = sync_channel(1);
+        let (of_server, of_client) = processors();
         let has_failed = AtomicBool::new(false);
         let failed = &has_failed;
         thread::scope(|scope| {
             let server = scope.spawn(move || {
+                pin(of_server)?;
                 enter(ends.server.as_ref())?;
                 self.serve(ends.address, &told, failed)
             });
             let client = scope.spawn(move || {
-                let asked =
-                    enter(ends.client.as_ref()).and_then(|()| self.ask(ends.address, &port));
+                let asked = pin(of_client)
+                    .and_then(|()| enter(ends.client.as_ref()))
+                    .and_then(|()| self.ask(ends.address, &port));
                 // The server may wait for a connection that does not come.
                 failed.store(asked.is_err(), Ordering::SeqCst);
                 asked
@@ -185,6 +190,21 @@ impl Load {
     fn wait(self, stream: &TcpStream) -> io::Result<()> {
         if self == Self::Polled { readable(&stream, PATIENCE).map(drop) } else { Ok(()) }
     }
+}
+
+/// A processor for each side, the first and the last that may be used: where the scheduler puts them would be half of the figure.
+fn processors() -> (Option<usize>, Option<usize>) {
+    let Ok(set) = sched_getaffinity(None) else { return (None, None) };
+    let mut cpus = (0..CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu));
+    let first = cpus.next();
+    (first, cpus.next_back().or(first))
+}
+
+fn pin(cpu: Option<usize>) -> io::Result<()> {
+    let Some(cpu) = cpu else { return Ok(()) };
+    let mut set = CpuSet::new();
+    set.set(cpu);
+    Ok(sched_setaffinity(None, &set)?)
 }
 
 /// Where the two sides are.

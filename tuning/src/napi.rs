@@ -75,7 +75,7 @@ fn device(dir: &str) -> Option<&str> {
 }
 
 /// The number of a device in the network namespace of this thread.
-fn index(device: &str) -> Option<u32> {
+pub(crate) fn index(device: &str) -> Option<u32> {
     let any = socket(AddressFamily::UNIX, SocketType::DGRAM, None).ok()?;
     netdevice::name_to_index(any, device).ok()
 }

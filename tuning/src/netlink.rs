@@ -6,6 +6,7 @@
 //! wrongly (its request for rings is sent as one for pause frames), so each is set here. Next: `napi`, `knobs::nic`.
 
 use netlink_bindings::ethtool::{IterableBitset, Request};
+use netlink_bindings::rt_link::{self, Ifinfomsg};
 use netlink_socket2::{NetlinkSocket, ReplyError};
 
 use crate::napi;
@@ -56,6 +57,23 @@ fn setting(path: &str) -> Option<Setting<'_>> {
     Some(Setting { device, row })
 }
 
+/// The device of a path such as `/netlink/link/eth0/kind`.
+fn of_kind(path: &str) -> Option<&str> {
+    path.strip_prefix(NETLINK)?.strip_prefix("link/")?.strip_suffix("/kind")
+}
+
+/// What a device without a bus is: `veth`, `bridge`, `dummy` …; nothing for others.
+fn kind(device: &str) -> Option<String> {
+    let header =
+        Ifinfomsg { ifi_index: napi::index(device)?.try_into().ok()?, ..Ifinfomsg::default() };
+    let request = rt_link::Request::new().op_getlink_do(&header);
+    let mut socket = NetlinkSocket::new();
+    let mut replies = socket.request(&request).ok()?;
+    let (_, reply) = replies.recv_one().ok()?;
+    let kind = reply.get_linkinfo().ok()?.get_kind().ok()?;
+    Some(kind.to_string_lossy().into_owned())
+}
+
 /// Whether a path is one of a NAPI instance.
 fn is_napi(path: &str) -> bool {
     path.strip_prefix(NETLINK).is_some_and(|rest| rest.starts_with("netdev/"))
@@ -70,6 +88,9 @@ pub(crate) fn list(dir: &str) -> Vec<String> {
 pub(crate) fn read(path: &str) -> Option<String> {
     if is_napi(path) {
         return napi::read(path);
+    }
+    if let Some(device) = of_kind(path) {
+        return kind(device);
     }
     let Setting { device, row } = setting(path)?;
     let value = (row.get)(device).ok().flatten()?;
@@ -212,6 +233,9 @@ mod tests {
             "{error}"
         );
         assert_eq!(read("/netlink/ethtool/no-such-device/rings/rx"), None);
+        assert_eq!(read("/netlink/link/no-such-device/kind"), None);
+        // Loopback is of no kind.
+        assert_eq!(read("/netlink/link/lo/kind"), None);
     }
 
     #[test]
