@@ -13,8 +13,8 @@ use rustix::net::{AddressFamily, SocketType, netdevice, socket};
 
 use crate::tree::Tree;
 
-/// Counters may be reset meanwhile; that they are so often is no accident.
-const TRIES: usize = 3;
+/// Devices may come and go meanwhile, and counters be reset; that they are so often is no accident.
+const TRIES: usize = 5;
 
 /// Devices with the bytes that they have received, as this thread's namespace says it.
 type Counters = BTreeMap<String, u64>;

@@ -63,6 +63,8 @@ pub struct Tree {
     root: PathBuf,
     /// Read when they are first asked for.
     mounts: OnceCell<Vec<Mount>>,
+    /// Asked for with every setting of a network device, and dear where there are many.
+    is_sys_foreign: OnceCell<bool>,
     seen: Option<RefCell<Seen>>,
 }
 
@@ -81,7 +83,12 @@ impl Tree {
     /// Those of the running kernel.
     #[must_use]
     pub fn live() -> Self {
-        Self { root: PathBuf::from("/"), mounts: OnceCell::new(), seen: None }
+        Self {
+            root: PathBuf::from("/"),
+            mounts: OnceCell::new(),
+            is_sys_foreign: OnceCell::new(),
+            seen: None,
+        }
     }
 
     /// Notes from now on what is looked at.
@@ -105,7 +112,7 @@ impl Tree {
     pub fn at(root: &Path) -> Self {
         // Another name of `/` is the running kernel too.
         let root = fs::canonicalize(root).unwrap_or_else(|_| root.to_owned());
-        Self { root, mounts: OnceCell::new(), seen: None }
+        Self { root, mounts: OnceCell::new(), is_sys_foreign: OnceCell::new(), seen: None }
     }
 
     /// Whether it is the running kernel's.
@@ -240,7 +247,9 @@ impl Tree {
     /// Whether `/sys` shows the network devices of another namespace than the settings by netlink and below `/proc/sys/net` are of.
     #[must_use]
     pub fn is_sys_net_foreign(&self) -> bool {
-        self.is_live() && netns::is_sys_foreign(&Self::live())
+        // Another tree looks, so that nothing of it is recorded.
+        let look = || netns::is_sys_foreign(&Self::live());
+        self.is_live() && *self.is_sys_foreign.get_or_init(look)
     }
 
     /// Whether a file could be written, without writing it.
