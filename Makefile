@@ -28,7 +28,7 @@ SIM_ASAN_SEEDS ?= 100
 SCALE ?= 10000
 # Options for `make bench`, for instance BENCH='--row 3,3c'; for `make bench-all` those of every run, for instance '--pairs 3'.
 BENCH ?=
-# Knobs of `make tune-measure`, all that it can measure when empty; blocks of each comparison, and where results go.
+# Knobs of `make tune-measure`, all that it can measure when empty; blocks of each comparison (a test wants 10 at least of what is kept), and where results go.
 KNOBS ?=
 BLOCKS ?= 10
 GAINS ?= tuning/gains.json
