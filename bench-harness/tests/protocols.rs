@@ -250,6 +250,47 @@ fn haproxy_in_http2() {
     check(&server, addr, &posts, &[1, 8]);
 }
 
+fn nats(dir: &Dir, addr: SocketAddr) -> Server {
+    let conf = format!("listen: \"{addr}\"\nping_interval: \"100ms\"\nping_max: 1\n");
+    let path = dir.0.join("nats.conf");
+    fs::write(&path, conf).expect("a file");
+    start("nats-server", &["-c", &path.to_string_lossy()], addr)
+}
+
+#[test]
+fn nats_messages() {
+    if !is_installed("nats-server", "--version") {
+        return;
+    }
+    let dir = Dir::new("nats");
+    let addr = free_addr();
+    let server = nats(&dir, addr);
+    for len in [0, 1, 64, 20_000] {
+        let mut workload = workload(Protocol::Nats);
+        workload.value_len_bytes = len;
+        check(&server, addr, &workload, &[1, 16]);
+    }
+    // A connection without traffic is asked whether it is there, and left if it does not say so.
+    let mut idle = workload(Protocol::Nats);
+    idle.arrivals = Arrivals::Open { rate: 10.0, poisson: false };
+    let timing = Timing { warmup_ns: 50 * MILLISECOND_NS, duration_ns: 3 * SECOND_NS };
+    let targets = [Target::all_keys(addr)];
+    let trial = trial::run(&idle, &targets, &server, 0, Transport::Ring, timing);
+    assert!(trial.expect("nobody was left").replies >= 25);
+    let mut long = workload(Protocol::Nats);
+    long.value_len_bytes = (1 << 20) + 1;
+    let error = try_run(&server, addr, &long, Transport::Ring).expect_err("too long");
+    assert!(format!("{error:#}").contains("max_payload"), "{error:#}");
+}
+
+#[test]
+fn another_server_is_not_taken_for_nats() {
+    let server = Server::watch(std::process::id()).expect("this process");
+    let error = try_run(&server, echo_server(false), &workload(Protocol::Nats), Transport::Ring);
+    let text = format!("{:#}", error.expect_err("it sends CONNECT back"));
+    assert!(text.contains("greets with INFO"), "{text}");
+}
+
 /// Sends back what it gets; with `spoil`, the thousandth byte of a connection changed.
 fn echo_server(spoil: bool) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -304,6 +345,6 @@ fn probes_are_answered() {
     let mut got = vec![0; reply.len()];
     stream.read_exact(&mut got).expect("it answers");
     assert_eq!(got, reply);
-    let greeting = Codec::new(&workload(Protocol::Http2)).greeting();
+    let greeting = Codec::new(&workload(Protocol::Http2)).greeting(0);
     assert!(greeting.starts_with(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"));
 }

@@ -19,6 +19,10 @@ use crate::rng::Rng;
 
 /// Requests of one connection without a reply, in open loop.
 pub const IN_FLIGHT_MAX: u32 = 1024;
+/// What a server may be owed beside requests.
+const CONTROL_MAX_BYTES: usize = 64 << 10;
+const UNASKED: &str = "bytes nobody asked for";
+
 #[derive(Debug)]
 struct Conn {
     target: usize,
@@ -110,8 +114,8 @@ impl Generator {
                     handed_ns: 0,
                     intended: VecDeque::new(),
                     handed: VecDeque::new(),
-                    decoder: codec.decoder(in_flight),
-                    control: codec.greeting(),
+                    decoder: codec.decoder(index, in_flight),
+                    control: codec.greeting(index),
                     sending: false,
                     listed: false,
                     dead: false,
@@ -287,7 +291,8 @@ impl Generator {
     pub fn fill(&mut self, batch: Batch, out: &mut Output) {
         let conn = &mut self.conns[batch.conn];
         let requests = self.arenas[batch.target].run(batch.from, batch.count);
-        let is_plain = matches!(conn.decoder, Decoder::Ordered(_)) && conn.control.is_empty();
+        let is_plain = matches!(&conn.decoder, Decoder::Ordered(decoder) if decoder.is_plain())
+            && conn.control.is_empty();
         if is_plain && requests.len() >= view::INLINE_MAX_BYTES {
             out.push(self.arenas[batch.target].shared_run(batch.from, batch.count));
             return;
@@ -298,8 +303,10 @@ impl Generator {
         }
         let start = out.inline().len();
         out.write(requests);
-        if let Decoder::Http2(streams) = &mut conn.decoder {
-            streams.number(&mut out.inline_mut()[start..]);
+        let written = &mut out.inline_mut()[start..];
+        match &mut conn.decoder {
+            Decoder::Http2(streams) => streams.number(written),
+            Decoder::Ordered(decoder) => decoder.address(&self.codec, written),
         }
     }
 
@@ -339,14 +346,18 @@ impl Generator {
         let mut rest = bytes;
         let mut answered = 0;
         while !rest.is_empty() {
-            if conn.waiting == 0 && !decoder.is_greeting() {
-                return self.break_off(index, "bytes nobody asked for".to_owned());
+            let is_owed = conn.waiting > 0;
+            if !is_owed && !decoder.hears_unasked() {
+                return self.break_off(index, UNASKED.to_owned());
             }
             let asked = arena.asked(conn.reply_at);
-            if let Some(len) = decoder.whole(&self.codec, asked, rest) {
+            if is_owed && let Some(len) = decoder.whole(&self.codec, asked, rest) {
                 rest = &rest[len..];
             } else {
                 match decoder.feed(&self.codec, asked, rest) {
+                    Ok((_, Some(_))) if !is_owed => {
+                        return self.break_off(index, UNASKED.to_owned());
+                    }
                     Ok((used, Some(verdict))) => {
                         rest = &rest[used..];
                         note(&mut self.tally, verdict);
@@ -365,6 +376,12 @@ impl Generator {
             if let Some(handed_ns) = conn.handed.pop_front() {
                 self.tally.service.saturating_record(now_ns.saturating_sub(handed_ns).max(1));
             }
+        }
+        if decoder.pay(&mut conn.control) {
+            if conn.control.len() > CONTROL_MAX_BYTES {
+                return self.break_off(index, "asks and does not read the answers".to_owned());
+            }
+            self.list_unsent(index);
         }
         self.on_answered(index, answered, now_ns);
     }

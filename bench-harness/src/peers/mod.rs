@@ -192,7 +192,8 @@ mod tests {
         }
         assert!(find("nobody").expect_err("unknown").to_string().contains("redis"));
         assert_eq!(find("memcached").expect("a row").protocol().expect("ours"), Protocol::Memcache);
-        assert!(find("nats").expect("a row").protocol().is_err());
+        assert_eq!(find("nats").expect("a row").protocol().expect("ours"), Protocol::Nats);
+        assert!(find("beanstalkd").expect("a row").protocol().is_err());
         let nginx = find("nginx").expect("a row");
         assert_eq!(nginx.addr(&place(), "http1").port(), 22_900);
         assert_eq!(nginx.addr(&place(), "http2").port(), 22_901);

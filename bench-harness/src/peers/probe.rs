@@ -80,7 +80,7 @@ impl Ready {
             Self::Tcp => connect(addr).map(|_| ()),
             Self::Resp => answers(Protocol::Resp, addr),
             Self::Memcache => answers(Protocol::Memcache, addr),
-            Self::Nats => exchange(addr, b"", b"INFO "),
+            Self::Nats => answers(Protocol::Nats, addr),
             Self::Http { path, status } => http_status(addr, path, *status),
             Self::Answer { send, expect } => exchange(addr, send.as_bytes(), expect.as_bytes()),
         }
@@ -141,10 +141,6 @@ pub(super) fn speaks(protocol: &str, addr: SocketAddr) -> Result<&'static str> {
             ensure!(!http_get(addr, "/")?.is_empty(), "GET /: 200 with an empty body");
             Ok("GET / is 200 with a body")
         }
-        "nats" => {
-            exchange(addr, b"", b"INFO {")?;
-            Ok("INFO")
-        }
         "kafka" => {
             kafka(addr)?;
             Ok("ApiVersions")
@@ -164,6 +160,7 @@ pub(super) fn speaks(protocol: &str, addr: SocketAddr) -> Result<&'static str> {
                 Protocol::Resp | Protocol::Resp3 => "PONG",
                 Protocol::Memcache | Protocol::MemcacheMeta => "VERSION",
                 Protocol::Http1 | Protocol::Http2 => "SETTINGS",
+                Protocol::Nats => "INFO",
                 Protocol::Echo => "echoed",
             })
         }

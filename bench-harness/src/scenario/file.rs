@@ -24,6 +24,7 @@ pub const BUILT_IN: &[(&str, &str)] = &[
     ("cache", include_str!("../../scenarios/cache.toml")),
     ("cache-rate", include_str!("../../scenarios/cache-rate.toml")),
     ("memcached", include_str!("../../scenarios/memcached.toml")),
+    ("nats", include_str!("../../scenarios/nats.toml")),
     ("http", include_str!("../../scenarios/http.toml")),
     ("http2", include_str!("../../scenarios/http2.toml")),
     ("http-connections", include_str!("../../scenarios/http-connections.toml")),

@@ -6,10 +6,10 @@
 //! few nanoseconds; [`Ordered::feed`] takes any cut and any reply, and says what is wrong with it.
 //! Why enums and not trait objects: a reply is checked for each request, so the choice is one
 //! predictable branch and the check is inlined.
-//! Invariants: requests are written before a run (HTTP/2 alone puts in the stream's number when
-//! they leave); no reply is right that was not compared with what was asked; a decoder's memory is
+//! Invariants: requests are written before a run (HTTP/2 puts in the stream's number when they
+//! leave, NATS the connection's subject); no reply is right that was not compared with what was asked; a decoder's memory is
 //! bounded, whatever arrives; bytes whose boundaries it cannot find are [`Lost`], the end of the
-//! connection, and not a reply. Next: `resp`, `memcache`, `http1`, `http2`, `echo`.
+//! connection, and not a reply. Next: `resp`, `memcache`, `http1`, `http2`, `nats`, `echo`.
 
 mod args;
 pub mod echo;
@@ -18,6 +18,7 @@ pub mod http;
 pub mod http1;
 pub mod http2;
 pub mod memcache;
+pub mod nats;
 pub mod resp;
 mod text;
 
@@ -47,6 +48,8 @@ pub enum Protocol {
     Http1,
     /// HTTP/2 in clear text, known to be spoken; a pipeline is so many streams at once.
     Http2,
+    /// NATS: messages published to a subject of the connection's own, which come back byte for byte.
+    Nats,
     /// Messages that come back byte for byte.
     Echo,
 }
@@ -68,6 +71,7 @@ impl Protocol {
             Self::MemcacheMeta => "memcache-meta",
             Self::Http1 => "http1",
             Self::Http2 => "http2",
+            Self::Nats => "nats",
             Self::Echo => "echo",
         }
     }
@@ -81,6 +85,8 @@ impl Protocol {
             Self::Http1 => (b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", b"HTTP/1."),
             // The server's own SETTINGS, a frame of less than 256 bytes.
             Self::Http2 => (http2::EMPTY_START, b"\0\0"),
+            // It speaks first.
+            Self::Nats => (b"", b"INFO {"),
             Self::Echo => (b"ping", b"ping"),
         }
     }
@@ -146,6 +152,7 @@ impl Codec {
             Protocol::MemcacheMeta => memcache::encode_meta(asked, &self.values, to),
             Protocol::Http1 => http1::encode(asked, &self.values, &self.http, to),
             Protocol::Http2 => http2::encode(asked, &self.values, &self.http, to),
+            Protocol::Nats => nats::encode(asked, &self.values, to),
             Protocol::Echo => self.values.write(asked.key, to),
         }
     }
@@ -163,26 +170,28 @@ impl Codec {
         if asked.set { self.values.len_bytes() } else { 0 }
     }
 
-    /// What a connection sends before its first request.
+    /// What connection `index` sends before its first request.
     #[must_use]
-    pub fn greeting(&self) -> Vec<u8> {
+    pub fn greeting(&self, index: usize) -> Vec<u8> {
         match self.protocol {
             Protocol::Resp3 => resp::HELLO.to_vec(),
             Protocol::Http2 => http2::greeting(),
+            Protocol::Nats => nats::greeting(index),
             _ => Vec::new(),
         }
     }
 
-    /// A decoder for a new connection, which has sent its greeting and has at most `in_flight`
-    /// requests without a reply.
+    /// A decoder for the new connection `index`, which has sent its greeting and has at most
+    /// `in_flight` requests without a reply.
     #[must_use]
-    pub fn decoder(&self, in_flight: u32) -> Decoder {
+    pub fn decoder(&self, index: usize, in_flight: u32) -> Decoder {
         match self.protocol {
             Protocol::Http2 => {
                 let longest = self.body_len(Asked { key: 0, set: self.sets });
                 Decoder::Http2(Box::new(http2::Connection::new(in_flight, longest)))
             }
             Protocol::Resp3 => Decoder::Ordered(Ordered::Resp(resp::Decoder::greeted())),
+            Protocol::Nats => Decoder::Ordered(Ordered::Nats(nats::Decoder::new(index))),
             other => Decoder::Ordered(Ordered::new(other)),
         }
     }
@@ -197,6 +206,11 @@ impl Codec {
             Protocol::Echo if len == 0 => {
                 Err("echo of messages of 0 bytes: a message needs at least one".to_owned())
             }
+            Protocol::Nats if workload.connections > nats::CONNECTIONS_MAX => Err(format!(
+                "{} connections to a NATS server: at most {} have subjects of their own",
+                workload.connections,
+                nats::CONNECTIONS_MAX
+            )),
             Protocol::Http2 if workload.set_share > 0.0 && len > http2::BODY_MAX_BYTES => {
                 Err(format!(
                     "POST of {len} bytes over HTTP/2: a body is sent whole, so it must fit the first \
@@ -228,6 +242,8 @@ pub enum Ordered {
     Memcache(memcache::Decoder),
     /// HTTP/1.1.
     Http1(http1::Decoder),
+    /// Messages of NATS.
+    Nats(nats::Decoder),
     /// Echoed messages.
     Echo(echo::Decoder),
 }
@@ -243,6 +259,7 @@ impl Ordered {
                 Self::Memcache(memcache::Decoder::default())
             }
             Protocol::Http1 | Protocol::Http2 => Self::Http1(http1::Decoder::default()),
+            Protocol::Nats => Self::Nats(nats::Decoder::default()),
             Protocol::Echo => Self::Echo(echo::Decoder::default()),
         }
     }
@@ -259,6 +276,7 @@ impl Ordered {
                 _ => memcache::whole(asked, &codec.values, bytes),
             },
             Self::Http1(decoder) => decoder.whole(asked, &codec.http, bytes),
+            Self::Nats(decoder) if decoder.is_idle() => decoder.whole(asked, &codec.values, bytes),
             Self::Echo(decoder) if decoder.is_idle() => echo::whole(asked, &codec.values, bytes),
             _ => None,
         }
@@ -277,6 +295,7 @@ impl Ordered {
                 decoder.feed(meta, asked, &codec.values, bytes)
             }
             Self::Http1(decoder) => decoder.feed(asked, &codec.http, bytes),
+            Self::Nats(decoder) => decoder.feed(asked, &codec.values, bytes),
             Self::Echo(decoder) => Ok(decoder.feed(asked, &codec.values, bytes)),
         }
     }
@@ -284,7 +303,39 @@ impl Ordered {
     /// Whether the server owes a reply to the greeting.
     #[must_use]
     pub const fn is_greeting(&self) -> bool {
-        matches!(self, Self::Resp(decoder) if decoder.is_greeting())
+        match self {
+            Self::Resp(decoder) => decoder.is_greeting(),
+            Self::Nats(decoder) => decoder.is_greeting(),
+            _ => false,
+        }
+    }
+
+    /// Whether the server may say something now though no request waits for a reply.
+    #[must_use]
+    pub const fn hears_unasked(&self) -> bool {
+        self.is_greeting() || matches!(self, Self::Nats(_))
+    }
+
+    /// Whether requests leave as they were written.
+    #[must_use]
+    pub const fn is_plain(&self) -> bool {
+        !matches!(self, Self::Nats(_))
+    }
+
+    /// Puts what belongs to this connection into requests that leave.
+    pub fn address(&self, codec: &Codec, requests: &mut [u8]) {
+        if let Self::Nats(decoder) = self {
+            decoder.address(&codec.values, requests);
+        }
+    }
+
+    /// Appends what the server is owed beside requests: whether that was anything.
+    #[inline]
+    pub fn pay(&mut self, to: &mut Vec<u8>) -> bool {
+        match self {
+            Self::Nats(decoder) => decoder.pay(to),
+            _ => false,
+        }
     }
 
     /// Whether it stands between two replies.
@@ -294,6 +345,7 @@ impl Ordered {
             Self::Resp(decoder) => decoder.is_idle(),
             Self::Memcache(decoder) => decoder.is_idle(),
             Self::Http1(decoder) => decoder.is_idle(),
+            Self::Nats(decoder) => decoder.is_idle(),
             Self::Echo(decoder) => decoder.is_idle(),
         }
     }

@@ -2,6 +2,7 @@
 //! of no protocol.
 
 mod driven;
+mod nats;
 mod streams;
 
 use proptest::prelude::*;
@@ -11,12 +12,13 @@ use crate::load::arena::key_name;
 
 const GET: Asked = Asked { key: 77, set: false };
 const SET: Asked = Asked { key: 77, set: true };
-const ORDERED: [Protocol; 6] = [
+const ORDERED: [Protocol; 7] = [
     Protocol::Resp,
     Protocol::Resp3,
     Protocol::Memcache,
     Protocol::MemcacheMeta,
     Protocol::Http1,
+    Protocol::Nats,
     Protocol::Echo,
 ];
 const HELLO_REPLY: &[u8] =
@@ -51,6 +53,7 @@ fn right(codec: &Codec, asked: Asked) -> Vec<u8> {
             let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {len}\r\n\r\n");
             [head.as_bytes(), codec.http.body.as_deref().expect("known")].concat()
         }
+        (Protocol::Nats, _) => text(nats::message_head(0, len), "\r\n"),
         (Protocol::Echo, _) => value,
         (Protocol::Http2, _) => unreachable!("not ordered"),
     }
@@ -147,7 +150,7 @@ fn warmed(codec: &Codec) -> Ordered {
 
 #[test]
 fn other_replies_are_told_apart() {
-    use Protocol::{Echo, Http1, Memcache, MemcacheMeta, Resp, Resp3};
+    use Protocol::{Echo, Http1, Memcache, MemcacheMeta, Nats, Resp, Resp3};
     let misses: [(Protocol, &[u8]); 5] = [
         (Resp, b"$-1\r\n"),
         (Resp, b"_\r\n"),
@@ -158,7 +161,12 @@ fn other_replies_are_told_apart() {
     for (protocol, reply) in misses {
         assert_eq!(judged(&codec(protocol, 16), GET, reply), Verdict::Miss, "{protocol:?}");
     }
-    let wrong: [(Protocol, Asked, &[u8]); 24] = [
+    let other_key = format!("{}0000004eijklmnop\r\n", nats::message_head(0, 16));
+    let other_byte = format!("{}0000004dijklmnoX\r\n", nats::message_head(0, 16));
+    let other_length = format!("{}0000004dijklmnopq\r\n", nats::message_head(0, 17));
+    let other_subject = format!("{}0000004dijklmnop\r\n", nats::message_head(1, 16));
+    let other_subscription = other_subject.replace(" 1 ", " 2 ");
+    let wrong: [(Protocol, Asked, &[u8]); 30] = [
         (Resp, GET, b"-ERR no\r\n"),
         (Resp, GET, b"$3\r\nabc\r\n"),
         (Resp, GET, b"$16\r\n0000004eijklmnop\r\n"),
@@ -181,6 +189,12 @@ fn other_replies_are_told_apart() {
         (Http1, GET, b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nno\r\n0\r\n\r\n"),
         (Http1, SET, b"HTTP/1.1 405 Not Allowed\r\ncontent-length:0\r\n\r\n"),
         (Http1, SET, b"HTTP/1.1 301 Moved\r\ncontent-length: 1\r\n\r\nx"),
+        (Nats, GET, other_key.as_bytes()),
+        (Nats, GET, other_byte.as_bytes()),
+        (Nats, GET, other_length.as_bytes()),
+        (Nats, GET, other_subject.as_bytes()),
+        (Nats, SET, other_subscription.as_bytes()),
+        (Nats, GET, b"MSG bench 1 reply.to 3\r\nabc\r\n"),
         (Echo, GET, b"0000004eijklmnop"),
         (Echo, GET, b"0000004dijklmnoX"),
     ];
@@ -230,8 +244,8 @@ fn the_head_of_another_answer_is_not_taken_for_a_known_one() {
 
 #[test]
 fn bytes_of_no_protocol_lose_the_stream() {
-    use Protocol::{Http1, Memcache, MemcacheMeta, Resp, Resp3};
-    let lost: [(Protocol, &[u8]); 20] = [
+    use Protocol::{Http1, Memcache, MemcacheMeta, Nats, Resp, Resp3};
+    let lost: [(Protocol, &[u8]); 31] = [
         (Resp, b"hello\r\n"),
         (Resp, b"\r\n"),
         (Resp, b"$x\r\n"),
@@ -241,6 +255,17 @@ fn bytes_of_no_protocol_lose_the_stream() {
         (Resp3, b"+OK\n"),
         (Memcache, b"VALUE key 0 x\r\n"),
         (MemcacheMeta, b"VA \r\n"),
+        (Nats, b"-ERR 'Permissions Violation'\r\n"),
+        (Nats, b"\r\n"),
+        (Nats, b"MSG\r\n"),
+        (Nats, b"MSG a 1\r\n"),
+        (Nats, b"MSG a 1 b c 3\r\n"),
+        (Nats, b"MSG a 1 x\r\n"),
+        (Nats, b"MSG a 1 -1\r\n"),
+        (Nats, b"MSG a 1 536870913\r\n"),
+        (Nats, b"MSG a 1 1\r\nabc\r\n"),
+        (Nats, b"HMSG a 1 12 13\r\n"),
+        (Nats, b"PING\n"),
         (Http1, b"HTTP/2 200\r\n\r\n"),
         (Http1, b"HTTP/1.1 20\r\n\r\n"),
         (Http1, b"SSH-2.0-OpenSSH\r\n\r\n"),
@@ -258,7 +283,7 @@ fn bytes_of_no_protocol_lose_the_stream() {
         let fed = decoder.feed(&codec(protocol, 16), GET, bytes);
         assert!(fed.is_err(), "{protocol:?} {}: {fed:?}", String::from_utf8_lossy(bytes));
     }
-    for protocol in [Resp, Memcache, MemcacheMeta, Http1] {
+    for protocol in [Resp, Memcache, MemcacheMeta, Http1, Nats] {
         let mut decoder = Ordered::new(protocol);
         let endless = vec![b'+'; http1::HEAD_MAX_BYTES + 1];
         assert!(decoder.feed(&codec(protocol, 16), GET, &endless).is_err(), "{protocol:?}");
@@ -268,17 +293,17 @@ fn bytes_of_no_protocol_lose_the_stream() {
 #[test]
 fn the_reply_to_the_greeting_is_awaited_and_not_counted() {
     let codec = codec(Protocol::Resp3, 16);
-    assert_eq!(codec.greeting(), resp::HELLO);
+    assert_eq!(codec.greeting(0), resp::HELLO);
     let stream = [HELLO_REPLY, &right(&codec, GET), &right(&codec, GET)].concat();
     for cut in 0..stream.len() {
-        let Decoder::Ordered(mut decoder) = codec.decoder(1) else { panic!("of another kind") };
+        let Decoder::Ordered(mut decoder) = codec.decoder(0, 1) else { panic!("of another kind") };
         assert!(decoder.is_greeting() && !decoder.is_idle());
         let pieces = [&stream[..cut], &stream[cut..]].into_iter();
         let seen = verdicts(&codec, &mut decoder, &[GET], pieces, true);
         assert_eq!(seen, Ok(vec![Verdict::Right; 2]), "cut at {cut}");
         assert!(!decoder.is_greeting());
     }
-    let Decoder::Ordered(mut decoder) = codec.decoder(1) else { panic!("of another kind") };
+    let Decoder::Ordered(mut decoder) = codec.decoder(0, 1) else { panic!("of another kind") };
     assert!(decoder.feed(&codec, GET, b"-ERR unknown command 'HELLO'\r\n").is_err());
 }
 
@@ -335,6 +360,7 @@ fn names_are_those_of_the_command_line() {
         "memcache-meta",
         "http1",
         "http2",
+        "nats",
         "echo",
     ]) {
         assert_eq!(protocol.to_possible_value().expect("not hidden").get_name(), name);
@@ -352,6 +378,11 @@ fn workloads_that_cannot_be_run_are_refused() {
     }
     let mut workload = Workload::new(Protocol::Echo, 1);
     workload.value_len_bytes = 0;
+    assert!(Codec::check(&workload).is_err());
+    let mut workload = Workload::new(Protocol::Nats, 1);
+    workload.connections = super::nats::CONNECTIONS_MAX;
+    assert_eq!(Codec::check(&workload), Ok(()));
+    workload.connections += 1;
     assert!(Codec::check(&workload).is_err());
     let mut workload = Workload::new(Protocol::Http2, 1);
     workload.value_len_bytes = http2::BODY_MAX_BYTES + 1;
@@ -436,6 +467,11 @@ fn hostile_word() -> impl Strategy<Value = Vec<u8>> {
         b"+OK",
         b":",
         b";",
+        b"MSG ",
+        b"bench.00000000",
+        b" 1 ",
+        b"PING\r\n",
+        b"INFO {}\r\n",
         b"HTTP/1.1 200 OK\r\n",
         b"HTTP/1.1 100 x\r\n\r\n",
         b"Content-Length: ",

@@ -175,7 +175,7 @@ fn requests_are_numbered_as_they_leave_and_bounded_by_the_server() {
     let mut requests = Vec::new();
     codec.encode(Asked { key: 1, set: false }, &mut requests);
     codec.encode(Asked { key: 1, set: true }, &mut requests);
-    let Decoder::Http2(mut connection) = codec.decoder(8) else { panic!("of another kind") };
+    let Decoder::Http2(mut connection) = codec.decoder(0, 8) else { panic!("of another kind") };
     connection.number(&mut requests);
     let get = frame(1, 5, 1, b"\x82\x86\x04\x02/a\x01\x01h");
     assert!(requests.starts_with(&get));
