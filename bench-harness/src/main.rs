@@ -60,6 +60,8 @@ enum Commands {
     Benchmarks(cli::benchmarks::Args),
     /// Memory of a connection, idle and used, of the server and of the kernel.
     Connections(cli::connections::ConnectionsArgs),
+    /// Messages to many subscribers: deliveries, their latency and cost, and what is lost, over RESP or NATS.
+    Fanout(cli::fanout::FanoutArgs),
     /// The same sessions and file loops on our engine, monoio, glommio and tokio.
     Runtimes(cli::runtimes::RuntimesArgs),
     /// File I/O as a load: reads, writes, syncs, appends, files to sockets; every block is checked.
@@ -257,6 +259,7 @@ fn run(command: Commands) -> Result<ExitCode> {
         Commands::Report(args) => cli::report::run(&args),
         Commands::Benchmarks(args) => cli::benchmarks::run(&args),
         Commands::Connections(args) => cli::connections::run(&args),
+        Commands::Fanout(args) => cli::fanout::run(&args),
         Commands::Runtimes(args) => cli::runtimes::run(&args),
         Commands::Files(args) => cli::files::run(&args),
         Commands::Cost(args) => cost(&args),

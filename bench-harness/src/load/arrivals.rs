@@ -211,7 +211,7 @@ impl Schedule {
 
 /// The intended times of one run, one after the other.
 #[derive(Clone, Debug)]
-pub(super) struct Times {
+pub(crate) struct Times {
     kind: Kind,
     /// Of the next arrival; `None` before the start, in closed loop and after the last.
     next_ns: Option<f64>,
@@ -235,7 +235,7 @@ enum Kind {
 }
 
 impl Times {
-    pub(super) fn new(arrivals: &Arrivals) -> Self {
+    pub(crate) fn new(arrivals: &Arrivals) -> Self {
         let per_ns = |rate: f64| rate.clamp(0.0, RATE_MAX) / SECOND_NS as f64;
         let kind = match arrivals {
             Arrivals::Closed { .. } => Kind::Closed,
@@ -260,7 +260,7 @@ impl Times {
     }
 
     /// The first arrival is due as soon as the rate is not zero.
-    pub(super) fn start(&mut self, now_ns: u64, rng: &mut Rng) {
+    pub(crate) fn start(&mut self, now_ns: u64, rng: &mut Rng) {
         self.next_ns = Some(now_ns as f64);
         match &mut self.kind {
             Kind::Closed => self.next_ns = None,
@@ -277,17 +277,17 @@ impl Times {
         }
     }
 
-    pub(super) const fn next_ns(&self) -> Option<f64> {
+    pub(crate) const fn next_ns(&self) -> Option<f64> {
         self.next_ns
     }
 
     /// Whether connections are drawn, instead of taking turns.
-    pub(super) const fn are_random(&self) -> bool {
+    pub(crate) const fn are_random(&self) -> bool {
         matches!(self.kind, Kind::Steps { poisson: true, .. })
     }
 
     /// On to the arrival after the next one.
-    pub(super) fn advance(&mut self, rng: &mut Rng) {
+    pub(crate) fn advance(&mut self, rng: &mut Rng) {
         let Some(mut now_ns) = self.next_ns else { return };
         self.next_ns = match &mut self.kind {
             Kind::Closed => None,

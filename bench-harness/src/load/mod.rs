@@ -1,6 +1,6 @@
 //! The load generator: what is asked ([`arena`]), how that is said and replies are checked ([`protocol`]), when
 //! requests leave ([`arrivals`]), who waits for what ([`generator`]) and what is recorded ([`tally`]), whose
-//! figures they are ([`limit`]); and two ways to move the bytes, the
+//! figures they are ([`limit`]); and two ways to move the bytes ([`driven`] is what both move), the
 //! engine's ring ([`ring`]) and blocking-free standard sockets for tests ([`plain`]).
 //!
 //! Why so: the generator must cost less than the server under test, so requests are encoded
@@ -10,6 +10,7 @@
 
 pub mod arena;
 pub mod arrivals;
+pub mod driven;
 pub mod generator;
 pub mod limit;
 pub mod plain;

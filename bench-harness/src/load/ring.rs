@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use engine::driver::{Driver, Fd, Op, Payload, Ring, Setup, Siblings, TcpInfo};
 use view::Output;
 
-use super::generator::Generator;
+use super::driven::Driven;
 use crate::clock::{self, SECOND_NS};
 
 /// How long connecting may take in all.
@@ -36,7 +36,7 @@ const fn token(conn: usize, kind: u64) -> u64 {
     (conn as u64) << 1 | kind
 }
 
-/// Connections of one generator on a ring.
+/// Connections of one load on a ring.
 pub struct OnRing {
     driver: Driver,
     fds: Vec<Fd>,
@@ -56,15 +56,15 @@ impl std::fmt::Debug for OnRing {
 }
 
 impl OnRing {
-    /// Connects all connections of `generator`.
+    /// Connects all connections of `driven`.
     ///
     /// # Errors
     /// The kernel has no ring for us, or a server does not accept.
-    pub fn connect(generator: &Generator, spin: bool) -> Result<Self> {
+    pub fn connect(driven: &impl Driven, spin: bool) -> Result<Self> {
         let ring =
             Ring::start(&Setup::default(), 0, Siblings::new(1)).context("the client's ring")?;
         let mut driver = Driver::Uring(Box::new(ring));
-        let addresses: Vec<SocketAddr> = generator.addresses().collect();
+        let addresses: Vec<SocketAddr> = driven.addresses();
         let congestion = crate::machine::congestion().map(str::to_owned);
         let tcp = TcpInfo { no_delay: true, keepalive_s: 0, congestion };
         let mut fds = Vec::with_capacity(addresses.len());
@@ -122,15 +122,15 @@ impl OnRing {
     }
 
     /// Runs the load until `deadline_ns` or until it breaks.
-    pub fn run_until(&mut self, generator: &mut Generator, deadline_ns: u64) {
+    pub fn run_until(&mut self, driven: &mut impl Driven, deadline_ns: u64) {
         loop {
             let now_ns = clock::mono_ns();
-            if now_ns >= deadline_ns || generator.broken().is_some() {
+            if now_ns >= deadline_ns || driven.broken().is_some() {
                 return;
             }
-            let next_ns = generator.arrive(now_ns);
+            let next_ns = driven.arrive(now_ns);
             let tick_ns = (self.spin && next_ns.is_some()).then_some(now_ns + TICK_NS);
-            self.send_due(generator);
+            self.send_due(driven);
             let until_ns = next_ns.map_or(deadline_ns, |at| at.min(deadline_ns));
             let timeout_ns = until_ns.saturating_sub(now_ns).min(TURN_MAX_NS);
             self.driver.turn(!self.spin && timeout_ns > 0, Some(timeout_ns));
@@ -138,14 +138,14 @@ impl OnRing {
             while let Some(completion) = self.driver.next_completion() {
                 let conn = usize::try_from(completion.token >> 1).unwrap_or(usize::MAX);
                 if completion.token & 1 == SEND {
-                    self.on_send(generator, conn, completion.result, completion.payload);
+                    self.on_send(driven, conn, completion.result, completion.payload);
                     continue;
                 }
                 match (completion.result, completion.payload) {
-                    (Ok(0), _) => generator.break_off(conn, "closed by the server".to_owned()),
-                    (Ok(_), Payload::Lease(bytes)) => generator.on_bytes(conn, &bytes, now_ns),
+                    (Ok(0), _) => driven.break_off(conn, "closed by the server".to_owned()),
+                    (Ok(_), Payload::Lease(bytes)) => driven.on_bytes(conn, &bytes, now_ns),
                     (Err(errno), _) if errno.0 != nix::Error::ENOBUFS as i32 => {
-                        generator.break_off(conn, format!("recv: {errno}"));
+                        driven.break_off(conn, format!("recv: {errno}"));
                     }
                     _ => {}
                 }
@@ -159,24 +159,27 @@ impl OnRing {
         }
     }
 
-    fn send_due(&mut self, generator: &mut Generator) {
-        while let Some(batch) = generator.next_batch() {
+    fn send_due(&mut self, driven: &mut impl Driven) {
+        loop {
             let mut out = Output::with_buffer(self.spare.pop().unwrap_or_default());
-            generator.fill(batch, &mut out);
-            let fd = self.fds[batch.conn];
+            let Some(conn) = driven.next(&mut out) else {
+                self.spare.push(out.into_buffer());
+                return;
+            };
+            let fd = self.fds[conn];
             // A request that goes out whole posts no completion, and so ends no sleep.
             let op = if out.is_inline() && out.len() < view::INLINE_MAX_BYTES {
                 Op::SendNow { fd, out }
             } else {
                 Op::Send { fd, out, skip: 0, zero_copy: false }
             };
-            self.driver.submit(token(batch.conn, SEND), op);
+            self.driver.submit(token(conn, SEND), op);
         }
     }
 
     fn on_send(
         &mut self,
-        generator: &mut Generator,
+        driven: &mut impl Driven,
         conn: usize,
         result: Result<u32, engine::driver::Errno>,
         payload: Payload,
@@ -193,9 +196,9 @@ impl OnRing {
                 if self.spare.len() < SPARE_MAX {
                     self.spare.push(out.into_buffer());
                 }
-                generator.on_sent(conn);
+                driven.on_sent(conn);
             }
-            Err(errno) => generator.break_off(conn, format!("send: {errno}")),
+            Err(errno) => driven.break_off(conn, format!("send: {errno}")),
         }
     }
 }

@@ -67,7 +67,7 @@ pub struct Latency {
 }
 
 impl Latency {
-    fn of(histogram: &hdrhistogram::Histogram<u64>) -> Self {
+    pub(crate) fn of(histogram: &hdrhistogram::Histogram<u64>) -> Self {
         Self {
             mean_ns: histogram.mean() as u64,
             p50_ns: histogram.value_at_quantile(0.50),
