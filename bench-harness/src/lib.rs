@@ -4,7 +4,8 @@
 //! [`stats`]), puts a checked load on them ([`load`]) and reads their CPU clocks from outside
 //! ([`process`], [`clock`]). [`curve`] and [`find_max`] look for the rates a server can keep; [`pathology`]
 //! are servers whose right figures are known. [`host`] runs our sessions on other runtimes, and [`runtimes`] compares
-//! them; [`files`] is a load of file I/O, [`fanout`] one of messages to many; [`cost`] is what the load itself takes, [`connections`] what memory
+//! them; [`files`] is a load of file I/O, [`fanout`] one of messages to many; [`flamegraph`] shows where a server spends
+//! its time; [`cost`] is what the load itself takes, [`connections`] what memory
 //! a connection takes. Invariants: no figure without an interval; no wrong reply counted as a fast one; no `unsafe`.
 
 #![forbid(unsafe_code)]
@@ -20,6 +21,7 @@ pub mod fanout;
 pub mod figures;
 pub mod files;
 pub mod find_max;
+pub mod flamegraph;
 pub mod host;
 pub mod load;
 pub mod machine;

@@ -68,6 +68,8 @@ enum Commands {
     Files(cli::files::FilesArgs),
     /// Puts one load on a server that runs already, and prints the trial as JSON.
     Load(cli::load::LoadArgs),
+    /// A load as of `bench load`, and where the server spends its time meanwhile, as a flame graph; needs perf.
+    Flamegraph(cli::flamegraph::FlamegraphArgs),
     /// CPU of the load itself per request, beside redis-benchmark and wrk.
     Cost(Cost),
     /// Runs a load at several rates, and finds the knee of latency over throughput.
@@ -264,6 +266,7 @@ fn run(command: Commands) -> Result<ExitCode> {
         Commands::Files(args) => cli::files::run(&args),
         Commands::Cost(args) => cost(&args),
         Commands::Load(args) => cli::load::run(&args),
+        Commands::Flamegraph(args) => cli::flamegraph::run(&args),
         Commands::Curve(args) => cli::search::curve(&args),
         Commands::FindMax(args) => cli::search::find_max(&args),
         Commands::Pathology(args) => cli::pathology::run(&args),

@@ -154,6 +154,17 @@ pub(crate) struct LoadArgs {
 }
 
 impl LoadArgs {
+    /// What it is, in a line.
+    pub(crate) fn describe(&self) -> String {
+        let LoadOn { protocol, connections, .. } = &self.on;
+        let pace = match (self.rate, self.steps.is_empty(), &self.replay) {
+            (Some(rate), _, _) => format!("{rate} requests/s"),
+            (None, true, None) => format!("pipeline {}", self.pipeline),
+            _ => "a schedule".to_owned(),
+        };
+        format!("{}, {connections} connections, {pace}", protocol.name())
+    }
+
     fn arrivals(&self) -> Result<Arrivals> {
         if self.steps.len() > STEPS_MAX {
             bail!("a load has at most {STEPS_MAX} steps, not {}", self.steps.len());
@@ -178,9 +189,19 @@ impl LoadArgs {
     }
 }
 
-pub(crate) fn run(args: &LoadArgs) -> Result<ExitCode> {
+/// Runs the trial, with something beside it that is started when the server is ready and is told its process.
+pub(crate) fn run_with<T>(
+    args: &LoadArgs,
+    start: impl FnOnce(u32) -> Result<T>,
+) -> Result<(Trial, T)> {
     let arrivals = args.arrivals()?;
-    let trial = args.on.prepare(Transport::Ring)?.run(arrivals, args.on.seed)?;
+    let prepared = args.on.prepare(Transport::Ring)?;
+    let beside = start(prepared.server.pid())?;
+    Ok((prepared.run(arrivals, args.on.seed)?, beside))
+}
+
+pub(crate) fn run(args: &LoadArgs) -> Result<ExitCode> {
+    let (trial, ()) = run_with(args, |_| Ok(()))?;
     if let Some(why) = &trial.limit_why {
         eprintln!("{why}");
     }

@@ -4,6 +4,7 @@ pub(crate) mod benchmarks;
 pub(crate) mod connections;
 pub(crate) mod fanout;
 pub(crate) mod files;
+pub(crate) mod flamegraph;
 pub(crate) mod load;
 pub(crate) mod out;
 pub(crate) mod pathology;

@@ -9,6 +9,7 @@
 pub mod csv;
 pub mod date;
 pub mod document;
+pub mod flame;
 pub mod hdr;
 pub mod hlog;
 pub mod html;
