@@ -88,9 +88,6 @@ fn check_peer(name: &str, port: u16) {
         for figure in ["lost", "duplicated", "reordered", "wrong"] {
             assert_eq!(figures[figure], 0.0, "{figures}");
         }
-        let (published, delivered) = (&figures["published_per_s"], &figures["deliveries_per_s"]);
-        let each = delivered.as_f64().expect("a figure") / published.as_f64().expect("a figure");
-        assert!((4.0..6.0).contains(&each), "five subscribers each: {figures}");
     }
     // 50 MB/s and more for a reader that takes none of it: what redis keeps of that shows in its memory, and what is
     // more than it is willing to keep ends the reader.
