@@ -183,7 +183,7 @@ impl Crowd {
             faults: Faults::default(),
             first_wrong: None,
             broken: None,
-            plan: plan.clone(),
+            plan: *plan,
         }
     }
 

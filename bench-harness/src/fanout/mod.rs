@@ -73,7 +73,7 @@ pub struct SlowPlan {
 }
 
 /// Who sends what to whom.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Plan {
     /// What is spoken.
     pub protocol: PubSub,
@@ -341,7 +341,7 @@ fn one(peer: &Peer, protocol: PubSub, options: &Options, port: u16) -> Result<Ou
     };
     let server = peer.start(&place)?;
     let addr = peer.addr(&place, protocol.name());
-    let plan = Plan { protocol, ..options.plan.clone() };
+    let plan = Plan { protocol, ..options.plan };
     trial::run(&plan, addr, &server, options.spin, options.timing)
 }
 

@@ -39,7 +39,7 @@ g:hover>rect{stroke:#000;stroke-width:1.5}\
 #[derive(Debug, Default)]
 struct Node<'a> {
     samples: u64,
-    calls: BTreeMap<&'a str, Node<'a>>,
+    calls: BTreeMap<&'a str, Self>,
 }
 
 impl<'a> Node<'a> {

@@ -211,23 +211,22 @@ fn what_a_nats_server_asks_is_answered() {
 fn plans_are_held_to_their_limits() {
     let base = plan(PubSub::Resp, CLOSED);
     base.check().expect("small");
-    let most =
-        Plan { publishers: 1, channels: 1, subscribers: CONNECTIONS_MAX - 1, ..base.clone() };
+    let most = Plan { publishers: 1, channels: 1, subscribers: CONNECTIONS_MAX - 1, ..base };
     most.check().expect("as many as there may be");
-    let pairs = Plan { publishers: 1024, channels: 1, subscribers: 1024, ..base.clone() };
+    let pairs = Plan { publishers: 1024, channels: 1, subscribers: 1024, ..base };
     pairs.check().expect("as many as there may be");
-    let len = |message_len_bytes| Plan { message_len_bytes, ..base.clone() };
+    let len = |message_len_bytes| Plan { message_len_bytes, ..base };
     len(HEAD_LEN_BYTES).check().expect("the shortest");
     len(MESSAGE_MAX_BYTES).check().expect("the longest");
-    let pace = |pace| Plan { pace, ..base.clone() };
+    let pace = |pace| Plan { pace, ..base };
     pace(Pace::Closed { depth: DEPTH_MAX }).check().expect("the deepest");
     pace(Pace::Open { rate: RATE_MAX, poisson: true }).check().expect("the fastest");
-    let slow = |count| Plan { slow: SlowPlan { count, bytes_per_s: 0 }, ..most.clone() };
+    let slow = |count| Plan { slow: SlowPlan { count, bytes_per_s: 0 }, ..most };
     for (wrong, says) in [
-        (Plan { subscribers: 0, ..base.clone() }, "at least one"),
+        (Plan { subscribers: 0, ..base }, "at least one"),
         (slow(1), "connections: at most"),
-        (Plan { subscribers: usize::MAX, ..base.clone() }, "connections: at most"),
-        (Plan { publishers: 1025, ..pairs.clone() }, "pairs"),
+        (Plan { subscribers: usize::MAX, ..base }, "connections: at most"),
+        (Plan { publishers: 1025, ..pairs }, "pairs"),
         (len(HEAD_LEN_BYTES - 1), "a message has from 24"),
         (len(MESSAGE_MAX_BYTES + 1), "a message has from 24"),
         (pace(Pace::Closed { depth: 0 }), "a depth is from 1"),

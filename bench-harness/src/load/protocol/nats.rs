@@ -204,9 +204,8 @@ impl Decoder {
     /// `<subject> <sid> [reply-to] <bytes>`.
     fn message(&mut self, values: &Values, rest: &[u8], line: &[u8]) -> Result<(), Lost> {
         let words: Vec<&[u8]> = rest.split(|&byte| byte == b' ').take(5).collect();
-        let (subject, sid, len) = match words[..] {
-            [subject, sid, len] | [subject, sid, _, len] => (subject, sid, len),
-            _ => return Err(Lost(shown(line))),
+        let ([subject, sid, len] | [subject, sid, _, len]) = words[..] else {
+            return Err(Lost(shown(line)));
         };
         let len = number(len).ok_or_else(|| Lost(shown(line)))?;
         let right = subject == self.subject && sid == b"1" && len == values.len_bytes() as u64;
