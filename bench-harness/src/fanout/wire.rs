@@ -2,7 +2,7 @@
 //!
 //! All messages of a run have one length and a subscriber has one channel, so what stands before a message is known
 //! byte by byte, and anything else is a line. Sources: the Redis documentation on Pub/Sub; the NATS client protocol.
-//! Invariants: a decoder holds one message or one line, and no more than [`LINE_MAX_BYTES`] of a line; what it does
+//! Invariants: a decoder holds one message or one line, and no more than `LINE_MAX_BYTES` of a line; what it does
 //! not know ends the connection.
 
 use serde::{Deserialize, Serialize};
