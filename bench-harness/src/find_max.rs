@@ -14,7 +14,7 @@ use std::str::FromStr;
 use anyhow::{Result, bail};
 use serde::Serialize;
 
-use crate::curve::{KEPT_UP_MIN, Point, Runner, describe};
+use crate::curve::{Point, Runner, describe};
 use crate::load::arrivals::RATE_MAX;
 use crate::load::limit::CLIENT_BUSY_MAX;
 use crate::load::trial::Latency;
@@ -24,6 +24,8 @@ use crate::units::{duration, parse_duration};
 const DOUBLINGS_MAX: u32 = 30;
 /// Halvings downwards when the first rate fails.
 const HALVINGS_MAX: u32 = 20;
+/// Trials of fewer replies are not gone down to.
+const TRIAL_REPLIES_MIN: u64 = 10;
 /// Steps of the bisection.
 const BISECTIONS_MAX: u32 = 20;
 /// The narrowest interval worth searching, as a share of the rate.
@@ -170,7 +172,7 @@ fn judge(goal: Goal, point: &Point) -> Result<(), Refused> {
         let trials = format!("{why} (in {} of {} trials)", point.client_bound, point.repeats);
         return refused(trials, true);
     }
-    if point.achieved < KEPT_UP_MIN * point.offered {
+    if !point.kept_up() {
         let why = format!("only {:.0} a second were answered", point.achieved);
         return refused(why, false);
     }
@@ -252,6 +254,10 @@ fn shrink(runner: &mut Runner<'_>, search: &Search, found: &mut Found) -> Result
     let mut rate = search.from;
     for _ in 0..HALVINGS_MAX {
         rate /= 2.0;
+        // Half as many replies may be none at all.
+        if found.points.last().is_some_and(|point| point.replies < 2 * TRIAL_REPLIES_MIN) {
+            return Ok(());
+        }
         if rate < 1.0 || try_rate(runner, rate, found)? {
             return Ok(());
         }

@@ -2,7 +2,7 @@
 //!
 //! A run is a list of cells ([`scenario::cells`]); each alternates fresh servers ([`compare`],
 //! [`stats`]), puts a checked load on them ([`load`]) and reads their CPU clocks from outside
-//! ([`process`], [`clock`]). [`curve`] and [`find_max`] look for the rates a server can keep; [`pathology`]
+//! ([`process`], [`clock`]). [`curve`] and [`find_max`] look for the rates a server can keep, [`sweep`] goes through depths; [`pathology`]
 //! are servers whose right figures are known. [`host`] runs our sessions on other runtimes, and [`runtimes`] compares
 //! them; [`files`] is a load of file I/O, [`fanout`] one of messages to many; [`flamegraph`] shows where a server spends
 //! its time; [`cost`] is what the load itself takes, [`connections`] what memory
@@ -35,5 +35,6 @@ pub mod runtimes;
 pub mod scenario;
 pub mod stats;
 pub mod storage;
+pub mod sweep;
 pub mod units;
 mod usage;

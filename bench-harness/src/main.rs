@@ -66,7 +66,7 @@ enum Commands {
     Runtimes(cli::runtimes::RuntimesArgs),
     /// File I/O as a load: reads, writes, syncs, appends, files to sockets; every block is checked.
     Files(cli::files::FilesArgs),
-    /// Puts one load on a server that runs already, and prints the trial as JSON.
+    /// Puts one load on one server, and prints the trial as JSON.
     Load(cli::load::LoadArgs),
     /// A load as of `bench load`, and where the server spends its time meanwhile, as a flame graph; needs perf.
     Flamegraph(cli::flamegraph::FlamegraphArgs),
@@ -76,6 +76,8 @@ enum Commands {
     Curve(cli::search::CurveArgs),
     /// Finds the highest rate at which a latency holds, as in `bench find-max 'p99<1ms'`.
     FindMax(cli::search::FindMaxArgs),
+    /// Runs a closed loop at several depths: connections by pipelines, a row each.
+    Sweep(cli::sweep::SweepArgs),
     /// Serves GET and SET of RESP in a way that a load generator must notice, until it is ended.
     Pathology(cli::pathology::PathologyArgs),
     /// Serves a session on another runtime until it is ended.
@@ -269,6 +271,7 @@ fn run(command: Commands) -> Result<ExitCode> {
         Commands::Flamegraph(args) => cli::flamegraph::run(&args),
         Commands::Curve(args) => cli::search::curve(&args),
         Commands::FindMax(args) => cli::search::find_max(&args),
+        Commands::Sweep(args) => cli::sweep::run(&args),
         Commands::Pathology(args) => cli::pathology::run(&args),
         Commands::Host(args) => serve(&args),
     }

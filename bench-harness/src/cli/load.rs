@@ -1,62 +1,57 @@
-//! `bench load`, and the arguments of every load on a server that runs already.
+//! `bench load`, and the arguments of every load on one server.
 //!
 //! Invariants: what is asked for is checked before the first byte is sent.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use bench_harness::clock::{MILLISECOND_NS, SECOND_NS};
+use bench_harness::connections;
 use bench_harness::load::arrivals::{RATE_MAX, STEPS_MAX, Schedule, Step, Unit, parse_step};
 use bench_harness::load::protocol::HttpArgs;
 use bench_harness::load::trial::{self, Timing, Transport, Trial};
-use bench_harness::load::{Arrivals, Target, Workload};
-use bench_harness::peers::Protocol;
-use bench_harness::process::{self, Server};
+use bench_harness::load::{Arrivals, KeyDist, Target, Workload};
+use bench_harness::scenario::file::CONNECTIONS_MAX;
 use clap::Args;
+
+use super::server::{Running, ServerArgs};
 
 /// Before anything is recorded, unless it is said otherwise.
 const WARMUP_S: f64 = 0.3;
 /// Recorded, unless it is said otherwise.
 const SECONDS: f64 = 2.0;
 
-/// Whom to ask for what, whatever the rate.
+/// Whom to ask for what, however many connections do, and when.
 #[derive(Debug, Args)]
 pub(crate) struct LoadOn {
-    /// The server.
-    #[arg(long)]
-    addr: SocketAddr,
-    /// Its process, whose CPU clock is read.
-    #[arg(long)]
-    pid: u32,
-    /// What it speaks.
-    #[arg(long, value_enum, default_value_t = Protocol::Resp)]
-    protocol: Protocol,
-    /// Connections.
-    #[arg(long, default_value_t = 50)]
-    connections: usize,
-    /// Evenly spaced arrivals instead of Poisson.
-    #[arg(long)]
-    constant: bool,
+    #[command(flatten)]
+    server: ServerArgs,
     /// Share of requests that are SET.
     #[arg(long, default_value_t = 0.0)]
     set_share: f64,
+    /// SETs are of new keys.
+    #[arg(long)]
+    inserts: bool,
+    /// Share of requests that are a GET whose key is SET next on the same connection.
+    #[arg(long, default_value_t = 0.0)]
+    rmw_share: f64,
     /// Length of values.
     #[arg(long, default_value_t = 64)]
     value_len: usize,
     /// Distinct keys.
     #[arg(long, default_value_t = 100_000)]
     keys: u32,
+    /// How requests fall on them: uniform, zipfian, zipfian-ordered, latest, hotspot or sequential; with a skew or with shares of
+    /// keys and requests, as in zipfian:0.99 and hotspot:0.2:0.8.
+    #[arg(long, default_value_t = KeyDist::Uniform)]
+    key_dist: KeyDist,
     /// Recorded seconds of a trial [default: 2, or as long as steps or a schedule last].
     #[arg(long)]
     seconds: Option<f64>,
     /// Seconds before anything is recorded [default: 0.3, with steps or a schedule 0].
     #[arg(long)]
     warmup: Option<f64>,
-    /// Core of the load.
-    #[arg(long, default_value_t = 1)]
-    client_cpu: usize,
     /// What moves the bytes [default: ring; spin for curves and searches].
     #[arg(long, value_enum)]
     transport: Option<Transport>,
@@ -67,32 +62,50 @@ pub(crate) struct LoadOn {
     pub(crate) seed: u64,
 }
 
-impl LoadOn {
-    fn workload(&self, arrivals: Arrivals) -> Result<Workload> {
-        Ok(Workload {
-            protocol: self.protocol,
-            set_share: self.set_share,
-            keys: self.keys,
-            value_len_bytes: self.value_len,
-            connections: self.connections.max(1),
-            arrivals,
-            seed: self.seed,
-            http: self.http.http(self.addr)?,
-        })
-    }
+/// Over how many connections, where that is one number, and how an open loop's requests arrive.
+#[derive(Debug, Args)]
+pub(crate) struct Over {
+    /// Connections.
+    #[arg(long, default_value_t = 50)]
+    pub(crate) connections: usize,
+    /// Open loop: evenly spaced arrivals instead of Poisson.
+    #[arg(long)]
+    constant: bool,
+}
 
+impl Over {
     /// An open loop at `rate`.
     pub(crate) const fn open(&self, rate: f64) -> Arrivals {
         Arrivals::Open { rate, poisson: !self.constant }
     }
+}
 
-    /// Moves to the load's core, looks at the server and stores its keys.
-    pub(crate) fn prepare(&self, transport: Transport) -> Result<Prepared<'_>> {
-        process::pin_self(self.client_cpu)?;
-        let server = Server::watch(self.pid)?;
-        let targets = vec![Target::all_keys(self.addr)];
-        trial::prefill(&self.workload(Arrivals::Closed { pipeline: 1 })?, &targets)?;
-        Ok(Prepared { on: self, server, targets, transport: self.transport.unwrap_or(transport) })
+impl LoadOn {
+    /// Refuses what makes no sense, moves to the load's core, finds or starts the server, and stores its keys.
+    pub(crate) fn prepare(&self, connections: usize, transport: Transport) -> Result<Prepared<'_>> {
+        if connections > CONNECTIONS_MAX {
+            bail!("at most {CONNECTIONS_MAX} connections, not {connections}");
+        }
+        connections::raise_files(connections)?;
+        let on = self.server.open()?;
+        let targets = vec![Target::all_keys(on.addr)];
+        let workload = Workload {
+            protocol: on.protocol,
+            set_share: self.set_share,
+            rmw_share: self.rmw_share,
+            inserts: self.inserts,
+            keys: self.keys,
+            key_dist: self.key_dist,
+            value_len_bytes: self.value_len,
+            connections: connections.max(1),
+            seed: self.seed,
+            http: self.http.http(on.addr)?,
+            ..Workload::new(on.protocol, 1)
+        };
+        trial::check_workload(&workload, &targets)?;
+        trial::prefill(&workload, &targets)?;
+        let transport = self.transport.unwrap_or(transport);
+        Ok(Prepared { args: self, on, targets, workload, transport })
     }
 
     fn timing(&self, arrivals: &Arrivals) -> Result<Timing> {
@@ -111,21 +124,22 @@ impl LoadOn {
     }
 }
 
-/// A server whose keys are in place.
+/// A server whose keys are in place, and what is asked of it.
 pub(crate) struct Prepared<'a> {
-    on: &'a LoadOn,
-    server: Server,
+    args: &'a LoadOn,
+    pub(crate) on: Running,
     targets: Vec<Target>,
+    pub(crate) workload: Workload,
     transport: Transport,
 }
 
 impl Prepared<'_> {
     /// Runs one trial.
-    pub(crate) fn run(&self, arrivals: Arrivals, seed: u64) -> Result<Trial> {
-        let timing = self.on.timing(&arrivals)?;
-        let mut workload = self.on.workload(arrivals)?;
-        workload.seed = seed;
-        trial::run(&workload, &self.targets, &self.server, 0, self.transport, timing)
+    pub(crate) fn run(&self, arrivals: Arrivals, connections: usize, seed: u64) -> Result<Trial> {
+        let timing = self.args.timing(&arrivals)?;
+        let connections = connections.max(1);
+        let workload = Workload { arrivals, connections, seed, ..self.workload.clone() };
+        trial::run(&workload, &self.targets, &self.on.server, self.on.cpu, self.transport, timing)
     }
 }
 
@@ -133,6 +147,8 @@ impl Prepared<'_> {
 pub(crate) struct LoadArgs {
     #[command(flatten)]
     on: LoadOn,
+    #[command(flatten)]
+    over: Over,
     /// Closed loop with this many requests in a pipeline.
     #[arg(long, default_value_t = 1)]
     pipeline: u32,
@@ -170,7 +186,7 @@ impl LoadArgs {
             bail!("a load has at most {STEPS_MAX} steps, not {}", self.steps.len());
         }
         if !self.steps.is_empty() {
-            return Ok(Arrivals::Steps { steps: self.steps.clone(), poisson: !self.on.constant });
+            return Ok(Arrivals::Steps { steps: self.steps.clone(), poisson: !self.over.constant });
         }
         if let Some(path) = &self.replay {
             let schedule = Schedule::read(path, self.replay_unit)?;
@@ -183,7 +199,7 @@ impl LoadArgs {
             Some(rate) if !(rate > 0.0 && rate <= RATE_MAX) => {
                 bail!("a rate is above 0 and at most {RATE_MAX} requests a second, not {rate}")
             }
-            Some(rate) => Ok(self.on.open(rate)),
+            Some(rate) => Ok(self.over.open(rate)),
             None => Ok(Arrivals::Closed { pipeline: self.pipeline.max(1) }),
         }
     }
@@ -195,9 +211,10 @@ pub(crate) fn run_with<T>(
     start: impl FnOnce(u32) -> Result<T>,
 ) -> Result<(Trial, T)> {
     let arrivals = args.arrivals()?;
-    let prepared = args.on.prepare(Transport::Ring)?;
+    args.on.timing(&arrivals)?;
+    let prepared = args.on.prepare(args.over.connections, Transport::Ring)?;
     let beside = start(prepared.server.pid())?;
-    Ok((prepared.run(arrivals, args.on.seed)?, beside))
+    Ok((prepared.run(arrivals, args.over.connections, args.on.seed)?, beside))
 }
 
 pub(crate) fn run(args: &LoadArgs) -> Result<ExitCode> {

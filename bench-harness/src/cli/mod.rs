@@ -13,3 +13,5 @@ pub(crate) mod report;
 pub(crate) mod run;
 pub(crate) mod runtimes;
 pub(crate) mod search;
+pub(crate) mod server;
+pub(crate) mod sweep;

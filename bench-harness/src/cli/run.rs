@@ -195,9 +195,21 @@ fn describe(workload: &Workload, protocol: Option<&str>) -> String {
     } else {
         String::new()
     };
+    let pairs = if workload.rmw_share > 0.0 {
+        format!(
+            ", {:.0} % of them a read whose key of {} B is written next",
+            workload.rmw_share * 100.0,
+            workload.value_len_bytes
+        )
+    } else {
+        String::new()
+    };
+    let new = if workload.inserts { ", writes of new ones" } else { "" };
     format!(
-        "{} over {} connections{writes}; {arrivals}",
+        "{} over {} connections{writes}{pairs}; {} keys, {}{new}; {arrivals}",
         protocol.unwrap_or("the server's protocol"),
-        workload.connections
+        workload.connections,
+        workload.keys,
+        workload.key_dist
     )
 }

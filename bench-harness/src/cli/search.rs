@@ -1,4 +1,4 @@
-//! `bench curve` and `bench find-max`: many trials at chosen rates on a server that runs already.
+//! `bench curve` and `bench find-max`: many trials at chosen rates on one server.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -9,12 +9,14 @@ use bench_harness::find_max::{self as search, Goal, Search};
 use bench_harness::load::trial::Transport;
 use clap::Args;
 
-use super::load::LoadOn;
+use super::load::{LoadOn, Over};
 
 #[derive(Debug, Args)]
 pub(crate) struct Repeated {
     #[command(flatten)]
     on: LoadOn,
+    #[command(flatten)]
+    over: Over,
     /// Trials of each point, of which the medians count.
     #[arg(long, default_value_t = 3)]
     repeats: usize,
@@ -68,17 +70,28 @@ pub(crate) fn find_max(args: &FindMaxArgs) -> Result<ExitCode> {
 /// Runs something made of trials, and says on standard error how far it is.
 fn run<T>(each: &Repeated, make: impl FnOnce(&mut Runner<'_>) -> Result<T>) -> Result<T> {
     // A client that sleeps lags by its wake-ups, which at low rates is much of the latency.
-    let prepared = each.on.prepare(Transport::Spin)?;
-    let mut run_at = |rate: f64, seed: u64| prepared.run(each.on.open(rate), seed);
+    prepare_json(each.json.as_deref())?;
+    let connections = each.over.connections;
+    let prepared = each.on.prepare(connections, Transport::Spin)?;
+    let mut run_at = |rate: f64, seed: u64| prepared.run(each.over.open(rate), connections, seed);
     let mut progress = |line: &str| eprintln!("{line}");
     make(&mut Runner::new(&mut run_at, each.repeats, each.on.seed, &mut progress))
 }
 
-fn finish<T: serde::Serialize>(found: &T, text: &str, json: Option<&Path>) -> Result<ExitCode> {
+/// Tries to write: found out now rather than after many trials.
+pub(crate) fn prepare_json(json: Option<&Path>) -> Result<()> {
+    json.map_or(Ok(()), |path| super::out::write(path, "{}\n"))
+}
+
+pub(crate) fn finish<T: serde::Serialize>(
+    found: &T,
+    text: &str,
+    json: Option<&Path>,
+) -> Result<ExitCode> {
     crate::print(text);
     if let Some(path) = json {
         let json = serde_json::to_string_pretty(found).context("encode the points")?;
-        std::fs::write(path, json).with_context(|| format!("write {}", path.display()))?;
+        super::out::write(path, &(json + "\n"))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -68,6 +68,34 @@ fn an_automatic_curve_finds_saturation_and_the_knee() {
 }
 
 #[test]
+fn arrivals_that_are_few_by_chance_are_no_saturation() {
+    let rates = (0..30).map(|step| 40.0 + f64::from(step)).collect();
+    let curve = curve(queue(1), 1, &Rates::Listed(rates)).expect("a curve");
+    let by_chance = |point: &&Point| point.achieved < 0.9 * point.offered;
+    assert!(curve.points.iter().filter(by_chance).count() > 0, "some of thirty");
+    for point in &curve.points {
+        assert!(point.is_sound() && point.doubt.is_none(), "{point:?}");
+    }
+}
+
+#[test]
+fn a_client_that_lags_at_low_rates_does_not_end_an_automatic_curve() {
+    let mut clean = queue(150);
+    let lagging = |rate: f64, seed| {
+        let mut trial = clean(rate, seed)?;
+        if rate < 300.0 {
+            trial.rate *= 0.5;
+            trial.limit = Limit::Client;
+            trial.limit_why = Some("client-bound: the schedule's lag".to_owned());
+        }
+        Ok(trial)
+    };
+    let curve = curve(lagging, 1, &Rates::Automatic { from: 100.0, points: 6 }).expect("a curve");
+    let most = curve.points.iter().map(|point| point.achieved).fold(0.0, f64::max);
+    assert!((most / 1_000.0 - 1.0).abs() < 0.03, "{most}");
+}
+
+#[test]
 fn a_curve_without_a_knee_says_why() {
     let before = curve(queue(100), 1, &Rates::Listed(vec![100.0, 200.0, 300.0])).expect("a curve");
     assert!(before.knee.is_none() && before.text().contains("beyond"), "{}", before.text());

@@ -79,6 +79,17 @@ fn a_bound_below_the_service_time_holds_nowhere() {
 }
 
 #[test]
+fn a_search_downwards_ends_before_trials_are_empty() {
+    // Trials of a second: 10, and 5 are asked for by chance, and then perhaps nothing.
+    for from in [30.0, 10.0, 5.0] {
+        let found = search(queue(50, 1), "p50<900us", from).expect("no trial without a reply");
+        assert_eq!(found.rate, None);
+        let least = found.points.iter().map(|point| point.replies).min();
+        assert!(found.points.len() <= 3 && least > Some(0), "{found:?}");
+    }
+}
+
+#[test]
 fn missed_arrivals_are_no_pass_however_wide_the_bound() {
     // One connection has room for 1,024 requests, which take a second.
     let found = search(queue(1, 50), "max<50s", 100.0).expect("a search");

@@ -1,4 +1,5 @@
-//! Requests encoded once, before a run: a connection sends a run of them straight out of here.
+//! Requests encoded once, before a run: a connection sends a run of them straight out of here, and begins again
+//! at the end. Of keys that are all alike, with short values: what else there is, `draws` makes.
 //!
 //! Invariants: at most [`ARENA_MAX_BYTES`] of requests, whatever the value's length; the key and
 //! the kind of every request are known by its index, so its reply can be checked.
@@ -170,13 +171,13 @@ impl Arena {
 }
 
 /// Length of the longest request of a workload.
-fn longest(workload: &Workload, codec: &Codec, key: u32) -> usize {
+pub(super) fn longest(workload: &Workload, codec: &Codec, key: u32) -> usize {
     let len = |set| {
         let mut request = Vec::new();
         codec.encode(Asked { key, set }, &mut request);
         request.len()
     };
-    len(false).max(if workload.set_share > 0.0 { len(true) } else { REQUEST_LEN_BYTES })
+    len(false).max(if workload.has_sets() { len(true) } else { REQUEST_LEN_BYTES })
 }
 
 /// Whether `target` serves key `key`.

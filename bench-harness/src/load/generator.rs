@@ -4,52 +4,34 @@
 //! Invariants: replies are matched with requests by their order, over HTTP/2 by their stream; latency runs from the
 //! time a request was meant to leave (in closed loop, from when its pipeline was due), service from when
 //! it was handed to the transport; a connection has at most [`IN_FLIGHT_MAX`] requests without a reply, and what
-//! arrives beyond that is counted as missed, not queued. Next: `ring` and `plain` drive it.
+//! arrives beyond that is counted as missed, not queued. Next: `conn` for one connection, `replies` for what comes
+//! back; `ring` and `plain` drive it.
+
+mod replies;
 
 use std::collections::VecDeque;
 
 use view::Output;
 
-use super::arena::Arena;
+use super::arena::{self, Arena};
 use super::arrivals::Times;
-use super::protocol::{Codec, Decoder, Verdict};
+use super::conn::Conn;
+use super::draws::{BATCH_MAX_BYTES, Draws};
+use super::protocol::{Codec, Decoder};
 pub use super::tally::{Tally, histogram};
 use super::{Arrivals, Target, Workload};
 use crate::rng::Rng;
 
 /// Requests of one connection without a reply, in open loop.
 pub const IN_FLIGHT_MAX: u32 = 1024;
-/// What a server may be owed beside requests.
-const CONTROL_MAX_BYTES: usize = 64 << 10;
-const UNASKED: &str = "bytes nobody asked for";
 
+/// Where requests come from.
 #[derive(Debug)]
-struct Conn {
-    target: usize,
-    /// Arena index of the next request to queue.
-    queue_at: u32,
-    /// Arena index of the next request to send.
-    send_at: u32,
-    /// Queued and not handed to the transport.
-    unsent: u32,
-    /// Arena index of the request whose reply is next.
-    reply_at: u32,
-    /// Queued or sent, without a reply.
-    waiting: u32,
-    /// Closed loop: when the pipeline was queued.
-    started_ns: u64,
-    /// Closed loop: when it was handed to the transport.
-    handed_ns: u64,
-    /// Open loop: intended time of each waiting request.
-    intended: VecDeque<u64>,
-    /// Open loop: when each of them that has left was handed to the transport.
-    handed: VecDeque<u64>,
-    decoder: Decoder,
-    /// What is sent beside requests: a greeting, what a protocol owes its peer.
-    control: Vec<u8>,
-    sending: bool,
-    listed: bool,
-    dead: bool,
+enum Requests {
+    /// Encoded before the run, for each target.
+    Ready(Vec<Arena>),
+    /// Drawn as they leave, at most so many together.
+    Drawn { draws: Box<Draws>, batch_max: u32 },
 }
 
 /// The load on a set of connections, numbered from zero.
@@ -58,7 +40,7 @@ pub struct Generator {
     codec: Codec,
     arrivals: Arrivals,
     targets: Vec<Target>,
-    arenas: Vec<Arena>,
+    requests: Requests,
     conns: Vec<Conn>,
     ready: VecDeque<usize>,
     rng: Rng,
@@ -91,42 +73,35 @@ impl Generator {
             _ => 1,
         };
         let codec = Codec::new(workload);
-        let arenas: Vec<Arena> = targets
-            .iter()
-            .map(|target| Arena::new(workload, &codec, target, unit as usize))
-            .collect();
+        let requests = if workload.is_drawn() {
+            let fit = BATCH_MAX_BYTES / arena::longest(workload, &codec, 0).max(1);
+            let batch_max = u32::try_from(fit).unwrap_or(u32::MAX).max(1);
+            Requests::Drawn { draws: Box::new(Draws::new(workload)), batch_max }
+        } else {
+            let ready = |target| Arena::new(workload, &codec, target, unit as usize);
+            Requests::Ready(targets.iter().map(ready).collect())
+        };
         let is_closed = matches!(workload.arrivals, Arrivals::Closed { .. });
         let in_flight = if is_closed { unit } else { IN_FLIGHT_MAX };
         let mut rng = Rng::new(workload.seed);
         let conns = (0..workload.connections)
             .map(|index| {
                 let target = index % targets.len();
-                let units = u64::from(arenas[target].len() / unit);
-                let at = u32::try_from(rng.below(units)).unwrap_or(0) * unit;
-                Conn {
-                    target,
-                    queue_at: at,
-                    send_at: at,
-                    unsent: 0,
-                    reply_at: at,
-                    waiting: 0,
-                    started_ns: 0,
-                    handed_ns: 0,
-                    intended: VecDeque::new(),
-                    handed: VecDeque::new(),
-                    decoder: codec.decoder(index, in_flight),
-                    control: codec.greeting(index),
-                    sending: false,
-                    listed: false,
-                    dead: false,
-                }
+                let at = match &requests {
+                    Requests::Ready(arenas) => {
+                        let units = u64::from(arenas[target].len() / unit);
+                        u32::try_from(rng.below(units)).unwrap_or(0) * unit
+                    }
+                    Requests::Drawn { .. } => 0,
+                };
+                Conn::new(target, at, codec.decoder(index, in_flight), codec.greeting(index))
             })
             .collect();
         Self {
             codec,
             arrivals: workload.arrivals.clone(),
             targets: targets.to_vec(),
-            arenas,
+            requests,
             conns,
             ready: VecDeque::new(),
             rng,
@@ -134,7 +109,7 @@ impl Generator {
             now_ns: 0,
             turn: 0,
             running: false,
-            tally: Tally::new(),
+            tally: Tally::new(workload.is_drawn()),
             broken: None,
         }
     }
@@ -181,7 +156,8 @@ impl Generator {
 
     /// The books since the last call, which begins new ones.
     pub fn take_tally(&mut self) -> Tally {
-        std::mem::replace(&mut self.tally, Tally::new())
+        let kinds = self.tally.kinds.is_some();
+        std::mem::replace(&mut self.tally, Tally::new(kinds))
     }
 
     /// The books at the end of a run. Requests still without a reply are counted; in open loop those
@@ -212,7 +188,6 @@ impl Generator {
         if conn.dead {
             return;
         }
-        conn.queue_at = (conn.queue_at + count) % self.arenas[conn.target].len();
         conn.unsent += count;
         conn.waiting += count;
         conn.started_ns = now_ns;
@@ -261,19 +236,24 @@ impl Generator {
             if conn.dead || conn.sending || (conn.unsent == 0 && conn.control.is_empty()) {
                 continue;
             }
-            let arena = &self.arenas[conn.target];
-            let len = arena.len();
-            let mut count = conn.unsent.min(len - conn.send_at);
-            if let Decoder::Http2(streams) = &conn.decoder {
-                let body_of = |at| self.codec.body_len(arena.asked(conn.send_at + at));
-                count = streams.room(count, body_of);
-                if count == 0 && conn.control.is_empty() {
-                    // Until a stream ends or the server's window opens: see `on_frames`.
-                    continue;
+            let (count, next) = match &self.requests {
+                Requests::Ready(arenas) => {
+                    let arena = &arenas[conn.target];
+                    let mut count = conn.unsent.min(arena.len() - conn.send_at);
+                    if let Decoder::Http2(streams) = &conn.decoder {
+                        let body_of = |at| self.codec.body_len(arena.asked(conn.send_at + at));
+                        count = streams.room(count, body_of);
+                        if count == 0 && conn.control.is_empty() {
+                            // Until a stream ends or the server's window opens: see `on_frames`.
+                            continue;
+                        }
+                    }
+                    (count, (conn.send_at + count) % arena.len())
                 }
-            }
+                Requests::Drawn { batch_max, .. } => (conn.unsent.min(*batch_max), 0),
+            };
             let batch = Batch { conn: index, target: conn.target, from: conn.send_at, count };
-            conn.send_at = (conn.send_at + count) % len;
+            conn.send_at = next;
             conn.unsent -= count;
             conn.sending = true;
             conn.handed_ns = self.now_ns;
@@ -286,15 +266,23 @@ impl Generator {
         None
     }
 
-    /// Hands the bytes of a batch over; once, since a protocol may number its requests as they leave.
+    /// Hands the bytes of a batch over; once, since requests may be drawn or numbered as they leave.
     #[inline]
     pub fn fill(&mut self, batch: Batch, out: &mut Output) {
         let conn = &mut self.conns[batch.conn];
-        let requests = self.arenas[batch.target].run(batch.from, batch.count);
+        let arenas = match &mut self.requests {
+            Requests::Ready(arenas) => arenas,
+            Requests::Drawn { draws, .. } => {
+                out.write(&conn.control);
+                conn.control.clear();
+                return conn.drawing.draw(draws, &self.codec, batch.count, out.inline_mut());
+            }
+        };
+        let requests = arenas[batch.target].run(batch.from, batch.count);
         let is_plain = matches!(&conn.decoder, Decoder::Ordered(decoder) if decoder.is_plain())
             && conn.control.is_empty();
         if is_plain && requests.len() >= view::INLINE_MAX_BYTES {
-            out.push(self.arenas[batch.target].shared_run(batch.from, batch.count));
+            out.push(arenas[batch.target].shared_run(batch.from, batch.count));
             return;
         }
         if !conn.control.is_empty() {
@@ -308,12 +296,6 @@ impl Generator {
             Decoder::Http2(streams) => streams.number(written),
             Decoder::Ordered(decoder) => decoder.address(&self.codec, written),
         }
-    }
-
-    /// The requests of a batch, as they were encoded.
-    #[must_use]
-    pub fn bytes(&self, batch: Batch) -> &[u8] {
-        self.arenas[batch.target].run(batch.from, batch.count)
     }
 
     /// The last batch of `conn` has left.
@@ -334,106 +316,6 @@ impl Generator {
         }
     }
 
-    /// Bytes came back on `conn`.
-    pub fn on_bytes(&mut self, index: usize, bytes: &[u8], now_ns: u64) {
-        self.now_ns = now_ns;
-        self.tally.received_bytes += bytes.len() as u64;
-        let conn = &mut self.conns[index];
-        let Decoder::Ordered(decoder) = &mut conn.decoder else {
-            return self.on_frames(index, bytes, now_ns);
-        };
-        let arena = &self.arenas[conn.target];
-        let mut rest = bytes;
-        let mut answered = 0;
-        while !rest.is_empty() {
-            let is_owed = conn.waiting > 0;
-            if !is_owed && !decoder.hears_unasked() {
-                return self.break_off(index, UNASKED.to_owned());
-            }
-            let asked = arena.asked(conn.reply_at);
-            if is_owed && let Some(len) = decoder.whole(&self.codec, asked, rest) {
-                rest = &rest[len..];
-            } else {
-                match decoder.feed(&self.codec, asked, rest) {
-                    Ok((_, Some(_))) if !is_owed => {
-                        return self.break_off(index, UNASKED.to_owned());
-                    }
-                    Ok((used, Some(verdict))) => {
-                        rest = &rest[used..];
-                        note(&mut self.tally, verdict);
-                    }
-                    Ok((_, None)) => break,
-                    Err(lost) => return self.break_off(index, lost.0),
-                }
-            }
-            conn.reply_at = if conn.reply_at + 1 == arena.len() { 0 } else { conn.reply_at + 1 };
-            conn.waiting -= 1;
-            answered += 1;
-            if let Some(intended_ns) = conn.intended.pop_front() {
-                let latency_ns = now_ns.saturating_sub(intended_ns).max(1);
-                self.tally.latency.saturating_record(latency_ns);
-            }
-            if let Some(handed_ns) = conn.handed.pop_front() {
-                self.tally.service.saturating_record(now_ns.saturating_sub(handed_ns).max(1));
-            }
-        }
-        if decoder.pay(&mut conn.control) {
-            if conn.control.len() > CONTROL_MAX_BYTES {
-                return self.break_off(index, "asks and does not read the answers".to_owned());
-            }
-            self.list_unsent(index);
-        }
-        self.on_answered(index, answered, now_ns);
-    }
-
-    /// As [`Generator::on_bytes`], where replies come in any order.
-    fn on_frames(&mut self, index: usize, bytes: &[u8], now_ns: u64) {
-        let conn = &mut self.conns[index];
-        let Decoder::Http2(streams) = &mut conn.decoder else { return };
-        let mut rest = bytes;
-        let mut answered = 0;
-        while !rest.is_empty() {
-            let (sequence, verdict) = match streams.feed(&self.codec.http, rest, &mut conn.control)
-            {
-                Ok((_, None)) => break,
-                Ok((used, Some(answer))) => {
-                    rest = &rest[used..];
-                    answer
-                }
-                Err(lost) => return self.break_off(index, lost.0),
-            };
-            note(&mut self.tally, verdict);
-            conn.waiting -= 1;
-            answered += 1;
-            let offset = sequence.wrapping_sub(streams.oldest) as usize;
-            if let Some((intended_ns, passed)) = take_at(&mut conn.intended, offset) {
-                streams.oldest += passed;
-                let latency_ns = now_ns.saturating_sub(intended_ns).max(1);
-                self.tally.latency.saturating_record(latency_ns);
-            }
-            if let Some((handed_ns, _)) = take_at(&mut conn.handed, offset) {
-                self.tally.service.saturating_record(now_ns.saturating_sub(handed_ns).max(1));
-            }
-        }
-        self.on_answered(index, answered, now_ns);
-        self.list_unsent(index);
-    }
-
-    #[inline]
-    fn on_answered(&mut self, index: usize, answered: u64, now_ns: u64) {
-        let conn = &self.conns[index];
-        self.tally.replies += answered;
-        if let Arrivals::Closed { pipeline } = self.arrivals {
-            let latency_ns = now_ns.saturating_sub(conn.started_ns).max(1);
-            self.tally.latency.saturating_record_n(latency_ns, answered);
-            let service_ns = now_ns.saturating_sub(conn.handed_ns).max(1);
-            self.tally.service.saturating_record_n(service_ns, answered);
-            if conn.waiting == 0 && self.running {
-                self.queue(index, pipeline, now_ns);
-            }
-        }
-    }
-
     /// The connection cannot be used any more.
     pub fn break_off(&mut self, index: usize, why: String) {
         let conn = &mut self.conns[index];
@@ -448,177 +330,5 @@ impl Generator {
     }
 }
 
-/// Marks the time of a request that was answered before an earlier one.
-const ANSWERED: u64 = u64::MAX;
-
-/// Takes the time at `offset`; with it, how many now leave the front.
-fn take_at(times: &mut VecDeque<u64>, offset: usize) -> Option<(u64, u32)> {
-    let time = std::mem::replace(times.get_mut(offset)?, ANSWERED);
-    let mut passed = 0;
-    while times.front() == Some(&ANSWERED) {
-        times.pop_front();
-        passed += 1;
-    }
-    Some((time, passed))
-}
-
-fn note(tally: &mut Tally, verdict: Verdict) {
-    match verdict {
-        Verdict::Right => {}
-        Verdict::Miss => tally.misses += 1,
-        Verdict::Wrong(text) => {
-            tally.wrong += 1;
-            tally.first_wrong.get_or_insert(text);
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::clock::SECOND_NS;
-    use crate::load::protocol::Protocol;
-
-    fn target() -> Target {
-        Target::all_keys(([127, 0, 0, 1], 1).into())
-    }
-
-    /// Right replies to the requests of a batch.
-    fn replies(generator: &Generator, batch: Batch) -> Vec<u8> {
-        let mut reply = Vec::new();
-        for index in batch.from..batch.from + batch.count {
-            let asked = generator.arenas[batch.target].asked(index);
-            let mut request = Vec::new();
-            generator.codec.encode(asked, &mut request);
-            assert!(generator.bytes(batch).windows(request.len()).any(|part| part == request));
-            if asked.set {
-                reply.extend_from_slice(b"+OK\r\n");
-            } else {
-                let len = generator.codec.values.len_bytes();
-                reply.extend_from_slice(format!("${len}\r\n").as_bytes());
-                generator.codec.values.write(asked.key, &mut reply);
-                reply.extend_from_slice(b"\r\n");
-            }
-        }
-        reply
-    }
-
-    #[test]
-    fn a_closed_loop_keeps_one_pipeline_in_flight() {
-        let mut workload = Workload::new(Protocol::Resp, 4);
-        workload.connections = 3;
-        workload.set_share = 0.3;
-        let mut generator = Generator::new(&workload, &[target()]);
-        generator.start(1_000);
-        let batches: Vec<Batch> = std::iter::from_fn(|| generator.next_batch()).collect();
-        assert_eq!(batches.len(), 3);
-        for batch in batches {
-            assert_eq!(batch.count, 4);
-            let reply = replies(&generator, batch);
-            generator.on_sent(batch.conn);
-            let (head, tail) = reply.split_at(reply.len() - 3);
-            generator.on_bytes(batch.conn, head, 3_000);
-            assert_eq!(generator.next_batch(), None, "the last reply is not complete");
-            generator.on_bytes(batch.conn, tail, 5_000);
-            let next = generator.next_batch().expect("all replies are there");
-            assert_eq!((next.conn, next.count), (batch.conn, 4));
-        }
-        let tally = generator.take_tally();
-        assert_eq!((tally.replies, tally.wrong, tally.misses), (12, 0, 0), "{tally:?}");
-        assert_eq!(tally.latency.len(), 12);
-        assert!((3_990..=4_010).contains(&tally.latency.max()));
-        assert_eq!(generator.take_tally().replies, 0);
-        generator.stop();
-        assert!(!generator.is_quiet());
-    }
-
-    #[test]
-    fn an_open_loop_counts_from_the_intended_time() {
-        let mut workload = Workload::new(Protocol::Resp, 1);
-        workload.connections = 2;
-        workload.arrivals = Arrivals::Open { rate: 1e6, poisson: false };
-        let mut generator = Generator::new(&workload, &[target()]);
-        generator.start(0);
-        // The transport was away for ten microseconds: eleven arrivals are due.
-        assert_eq!(generator.arrive(10_000), Some(11_000));
-        let batches: Vec<Batch> = std::iter::from_fn(|| generator.next_batch()).collect();
-        assert_eq!(batches.iter().map(|batch| batch.count).sum::<u32>(), 11);
-        for batch in batches {
-            let reply = replies(&generator, batch);
-            generator.on_sent(batch.conn);
-            generator.on_bytes(batch.conn, &reply, 20_000);
-        }
-        assert!(generator.is_quiet());
-        let tally = generator.take_tally();
-        assert_eq!((tally.offered, tally.replies, tally.missed), (11, 11, 0));
-        assert!((19_980..=20_020).contains(&tally.latency.max()), "{}", tally.latency.max());
-        assert!((9_990..=10_010).contains(&tally.lag.max()));
-        assert!((9_990..=10_010).contains(&tally.latency.min()));
-        // All were handed over at once, when the transport was back.
-        assert_eq!(tally.started, 11);
-        assert!((9_990..=10_010).contains(&tally.service.min()));
-        assert!((9_990..=10_010).contains(&tally.service.max()));
-    }
-
-    #[test]
-    fn requests_without_a_reply_are_counted_with_what_they_have_waited() {
-        let mut workload = Workload::new(Protocol::Resp, 1);
-        workload.connections = 1;
-        workload.arrivals = Arrivals::Open { rate: 1e6, poisson: false };
-        let mut generator = Generator::new(&workload, &[target()]);
-        generator.start(0);
-        generator.arrive(500);
-        let batch = generator.next_batch().expect("due");
-        let reply = replies(&generator, batch);
-        generator.on_sent(0);
-        generator.on_bytes(0, &reply, 600);
-        // Nothing is answered any more.
-        generator.arrive(9_000);
-        let tally = generator.close_books(9_000);
-        assert_eq!((tally.replies, tally.unanswered, tally.oldest_unanswered_ns), (1, 9, 8_000));
-        assert_eq!(tally.latency.len(), 9, "one waits for less than the p99 of the answered");
-        assert!(tally.latency.max() >= 7_990);
-    }
-
-    #[test]
-    fn poisson_arrivals_have_the_rate_asked_for() {
-        let mut workload = Workload::new(Protocol::Resp, 1);
-        workload.connections = 1000;
-        workload.arrivals = Arrivals::Open { rate: 50_000.0, poisson: true };
-        let mut generator = Generator::new(&workload, &[target()]);
-        generator.start(0);
-        generator.arrive(SECOND_NS);
-        let offered = generator.take_tally().offered;
-        assert!((49_000..51_000).contains(&offered), "{offered}");
-    }
-
-    #[test]
-    fn a_server_that_does_not_answer_makes_arrivals_missed() {
-        let mut workload = Workload::new(Protocol::Resp, 1);
-        workload.connections = 1;
-        workload.arrivals = Arrivals::Open { rate: 1e6, poisson: false };
-        let mut generator = Generator::new(&workload, &[target()]);
-        generator.start(0);
-        generator.arrive(10_000_000);
-        let tally = generator.take_tally();
-        assert_eq!(tally.offered, 10_001);
-        assert_eq!(tally.missed, 10_001 - u64::from(IN_FLIGHT_MAX));
-    }
-
-    #[test]
-    fn wrong_replies_are_counted_and_nonsense_ends_the_connection() {
-        let mut workload = Workload::new(Protocol::Resp, 2);
-        workload.connections = 1;
-        let mut generator = Generator::new(&workload, &[target()]);
-        generator.start(0);
-        let batch = generator.next_batch().expect("due");
-        generator.on_sent(batch.conn);
-        generator.on_bytes(0, b"-ERR a\r\n$-1\r\n", 5);
-        let tally = generator.take_tally();
-        assert_eq!((tally.replies, tally.wrong, tally.misses), (2, 1, 1));
-        assert_eq!(tally.first_wrong.as_deref(), Some("-ERR a"));
-        generator.on_bytes(0, b"nonsense\r\n", 6);
-        assert!(generator.broken().is_some());
-        assert!(generator.is_quiet(), "a dead connection waits for nothing");
-    }
-}
+mod tests;

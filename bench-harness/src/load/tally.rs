@@ -22,6 +22,17 @@ pub fn histogram() -> Histogram<u64> {
     histogram
 }
 
+/// Latencies by what was asked, where requests are drawn as they leave.
+#[derive(Clone, Debug)]
+pub struct Kinds {
+    /// GETs, those of pairs too.
+    pub reads: Histogram<u64>,
+    /// SETs, those of pairs too.
+    pub writes: Histogram<u64>,
+    /// Read-modify-writes: from when the read was due to the reply to the write.
+    pub pairs: Histogram<u64>,
+}
+
 /// What happened since the last reset.
 #[derive(Clone, Debug)]
 pub struct Tally {
@@ -51,10 +62,14 @@ pub struct Tally {
     pub service: Histogram<u64>,
     /// Open loop: from the intended time to the moment the generator let the request in.
     pub lag: Histogram<u64>,
+    /// `latency` by kind.
+    pub kinds: Option<Box<Kinds>>,
 }
 
 impl Tally {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(kinds: bool) -> Self {
+        let kinds =
+            kinds.then(|| Kinds { reads: histogram(), writes: histogram(), pairs: histogram() });
         Self {
             replies: 0,
             misses: 0,
@@ -69,6 +84,7 @@ impl Tally {
             latency: histogram(),
             service: histogram(),
             lag: histogram(),
+            kinds: kinds.map(Box::new),
         }
     }
 
@@ -92,6 +108,15 @@ impl Tally {
             (&mut self.lag, &later.lag),
         ] {
             mine.add(theirs).expect("all have the same bounds");
+        }
+        if let (Some(mine), Some(theirs)) = (&mut self.kinds, &later.kinds) {
+            for (mine, theirs) in [
+                (&mut mine.reads, &theirs.reads),
+                (&mut mine.writes, &theirs.writes),
+                (&mut mine.pairs, &theirs.pairs),
+            ] {
+                mine.add(theirs).expect("all have the same bounds");
+            }
         }
         self
     }

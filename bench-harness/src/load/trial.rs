@@ -16,8 +16,8 @@ use super::generator::Generator;
 pub use super::limit::Limit;
 use super::limit::{self, Signs};
 use super::protocol::{Asked, Codec, Ordered, Verdict};
-use super::tally::Tally;
-use super::{Arrivals, Target, Workload, plain, ring};
+use super::tally::{self, Tally};
+use super::{Arrivals, Target, Workload, draws, plain, ring};
 use crate::clock::{self, MILLISECOND_NS, SECOND_NS};
 use crate::process::{Counted, Counters, Server, Usage};
 use crate::report::hdr;
@@ -148,6 +148,20 @@ pub struct Trial {
     /// The steps of a load that has some.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<StepResult>,
+    /// Latency by what was asked, where requests are drawn as they leave.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kinds: Option<Kinds>,
+}
+
+/// Latencies of the replies of each kind, of those there were.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct Kinds {
+    /// GETs.
+    pub read: Option<Latency>,
+    /// SETs.
+    pub write: Option<Latency>,
+    /// A GET and the SET that follows it, from when the one was due to the reply to the other.
+    pub read_modify_write: Option<Latency>,
 }
 
 /// What came of one step, by the time replies came.
@@ -189,6 +203,15 @@ impl Mover {
     }
 }
 
+/// Whether a trial can be made of `workload`; says so before anything is sent.
+///
+/// # Errors
+/// It cannot; the text says what to change.
+pub fn check_workload(workload: &Workload, targets: &[Target]) -> Result<()> {
+    Codec::check(workload).map_err(anyhow::Error::msg)?;
+    draws::check(workload, targets).map_err(anyhow::Error::msg)
+}
+
 /// Runs one trial against `server`, whose keys are in place.
 ///
 /// # Errors
@@ -201,7 +224,7 @@ pub fn run(
     transport: Transport,
     timing: Timing,
 ) -> Result<Trial> {
-    Codec::check(workload).map_err(anyhow::Error::msg)?;
+    check_workload(workload, targets)?;
     let mut generator = Generator::new(workload, targets);
     let mut mover = match transport {
         Transport::Ring => Mover::Ring(Box::new(ring::OnRing::connect(&generator, false)?)),
@@ -333,6 +356,12 @@ fn result(
     before: &Reading,
     after: &Reading,
 ) -> Result<Trial> {
+    if tally.replies == 0 && tally.offered == 0 && workload.arrivals.is_open() {
+        bail!(
+            "no request was due in {:.3} s: at so low a rate it takes longer trials",
+            (after.at_ns - before.at_ns) as f64 / SECOND_NS as f64
+        );
+    }
     if tally.replies == 0 {
         bail!(
             "no reply at all in {:.3} s: {} requests wait, the oldest for {:.3} s",
@@ -385,6 +414,13 @@ fn core_busy_ns(cpu: usize) -> u64 {
     // user nice system idle iowait irq softirq steal
     let idle: u64 = ticks.iter().skip(3).take(2).sum();
     (ticks.iter().sum::<u64>() - idle) * (SECOND_NS / 100)
+}
+
+fn kinds(tally: &tally::Kinds) -> Kinds {
+    let of = |histogram: &hdrhistogram::Histogram<u64>| {
+        (!histogram.is_empty()).then(|| Latency::of(histogram))
+    };
+    Kinds { read: of(&tally.reads), write: of(&tally.writes), read_modify_write: of(&tally.pairs) }
 }
 
 fn summarise(
@@ -443,6 +479,7 @@ fn summarise(
         latency_hdr: hdr::encode(&tally.latency),
         limit_why,
         steps: Vec::new(),
+        kinds: tally.kinds.as_deref().map(kinds),
     }
 }
 

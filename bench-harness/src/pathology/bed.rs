@@ -58,6 +58,13 @@ struct Pending {
     at: usize,
 }
 
+impl Pending {
+    /// Whether it takes the time of a server: a GET does.
+    fn is_served(&self) -> bool {
+        self.bytes.as_ref().is_some_and(|bytes| bytes.starts_with(b"$"))
+    }
+}
+
 /// The server.
 #[derive(Debug)]
 pub struct Bed {
@@ -70,6 +77,8 @@ pub struct Bed {
     order: u64,
     /// When the one server of all connections is free.
     free_ns: u64,
+    /// Service it was spared because who asked was gone: `due` and `free_ns` are later by that.
+    spared_ns: u64,
     replies: u64,
 }
 
@@ -86,6 +95,7 @@ impl Bed {
             due: BinaryHeap::new(),
             order: 0,
             free_ns: 0,
+            spared_ns: 0,
             replies: 0,
         }
     }
@@ -146,7 +156,7 @@ impl Bed {
             replies.chunks_exact_mut(2).for_each(|pair| pair.swap(0, 1));
         }
         for reply in replies {
-            self.schedule(conn, reply, now_ns);
+            self.schedule(conn, reply, now_ns + self.spared_ns);
         }
         Ok(())
     }
@@ -228,7 +238,21 @@ impl Bed {
     /// When the next thing is to be done.
     #[must_use]
     pub fn next_due_ns(&self) -> Option<u64> {
-        self.due.peek().map(|Reverse((at_ns, _, _))| *at_ns)
+        self.due.peek().map(|Reverse((at_ns, _, _))| at_ns - self.spared_ns)
+    }
+
+    /// The one server of all connections takes the next request: of one whose asker is there. Else a load that was too
+    /// much would be served long after it has ended, at the expense of the next.
+    fn spare(&mut self) {
+        let Mode::Md1 { service_ns } = self.mode else { return };
+        while let Some(Reverse((_, _, next))) = self.due.peek()
+            && !self.conns.contains_key(&next.conn)
+        {
+            if next.is_served() {
+                self.spared_ns += service_ns;
+            }
+            self.due.pop();
+        }
     }
 
     /// The next thing to do, when it is time for it.
@@ -236,6 +260,9 @@ impl Bed {
         while self.next_due_ns().is_some_and(|at_ns| at_ns <= now_ns) {
             let Reverse((at_ns, order, mut pending)) = self.due.pop()?;
             let conn = pending.conn;
+            if pending.is_served() {
+                self.spare();
+            }
             if !self.conns.contains_key(&conn) {
                 continue;
             }
@@ -295,6 +322,26 @@ mod tests {
         bed.on_bytes(0, &get(9), 2_000).expect("a request");
         let times: Vec<(u64, u64)> = out(&mut bed).iter().map(|seen| (seen.0, seen.1)).collect();
         assert_eq!(times, [(1_100, 0), (1_200, 1), (2_100, 0)]);
+    }
+
+    #[test]
+    fn requests_of_connections_that_are_gone_take_no_time_of_the_others() {
+        let mut bed = bed(Mode::Md1 { service_ns: 100 });
+        // The first is begun; then four of one that leaves, around one of the other.
+        bed.on_bytes(1, &[get(1), get(2), get(3)].concat(), 1_000).expect("requests");
+        bed.on_bytes(0, &get(4), 1_010).expect("a request");
+        bed.on_bytes(1, &[get(5), get(6)].concat(), 1_020).expect("requests");
+        bed.close(1);
+        assert_eq!(bed.pop_due(1_099), None);
+        // Looked at a little late, as on sockets.
+        assert_eq!(bed.pop_due(1_130), None);
+        assert_eq!(bed.next_due_ns(), Some(1_200));
+        assert!(matches!(bed.pop_due(1_230), Some(Action::Write { conn: 0, .. })));
+        assert_eq!(bed.next_due_ns(), None);
+        bed.on_bytes(0, &get(7), 1_250).expect("a request");
+        bed.on_bytes(0, &get(8), 1_260).expect("a request");
+        let times: Vec<u64> = out(&mut bed).iter().map(|seen| seen.0).collect();
+        assert_eq!(times, [1_350, 1_450]);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! Next: `curve` and `find_max`, whose tests measure this.
 
 use anyhow::{Result, bail};
+use view::Output;
 
 use super::Mode;
 use super::bed::{Action, Bed};
@@ -29,6 +30,8 @@ struct Virtual {
     events: u64,
     /// What a client in closed loop sends next.
     next_turn: Option<Batch>,
+    /// For the next batch's bytes.
+    spare: Vec<u8>,
 }
 
 impl Virtual {
@@ -36,10 +39,14 @@ impl Virtual {
         while self.generator.broken().is_none() {
             let arrival_ns = self.generator.arrive(self.now_ns);
             while let Some(batch) = self.next_turn.take().or_else(|| self.generator.next_batch()) {
-                let bytes = self.generator.bytes(batch);
-                if let Err(why) = self.bed.on_bytes(batch.conn as u64, bytes, self.now_ns) {
-                    bail!("the generator sent what is no request: {why}");
+                let mut out = Output::with_buffer(std::mem::take(&mut self.spare));
+                self.generator.fill(batch, &mut out);
+                for bytes in out.pieces(0) {
+                    if let Err(why) = self.bed.on_bytes(batch.conn as u64, bytes, self.now_ns) {
+                        bail!("the generator sent what is no request: {why}");
+                    }
                 }
+                self.spare = out.into_buffer();
                 self.generator.on_sent(batch.conn);
             }
             while let Some(action) = self.bed.pop_due(self.now_ns) {
@@ -92,7 +99,8 @@ pub fn run_with_tally(workload: &Workload, mode: Mode, timing: Timing) -> Result
     let target = Target::all_keys(([127, 0, 0, 1], 1).into());
     let generator = Generator::new(workload, &[target]);
     let bed = Bed::new(mode, workload.value_len_bytes, workload.seed ^ 0xbed, START_NS);
-    let mut world = Virtual { generator, bed, now_ns: START_NS, events: 0, next_turn: None };
+    let mut world =
+        Virtual { generator, bed, now_ns: START_NS, events: 0, next_turn: None, spare: Vec::new() };
     for conn in 0..workload.connections {
         world.bed.open(conn as u64, START_NS);
     }

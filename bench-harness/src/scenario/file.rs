@@ -15,8 +15,8 @@ use super::measure::Measure;
 use crate::clock::SECOND_NS;
 use crate::compare::{Bar, Cell, Claim, Metric, Side};
 use crate::load::protocol::{Http, Protocol};
-use crate::load::trial::Timing;
-use crate::load::{Arrivals, Workload};
+use crate::load::trial::{self, Timing};
+use crate::load::{Arrivals, KeyDist, Workload};
 use crate::{peers, stats};
 
 /// Those that come with this program, by name.
@@ -28,11 +28,17 @@ pub const BUILT_IN: &[(&str, &str)] = &[
     ("http", include_str!("../../scenarios/http.toml")),
     ("http2", include_str!("../../scenarios/http2.toml")),
     ("http-connections", include_str!("../../scenarios/http-connections.toml")),
+    ("ycsb-a", include_str!("../../scenarios/ycsb-a.toml")),
+    ("ycsb-b", include_str!("../../scenarios/ycsb-b.toml")),
+    ("ycsb-c", include_str!("../../scenarios/ycsb-c.toml")),
+    ("ycsb-d", include_str!("../../scenarios/ycsb-d.toml")),
+    ("ycsb-f", include_str!("../../scenarios/ycsb-f.toml")),
 ];
 
 /// More connections than descriptors would be asked for.
-const CONNECTIONS_MAX: usize = 16_384;
-const PIPELINE_MAX: u32 = 4_096;
+pub const CONNECTIONS_MAX: usize = 16_384;
+/// More requests in a pipeline only wait for each other.
+pub const PIPELINE_MAX: u32 = 4_096;
 const VALUE_MAX_BYTES: usize = 16 << 20;
 
 /// What is asked; what is not said is as in the file's head, and there as in [`Workload::new`].
@@ -51,10 +57,16 @@ pub struct Load {
     pub constant: Option<bool>,
     /// Share of requests that write.
     pub set_share: Option<f64>,
+    /// Writes are of new keys.
+    pub inserts: Option<bool>,
+    /// Share of requests that read a key which the connection writes next.
+    pub rmw_share: Option<f64>,
     /// Length of values.
     pub value_len: Option<usize>,
     /// Distinct keys.
     pub keys: Option<u32>,
+    /// How requests fall on them, as `bench load --key-dist` has it.
+    pub key_dist: Option<KeyDist>,
     /// HTTP: what is requested.
     pub path: Option<String>,
 }
@@ -116,8 +128,11 @@ impl Load {
             rate,
             constant: self.constant.or(head.constant),
             set_share: self.set_share.or(head.set_share),
+            inserts: self.inserts.or(head.inserts),
+            rmw_share: self.rmw_share.or(head.rmw_share),
             value_len: self.value_len.or(head.value_len),
             keys: self.keys.or(head.keys),
+            key_dist: self.key_dist.or(head.key_dist),
             path: self.path.clone().or_else(|| head.path.clone()),
         }
     }
@@ -149,6 +164,11 @@ impl Load {
         );
         let set_share = self.set_share.unwrap_or(0.0);
         ensure!((0.0..=1.0).contains(&set_share), "set-share: from 0 to 1, not {set_share}");
+        let rmw_share = self.rmw_share.unwrap_or(0.0);
+        ensure!(
+            rmw_share >= 0.0 && set_share + rmw_share <= 1.0,
+            "rmw-share: from 0 to 1 with set-share, not {rmw_share}"
+        );
         let value_len_bytes = self.value_len.unwrap_or(usual.value_len_bytes);
         ensure!(
             value_len_bytes <= VALUE_MAX_BYTES,
@@ -159,12 +179,15 @@ impl Load {
         Ok(Workload {
             protocol: self.protocol.unwrap_or(usual.protocol),
             set_share,
+            inserts: self.inserts.unwrap_or(false),
+            rmw_share,
             keys: self.keys.unwrap_or(usual.keys).max(1),
+            key_dist: self.key_dist.unwrap_or_default(),
             value_len_bytes,
             connections,
             arrivals,
-            seed: 1,
             http: Http { path: path.into(), ..Http::new() },
+            ..usual
         })
     }
 }
@@ -226,6 +249,7 @@ impl Scenario {
         let mut cells = Vec::new();
         for case in self.cases() {
             let load = case.load.over(&self.load);
+            let workload = load.workload()?;
             let mut sides = Vec::new();
             for side in &self.sides {
                 let peer = peers::find(side)?;
@@ -240,6 +264,8 @@ impl Scenario {
                     case.name,
                     peer.protocols.join(", ")
                 );
+                trial::check_workload(&Workload { protocol, ..workload.clone() }, &[])
+                    .with_context(|| format!("{}: {side}", case.name))?;
                 sides.push(Side { protocol: Some(protocol), ..Side::new(peer, server_cpu) });
             }
             let again = format!("{} again", sides[0].label);
@@ -249,7 +275,7 @@ impl Scenario {
             cells.push(Cell {
                 row: name.to_owned().into(),
                 name: case.name.clone(),
-                measure: Measure::Load(load.workload()?),
+                measure: Measure::Load(workload),
                 sides,
                 same: Some((0, last)),
                 claims,
@@ -309,6 +335,55 @@ mod tests {
         assert!(workloads.iter().all(|workload| workload.value_len_bytes == 9));
     }
 
+    /// The load of a scenario's first case.
+    fn load(text: &str) -> Workload {
+        let scenario = Scenario::parse(text).expect("valid");
+        match scenario.cells("x", 0).expect("servers").remove(0).measure {
+            Measure::Load(workload) => workload,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn workloads_of_ycsb_are_those_of_its_core_package() {
+        let skewed = KeyDist::Zipfian { skew: 0.99, scrambled: true };
+        let newest = KeyDist::Latest { skew: 0.99 };
+        for (name, set_share, rmw_share, inserts, key_dist) in [
+            ("ycsb-a", 0.5, 0.0, false, skewed),
+            ("ycsb-b", 0.05, 0.0, false, skewed),
+            ("ycsb-c", 0.0, 0.0, false, skewed),
+            ("ycsb-d", 0.05, 0.0, true, newest),
+            ("ycsb-f", 0.0, 0.5, false, skewed),
+        ] {
+            let scenario = Scenario::find(name).expect(name);
+            assert!(scenario.about.contains("strings"), "what YCSB does with hashes: {name}");
+            for cell in scenario.cells(name, 0).expect(name) {
+                let Measure::Load(workload) = &cell.measure else { panic!("{name}") };
+                let found = (workload.set_share, workload.rmw_share, workload.inserts);
+                assert_eq!(found, (set_share, rmw_share, inserts), "{name}");
+                assert_eq!(
+                    (workload.key_dist, workload.value_len_bytes),
+                    (key_dist, 1_000),
+                    "{name}"
+                );
+                // The same in memcached's words.
+                let spoken: Vec<Protocol> =
+                    cell.sides.iter().filter_map(|side| side.protocol).collect();
+                assert!(spoken.contains(&Protocol::Resp) && spoken.contains(&Protocol::Memcache));
+            }
+        }
+    }
+
+    #[test]
+    fn keys_are_uniform_unless_a_law_is_named() {
+        assert!(!load(SMALL).is_drawn());
+        let hot = load(&format!("{SMALL}key-dist = 'hotspot:0.1:0.9'\n"));
+        assert_eq!(hot.key_dist, KeyDist::Hotspot { keys: 0.1, requests: 0.9 });
+        assert!(hot.is_drawn());
+        assert!(load(&format!("{SMALL}inserts = true\n")).is_drawn());
+        assert!(load(&format!("{SMALL}rmw-share = 1.0\n")).has_sets());
+    }
+
     #[test]
     fn what_is_wrong_is_named() {
         for (more, expected) in [
@@ -316,12 +391,20 @@ mod tests {
             ("set-share = 2.0\n", "set-share: from 0 to 1"),
             ("connections = 0\n", "connections: from 1"),
             ("path = 'x'\n", "path: begins with /"),
+            ("set-share = 0.6\nrmw-share = 0.5\n", "rmw-share: from 0 to 1 with set-share"),
+            ("key-dist = 'gauss'\n", "zipfian[:SKEW]"),
+            ("key-dist = 'latest:0'\n", "a skew is from 0.01 to 10"),
             ("speed = 1\n", "unknown field `speed`"),
             ("protocol = 'telnet'\n", "telnet"),
         ] {
             let error = Scenario::parse(&format!("{SMALL}{more}")).expect_err(more);
             assert!(format!("{error:#}").contains(expected), "{more}: {error:#}");
         }
+        let keyless = "about = 'x'\nsides = ['nginx']\n[load]\nkey-dist = 'zipfian'\n";
+        let error =
+            Scenario::parse(keyless).expect("valid").cells("x", 0).expect_err("it has no keys");
+        let error = format!("{error:#}");
+        assert!(error.contains("over http1: only where requests have keys"), "{error}");
         let http = Scenario::parse(&format!("{SMALL}protocol = 'http1'\n")).expect("valid");
         let error = http.cells("x", 0).expect_err("redis is no web server").to_string();
         assert!(error.contains("redis does not speak http1"), "{error}");

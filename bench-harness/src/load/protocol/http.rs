@@ -95,7 +95,7 @@ impl Http {
     }
 
     /// Whether paths differ by key.
-    pub(super) fn has_key(&self) -> bool {
+    pub(crate) fn has_key(&self) -> bool {
         self.path.contains(KEY_MARK)
     }
 

@@ -3,6 +3,8 @@
 //! Source: memcached's `doc/protocol.txt`. Meta replies carry no key here (`mg key v`), so a value
 //! is known by its own first bytes, as in RESP.
 
+use std::io::Write as _;
+
 use super::text::{Ended, Text, number, shown, trimmed, value_after_length};
 use super::{Asked, Fed, Lost, Verdict};
 use crate::load::arena::{Values, key_name};
@@ -12,7 +14,8 @@ pub fn encode(asked: Asked, values: &Values, to: &mut Vec<u8>) {
     to.extend_from_slice(if asked.set { b"set " } else { b"get " });
     to.extend_from_slice(&key_name(asked.key));
     if asked.set {
-        to.extend_from_slice(format!(" 0 0 {}\r\n", values.len_bytes()).as_bytes());
+        // Into memory, which takes all; as in `resp`.
+        let _ = write!(to, " 0 0 {}\r\n", values.len_bytes());
         values.write(asked.key, to);
     }
     to.extend_from_slice(b"\r\n");
@@ -23,7 +26,7 @@ pub fn encode_meta(asked: Asked, values: &Values, to: &mut Vec<u8>) {
     to.extend_from_slice(if asked.set { b"ms " } else { b"mg " });
     to.extend_from_slice(&key_name(asked.key));
     if asked.set {
-        to.extend_from_slice(format!(" {}\r\n", values.len_bytes()).as_bytes());
+        let _ = write!(to, " {}\r\n", values.len_bytes());
         values.write(asked.key, to);
         to.extend_from_slice(b"\r\n");
     } else {

@@ -140,7 +140,7 @@ impl Codec {
             protocol: workload.protocol,
             values: Values::new(workload.value_len_bytes),
             http: workload.http.clone(),
-            sets: workload.set_share > 0.0,
+            sets: workload.has_sets(),
         }
     }
 

@@ -4,6 +4,8 @@
 //! its null. Source: the Redis serialization protocol specification. Invariant: a reply that is an
 //! aggregate is one reply, however deep it is; its depth costs no memory.
 
+use std::io::Write as _;
+
 use super::text::{Ended, Text, number, shown, trimmed, value_after_length};
 use super::{Asked, Fed, Lost, Verdict};
 use crate::load::arena::{Values, key_name};
@@ -17,7 +19,8 @@ pub fn encode(asked: Asked, values: &Values, to: &mut Vec<u8>) {
     if asked.set {
         to.extend_from_slice(b"*3\r\n$3\r\nSET\r\n$16\r\n");
         to.extend_from_slice(&name);
-        to.extend_from_slice(format!("\r\n${}\r\n", values.len_bytes()).as_bytes());
+        // Into memory, which takes all; and without an allocation, since it may be done for each request.
+        let _ = write!(to, "\r\n${}\r\n", values.len_bytes());
         values.write(asked.key, to);
     } else {
         to.extend_from_slice(b"*2\r\n$3\r\nGET\r\n$16\r\n");
