@@ -15,9 +15,10 @@ use serde::{Deserialize, Serialize};
 use crate::clock::SECOND_NS;
 use crate::load::trial::{Timing, Transport, Trial};
 use crate::peers::{Peer, Place, Ports, Protocol};
-use crate::rounds;
+use crate::rounds::{self, Noise, Signs};
 use crate::scenario::measure::{self, Measure};
 use crate::stats::{self, Ratio};
+use crate::steady::Steadiness;
 
 /// Starting, loading and stopping a server takes about this long.
 const OVERHEAD_NS: u64 = SECOND_NS / 2;
@@ -97,6 +98,16 @@ pub enum Metric {
 }
 
 impl Metric {
+    /// Its name in files.
+    #[must_use]
+    pub fn key(self) -> String {
+        // A variant without content is a string.
+        serde_json::to_value(self)
+            .ok()
+            .and_then(|value| Some(value.as_str()?.to_owned()))
+            .unwrap_or_default()
+    }
+
     /// Its name in tables, with the unit.
     #[must_use]
     pub const fn title(self) -> &'static str {
@@ -228,7 +239,7 @@ impl Bench {
     /// Runs one cell; `progress` hears of every trial.
     pub fn run(&mut self, cell: &Cell, progress: &mut dyn FnMut(&str)) -> Outcome {
         let mut sides: Vec<SideOutcome> = cell.sides.iter().map(SideOutcome::new).collect();
-        let rounds = rounds::run(cell.sides.len(), cell.rounds, |index| {
+        let trial = |index: usize| {
             if sides[index].failed.is_some() {
                 return None;
             }
@@ -245,7 +256,8 @@ impl Bench {
                     None
                 }
             }
-        });
+        };
+        let rounds = rounds::run_with(cell.sides.len(), cell.rounds, trial, signs);
         for round in rounds.kept {
             for (side, sample) in sides.iter_mut().zip(round) {
                 side.samples.extend(sample);
@@ -262,11 +274,21 @@ impl Bench {
             timing: cell.timing,
             repeated: rounds.repeated,
             disturbed: rounds.disturbed,
+            noise: rounds.noise,
             sides,
             same,
             verdicts,
         }
     }
+}
+
+/// What a trial says of the machine, and of itself.
+fn signs(sample: &Option<Sample>) -> Signs {
+    let trial = sample.as_ref().and_then(|sample| sample.trial.as_ref());
+    trial.map_or_else(Signs::default, |trial| Signs {
+        wait: Some(trial.server_wait),
+        unsteady: trial.steadiness.is_changed(),
+    })
 }
 
 fn describe(label: &str, sample: &Sample) -> String {
@@ -282,6 +304,9 @@ fn describe(label: &str, sample: &Sample) -> String {
             trial.client_busy * 100.0,
             trial.foreign * 100.0
         ));
+        if let Steadiness::Changed(change) = &trial.steadiness {
+            text.push_str(&format!("  not steady: {change}"));
+        }
     }
     text
 }
@@ -293,6 +318,12 @@ pub struct SideOutcome {
     pub label: String,
     /// What its program says of itself.
     pub version: String,
+    /// What it says of how it was built, where the registry knows how to ask.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build: Option<String>,
+    /// Built from this source tree: a change of the tree changes it, and its version does not say so.
+    #[serde(default)]
+    pub own: bool,
     /// Why it did not run, or no longer.
     pub failed: Option<String>,
     /// One for each round.
@@ -305,7 +336,9 @@ impl SideOutcome {
             Ok(version) => (version, None),
             Err(error) => (String::new(), Some(format!("not present: {error:#}"))),
         };
-        Self { label: side.label.clone(), version, failed, samples: Vec::new() }
+        let build = failed.is_none().then(|| side.peer.build()).flatten();
+        let (label, own) = (side.label.clone(), side.peer.is_own());
+        Self { label, version, build, own, failed, samples: Vec::new() }
     }
 
     /// All its values of one figure.
@@ -374,10 +407,13 @@ pub struct Outcome {
     pub name: String,
     /// Length of a trial.
     pub timing: Timing,
-    /// Rounds that were run again because the hypervisor took the core.
+    /// Rounds that were run again because of noise.
     pub repeated: usize,
-    /// Rounds that count although it did.
+    /// Rounds that count although there was some.
     pub disturbed: usize,
+    /// Which noise.
+    #[serde(default)]
+    pub noise: Noise,
     /// Everyone's samples.
     pub sides: Vec<SideOutcome>,
     /// How far apart equals came out.
@@ -434,6 +470,8 @@ mod tests {
         SideOutcome {
             label: label.to_owned(),
             version: String::new(),
+            build: None,
+            own: true,
             failed: None,
             samples: values.iter().map(sample).collect(),
         }

@@ -11,8 +11,9 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use crate::machine::Machine;
+use crate::report;
+use crate::rounds::{self, Noise};
 use crate::stats::{self, Ratio};
-use crate::{report, rounds};
 
 /// Figures of one trial, by name and unit.
 pub type Figures = BTreeMap<&'static str, f64>;
@@ -77,10 +78,13 @@ pub struct Cell {
     pub claims: Vec<Claim>,
     /// Figures of ours with their bars.
     pub limits: Vec<Limit>,
-    /// Rounds that were run again because the hypervisor took the core.
+    /// Rounds that were run again because of noise.
     pub repeated: usize,
-    /// Rounds that count although it did.
+    /// Rounds that count although there was some.
     pub disturbed: usize,
+    /// Which noise.
+    #[serde(default)]
+    pub noise: Noise,
 }
 
 /// Everything a run found.
@@ -121,7 +125,7 @@ pub(crate) fn alternate(
         let (who, trial) = &contenders[side];
         trial().map_err(|error| skipped.push(format!("{name}, {who}: {error:#}"))).ok()
     });
-    let (repeated, disturbed) = (rounds.repeated, rounds.disturbed);
+    let (repeated, disturbed, noise) = (rounds.repeated, rounds.disturbed, rounds.noise);
     let mut sides: Vec<Side> = sides.collect();
     for round in rounds.kept {
         for (side, figures) in sides.iter_mut().zip(round) {
@@ -135,6 +139,7 @@ pub(crate) fn alternate(
         limits: Vec::new(),
         repeated,
         disturbed,
+        noise,
     }
 }
 
@@ -178,6 +183,16 @@ impl Report {
         }
     }
 
+    /// Notes how the machine is now that the run is over, and who took part.
+    pub fn close(&mut self) {
+        for version in &self.versions {
+            if let Some((name, version)) = version.split_once(": ") {
+                self.machine.took_part(name, version);
+            }
+        }
+        self.machine.close();
+    }
+
     /// The report as text.
     #[must_use]
     pub fn table(&self) -> String {
@@ -186,6 +201,7 @@ impl Report {
             "{} x {}, Linux {}, load {}\n",
             machine.cpus, machine.cpu, machine.kernel, machine.load
         );
+        text.push_str(&machine.fingerprint_lines());
         for cell in &self.cells {
             // Writing to a string does not fail.
             let _ = writeln!(text, "\n{}", cell.name);
@@ -196,7 +212,7 @@ impl Report {
                 }
                 text.push('\n');
             }
-            if let Some(note) = report::disturbance(cell.repeated, cell.disturbed) {
+            if let Some(note) = report::disturbance(cell.repeated, cell.disturbed, &cell.noise) {
                 let _ = writeln!(text, "  {note}");
             }
             for claim in &cell.claims {

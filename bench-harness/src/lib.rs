@@ -6,7 +6,8 @@
 //! are servers whose right figures are known. [`host`] runs our sessions on other runtimes, and [`runtimes`] compares
 //! them; [`files`] is a load of file I/O, [`fanout`] one of messages to many; [`flamegraph`] shows where a server spends
 //! its time; [`cost`] is what the load itself takes, [`connections`] what memory
-//! a connection takes. Invariants: no figure without an interval; no wrong reply counted as a fast one; no `unsafe`.
+//! a connection takes. [`fingerprint`] says what machine it was, [`steady`] whether a trial had settled, and [`gate`] whether one
+//! saved report is worse than another. Invariants: no figure without an interval; no wrong reply counted as a fast one; no `unsafe`.
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
@@ -17,11 +18,14 @@ pub mod compare;
 pub mod connections;
 pub mod cost;
 pub mod curve;
+pub mod exit;
 pub mod fanout;
 pub mod figures;
 pub mod files;
 pub mod find_max;
+pub mod fingerprint;
 pub mod flamegraph;
+pub mod gate;
 pub mod host;
 pub mod load;
 pub mod machine;
@@ -34,6 +38,7 @@ pub mod rounds;
 pub mod runtimes;
 pub mod scenario;
 pub mod stats;
+pub mod steady;
 pub mod storage;
 pub mod sweep;
 pub mod units;

@@ -5,14 +5,21 @@
 //! network namespace of our own has its own default, its own loopback and all ports free.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
+use std::sync::OnceLock;
 
 use anyhow::{Context, Result, bail};
 use nix::sched::{CloneFlags, unshare};
 use serde::{Deserialize, Serialize};
+use tuning::tree::Tree;
+
+use crate::fingerprint::{Fingerprint, Run};
 
 /// Congestion controls in order of preference.
 const CONGESTION: [&str; 2] = ["cubic", "reno"];
+/// The queue of devices that choose none, in the host's namespace: others do not show it.
+static HOST_QDISC: OnceLock<String> = OnceLock::new();
 
 /// What a reader needs in order to judge a figure.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -39,6 +46,9 @@ pub struct Machine {
     pub load: String,
     /// Seconds since the Unix epoch at the start.
     pub unix_s: u64,
+    /// What decides whether its figures may be compared with another's; reports of earlier versions have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<Fingerprint>,
 }
 
 fn read(path: &str) -> Option<String> {
@@ -71,7 +81,47 @@ impl Machine {
             fifo,
             load: read("/proc/loadavg").unwrap_or_else(unknown),
             unix_s: crate::clock::unix_us() / 1_000_000,
+            fingerprint: Some(Fingerprint::read(
+                &Tree::live(),
+                Run { own_network, fifo, qdisc: HOST_QDISC.get().map(String::as_str) },
+            )),
         }
+    }
+
+    /// The same where files in `dir` are measured.
+    #[must_use]
+    pub fn on_data(mut self, dir: &Path) -> Self {
+        if let Some(fingerprint) = &mut self.fingerprint {
+            fingerprint.on_data(&Tree::live(), dir);
+        }
+        self
+    }
+
+    /// Notes how it is now that the run is over.
+    pub fn close(&mut self) {
+        if let Some(fingerprint) = &mut self.fingerprint {
+            fingerprint.close(&Tree::live());
+        }
+    }
+
+    /// Notes the version of one who takes part, and how it was built.
+    pub fn took_part(&mut self, name: &str, version: &str) {
+        if let Some(fingerprint) = &mut self.fingerprint
+            && !version.is_empty()
+        {
+            fingerprint.software.peers.insert(name.to_owned(), version.to_owned());
+        }
+    }
+
+    /// The fingerprint in a line, and what others did during the run, each with a line break; empty without one.
+    #[must_use]
+    pub fn fingerprint_lines(&self) -> String {
+        let Some(fingerprint) = &self.fingerprint else { return String::new() };
+        let mut lines = format!("{}\n", fingerprint.line());
+        if let Some(during) = fingerprint.during() {
+            lines.push_str(&format!("{during}\n"));
+        }
+        lines
     }
 }
 
@@ -101,6 +151,10 @@ pub fn enter_own_network() -> Result<()> {
     let ip = Command::new("ip").arg("-V").output().context("ip (package iproute2)")?;
     if !ip.status.success() {
         bail!("ip -V: {}", ip.status);
+    }
+    if let Some(qdisc) = read("/proc/sys/net/core/default_qdisc") {
+        // Set before only when this is called twice, with the same answer.
+        let _ = HOST_QDISC.set(qdisc);
     }
     unshare(CloneFlags::CLONE_NEWNET).context("unshare(CLONE_NEWNET)")?;
     let up = Command::new("ip").args(["link", "set", "lo", "up"]).output().context("ip")?;

@@ -15,6 +15,7 @@ use bench_harness::broker;
 use bench_harness::clock::SECOND_NS;
 use bench_harness::compare::{self, Bench};
 use bench_harness::cost;
+use bench_harness::exit::{self, Exit};
 use bench_harness::figures::Report as Figured;
 use bench_harness::host::{self, Hosting};
 use bench_harness::load::trial::Transport;
@@ -29,7 +30,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Compares our servers with others on the same core.
 #[derive(Debug, Parser)]
-#[command(name = "bench", version)]
+#[command(name = "bench", version, after_help = exit::help())]
 struct Cli {
     /// A file of servers, which adds to those there are or replaces some.
     #[arg(long, global = true, value_name = "FILE")]
@@ -54,6 +55,8 @@ enum Commands {
     Storage(StorageArgs),
     /// Stores, reads and follows messages, on our broker and beside others.
     Broker(BrokerArgs),
+    /// Whether one saved report is worse than another, for scripts: see the exit codes.
+    Gate(cli::gate::GateArgs),
     /// A saved report as a page, CSV, histogram log or text.
     Report(cli::report::Args),
     /// Makes the measured tables of BENCHMARKS.md from saved results.
@@ -260,6 +263,7 @@ fn run(command: Commands) -> Result<ExitCode> {
         Commands::Cache(args) => cache(&args),
         Commands::Storage(args) => storage(&args),
         Commands::Broker(args) => broker(&args),
+        Commands::Gate(args) => cli::gate::run(&args),
         Commands::Report(args) => cli::report::run(&args),
         Commands::Benchmarks(args) => cli::benchmarks::run(&args),
         Commands::Connections(args) => cli::connections::run(&args),
@@ -279,7 +283,7 @@ fn run(command: Commands) -> Result<ExitCode> {
 
 fn cost(args: &Cost) -> Result<ExitCode> {
     args.out.prepare()?;
-    finish(&cost::run(&args.cost)?, &args.out)
+    finish(cost::run(&args.cost)?, &args.out)
 }
 
 fn storage(args: &StorageArgs) -> Result<ExitCode> {
@@ -292,8 +296,7 @@ fn storage(args: &StorageArgs) -> Result<ExitCode> {
         port: args.port,
         cpu: args.server_cpu,
     };
-    let report = storage::run(&options)?;
-    finish(&report, &args.out)
+    finish(storage::run(&options)?, &args.out)
 }
 
 fn broker(args: &BrokerArgs) -> Result<ExitCode> {
@@ -317,13 +320,14 @@ fn broker(args: &BrokerArgs) -> Result<ExitCode> {
         old_mb: args.old_mb,
     };
     let report = broker::run(&options, own_network, &mut |line| eprintln!("{line}"))?;
-    finish(&report, &args.out)
+    finish(report, &args.out)
 }
 
 /// Prints what rounds of trials found, and writes all of it where that is wanted.
-fn finish(report: &Figured, out: &cli::out::Out) -> Result<ExitCode> {
+fn finish(mut report: Figured, out: &cli::out::Out) -> Result<ExitCode> {
+    report.close();
     print(&report.table());
-    out.finish(report)?;
+    out.finish(&report)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -429,10 +433,11 @@ fn cache(args: &CacheArgs) -> Result<ExitCode> {
     let mut report = Report::new(machine, args.transport, args.seed);
     cli::run::run_cells(&mut bench, &cells, &mut report, &args.out)?;
     Ok(match () {
-        () if args.gate && report.is_void() => ExitCode::from(4),
-        () if args.gate && report.missed() > 0 => ExitCode::from(3),
-        () => ExitCode::SUCCESS,
-    })
+        () if args.gate && report.is_void() => Exit::Noisy,
+        () if args.gate && report.missed() > 0 => Exit::Regression,
+        () => Exit::Ok,
+    }
+    .into())
 }
 
 /// A network of our own, or a line that says why not.

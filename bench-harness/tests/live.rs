@@ -8,6 +8,7 @@ use bench_harness::load::trial::{self, Timing, Transport, Trial};
 use bench_harness::load::{Target, Workload};
 use bench_harness::peers::Protocol;
 use bench_harness::process::{CommandLine, Server};
+use bench_harness::steady::Steadiness;
 
 fn free_addr() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -38,6 +39,29 @@ fn run(server: &Server, addr: SocketAddr, workload: &Workload, transport: Transp
     trial::prefill(workload, &targets).expect("keys are stored");
     let timing = Timing { warmup_ns: 50 * MILLISECOND_NS, duration_ns: 150 * MILLISECOND_NS };
     trial::run(workload, &targets, server, 0, transport, timing).expect("a valid trial")
+}
+
+#[test]
+fn a_trial_of_a_second_is_looked_at_in_windows_and_a_shorter_one_is_not() {
+    let (server, addr) = host("monoio", "echo");
+    // Deep, so that even a busy machine gives replies enough in each window.
+    let workload = Workload::new(Protocol::Resp, 16);
+    let targets = [Target::all_keys(addr)];
+    trial::prefill(&workload, &targets).expect("keys are stored");
+    let run = |duration_ns: u64| {
+        let timing = Timing { warmup_ns: 50 * MILLISECOND_NS, duration_ns };
+        trial::run(&workload, &targets, &server, 0, Transport::Ring, timing).expect("a valid trial")
+    };
+    let trial = run(SECOND_NS + 20 * MILLISECOND_NS);
+    let windows = &trial.windows;
+    assert!((9..=10).contains(&windows.ns.len()), "{windows:?}");
+    assert_eq!(windows.replies.iter().sum::<u64>(), trial.replies, "{windows:?}");
+    let ns: u64 = windows.ns.iter().sum();
+    assert!(ns <= trial.elapsed_ns && ns > trial.elapsed_ns / 2, "{windows:?}");
+    assert!(windows.cpu_ns.iter().sum::<u64>() > 0, "{windows:?}");
+    assert_ne!(trial.steadiness, Steadiness::Unjudged, "{windows:?}");
+    let short = run(700 * MILLISECOND_NS);
+    assert_eq!((short.windows.is_empty(), short.steadiness), (true, Steadiness::Unjudged));
 }
 
 fn check_runtime(runtime: &str) {

@@ -108,6 +108,8 @@ fn a_run_of_the_cache_has_all_its_forms() {
             assert_eq!(histogram.value_at_quantile(0.99), trial.latency.p99_ns);
         }
     }
+    check_fingerprint(&json, &run.text("report.html"), false);
+    assert!(report.cells.iter().all(|cell| cell.noise.dropped_trials == 3 * cell.repeated));
     check_csv(&run.text("samples.csv"), &report);
     check_log(&run, &report);
     // What is made of the file is what the run itself wrote.
@@ -117,6 +119,21 @@ fn a_run_of_the_cache_has_all_its_forms() {
     assert_eq!(bench(&["report", file, "--html", page_text]), "");
     assert!(run.text("again.html") == run.text("report.html"), "the page is made again");
     assert!(bench(&["report", file]).contains("server CPU ns/op"), "a table by default");
+}
+
+/// Of which machine it is, in the JSON and on the page.
+fn check_fingerprint(json: &str, page: &str, on_disk: bool) {
+    let report: Value = serde_json::from_str(json).expect("JSON");
+    let print = &report["machine"]["fingerprint"];
+    let id = print["id"].as_str().expect("a fingerprint");
+    assert!(print["start"].is_object() && print["end"].is_object(), "{print}");
+    assert_eq!(print["identity"]["data"].is_string(), on_disk, "{print}");
+    for part in ["kernel", "cpu_model", "clocksource", "topology"] {
+        let said = print["identity"][part].as_str().expect(part);
+        assert!(!said.is_empty() && page.contains(said), "{part}: {said}");
+    }
+    assert!(page.contains(&format!("fingerprint {id}: ")), "{id} is not on the page");
+    assert!(page.contains("the hypervisor took "), "what happened meanwhile is not on the page");
 }
 
 fn check_csv(text: &str, report: &Report) {
@@ -197,6 +214,7 @@ fn a_run_of_storage_is_a_report_too() {
     assert!(again == json, "read and written, it is equal");
     let page = run.text("report.html");
     check_page(&page);
+    check_fingerprint(&json, &page, true);
     assert!(page.contains("Benchmark of the storage") && page.contains("Row 4e"), "{page}");
     let csv = run.text("samples.csv");
     assert!(csv.starts_with("cell,side,round,"), "{csv}");

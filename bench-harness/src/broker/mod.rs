@@ -86,6 +86,7 @@ pub fn run(options: &Options, own_network: bool, progress: &mut dyn FnMut(&str))
     process::pin_self(options.client_cpu)?;
     std::fs::create_dir_all(&options.dir)?;
     let mut report = Report::new("broker", own_network);
+    report.machine = report.machine.on_data(&options.dir);
     report.versions = versions(options);
     let mut bench = rows::Bench::new(options, report, progress)?;
     match &options.workload {

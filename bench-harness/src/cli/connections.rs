@@ -50,7 +50,8 @@ pub(crate) fn run(args: &ConnectionsArgs) -> Result<ExitCode> {
         client_cpu: args.client_cpu,
         port: args.port,
     };
-    let report = connections::run(&options, own_network)?;
+    let mut report = connections::run(&options, own_network)?;
+    report.close();
     print(&connections::text(&report));
     args.out.finish(&report)?;
     Ok(ExitCode::SUCCESS)

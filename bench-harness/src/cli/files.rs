@@ -110,6 +110,7 @@ pub(crate) fn run(args: &FilesArgs) -> Result<ExitCode> {
             .with_context(|| format!("{op:?} in {}", options.path.display()))?;
         report.measured.push(measured);
     }
+    report.machine.close();
     print(&report.text());
     if let Some(path) = &args.json {
         let json = serde_json::to_string_pretty(&report).context("encode the report")?;

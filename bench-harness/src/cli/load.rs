@@ -172,13 +172,12 @@ pub(crate) struct LoadArgs {
 impl LoadArgs {
     /// What it is, in a line.
     pub(crate) fn describe(&self) -> String {
-        let LoadOn { protocol, connections, .. } = &self.on;
         let pace = match (self.rate, self.steps.is_empty(), &self.replay) {
             (Some(rate), _, _) => format!("{rate} requests/s"),
             (None, true, None) => format!("pipeline {}", self.pipeline),
             _ => "a schedule".to_owned(),
         };
-        format!("{}, {connections} connections, {pace}", protocol.name())
+        format!("{}, {} connections, {pace}", self.on.server.name(), self.over.connections)
     }
 
     fn arrivals(&self) -> Result<Arrivals> {
@@ -213,7 +212,7 @@ pub(crate) fn run_with<T>(
     let arrivals = args.arrivals()?;
     args.on.timing(&arrivals)?;
     let prepared = args.on.prepare(args.over.connections, Transport::Ring)?;
-    let beside = start(prepared.server.pid())?;
+    let beside = start(prepared.on.server.pid())?;
     Ok((prepared.run(arrivals, args.over.connections, args.on.seed)?, beside))
 }
 

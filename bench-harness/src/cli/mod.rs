@@ -5,6 +5,7 @@ pub(crate) mod connections;
 pub(crate) mod fanout;
 pub(crate) mod files;
 pub(crate) mod flamegraph;
+pub(crate) mod gate;
 pub(crate) mod load;
 pub(crate) mod out;
 pub(crate) mod pathology;

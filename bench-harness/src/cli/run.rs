@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use bench_harness::compare::{self, Bench, Cell};
+use bench_harness::exit::Exit;
 use bench_harness::load::trial::Transport;
 use bench_harness::load::{Arrivals, Workload};
 use bench_harness::machine::Machine;
@@ -113,7 +114,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode> {
     let machine = Machine::describe(own_network, false);
     let mut report = Report::new(machine, args.transport, args.seed);
     run_cells(&mut bench, &cells, &mut report, &args.out)?;
-    Ok(if args.gate && report.is_void() { ExitCode::from(4) } else { ExitCode::SUCCESS })
+    Ok(if args.gate && report.is_void() { Exit::Noisy } else { Exit::Ok }.into())
 }
 
 /// Runs cells one after the other, keeps what there is after each, and prints the whole.
@@ -131,6 +132,7 @@ pub(crate) fn run_cells(
         report.push(bench.run(cell, &mut |line| eprintln!("  {line}")));
         out.keep(&*report)?;
     }
+    report.machine.close();
     crate::print(&report.text());
     out.finish(&*report)
 }

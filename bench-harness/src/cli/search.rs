@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use bench_harness::curve::{self, POINTS_MAX, Rates, Runner};
 use bench_harness::find_max::{self as search, Goal, Search};
 use bench_harness::load::trial::Transport;
+use bench_harness::machine::Machine;
 use clap::Args;
 
 use super::load::{LoadOn, Over};
@@ -57,14 +58,16 @@ pub(crate) fn curve(args: &CurveArgs) -> Result<ExitCode> {
     } else {
         Rates::Listed(args.rates.clone())
     };
+    let machine = Machine::describe(false, false);
     let curve = run(&args.each, |runner| curve::run(runner, &rates))?;
-    finish(&curve, &curve.text(), args.each.json.as_deref())
+    finish(&curve, &curve.text(), machine, args.each.json.as_deref())
 }
 
 pub(crate) fn find_max(args: &FindMaxArgs) -> Result<ExitCode> {
     let wanted = Search { goal: args.goal, from: args.each.from, precision: args.precision };
+    let machine = Machine::describe(false, false);
     let found = run(&args.each, |runner| search::find_max(runner, &wanted))?;
-    finish(&found, &found.text(), args.each.json.as_deref())
+    finish(&found, &found.text(), machine, args.each.json.as_deref())
 }
 
 /// Runs something made of trials, and says on standard error how far it is.
@@ -83,14 +86,26 @@ pub(crate) fn prepare_json(json: Option<&Path>) -> Result<()> {
     json.map_or(Ok(()), |path| super::out::write(path, "{}\n"))
 }
 
+/// What was found, and on which machine.
+#[derive(serde::Serialize)]
+struct Saved<'a, T> {
+    #[serde(flatten)]
+    found: &'a T,
+    machine: Machine,
+}
+
 pub(crate) fn finish<T: serde::Serialize>(
     found: &T,
     text: &str,
+    mut machine: Machine,
     json: Option<&Path>,
 ) -> Result<ExitCode> {
+    machine.close();
     crate::print(text);
+    crate::print(&machine.fingerprint_lines());
     if let Some(path) = json {
-        let json = serde_json::to_string_pretty(found).context("encode the points")?;
+        let json =
+            serde_json::to_string_pretty(&Saved { found, machine }).context("encode the points")?;
         super::out::write(path, &(json + "\n"))?;
     }
     Ok(ExitCode::SUCCESS)

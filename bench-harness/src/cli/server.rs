@@ -54,6 +54,14 @@ pub(crate) struct Running {
 }
 
 impl ServerArgs {
+    /// As it is called in what is printed.
+    pub(crate) fn name(&self) -> String {
+        match (&self.peer, self.addr) {
+            (Some(name), _) => name.clone(),
+            (None, addr) => addr.map(|addr| addr.to_string()).unwrap_or_default(),
+        }
+    }
+
     /// Moves to the load's core; finds the server, or starts it.
     pub(crate) fn open(&self) -> Result<Running> {
         match (&self.peer, self.addr, self.pid) {
@@ -65,7 +73,7 @@ impl ServerArgs {
                     addr,
                     protocol: self.protocol.unwrap_or(Protocol::Resp),
                     cpu: self.server_cpu,
-                    name: addr.to_string(),
+                    name: self.name(),
                 })
             }
             // The arguments' own rules leave nothing else.

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Result, ensure};
 use bench_harness::load::Arrivals;
 use bench_harness::load::trial::Transport;
+use bench_harness::machine::Machine;
 use bench_harness::scenario::file::PIPELINE_MAX;
 use bench_harness::sweep::{self, Depth, Sweep};
 use clap::Args;
@@ -37,6 +38,7 @@ pub(crate) fn run(args: &SweepArgs) -> Result<ExitCode> {
     super::search::prepare_json(args.json.as_deref())?;
     let most = args.connections.iter().copied().max().unwrap_or(1);
     let prepared = args.on.prepare(most, Transport::Ring)?;
+    let machine = Machine::describe(false, false);
     let mut run_at = |depth: Depth, seed: u64| {
         let arrivals = Arrivals::Closed { pipeline: depth.pipeline };
         prepared.run(arrivals, depth.connections, seed)
@@ -45,6 +47,6 @@ pub(crate) fn run(args: &SweepArgs) -> Result<ExitCode> {
     let rows = sweep::run(&mut run_at, &depths, args.repeats, args.on.seed, &mut progress);
     let (server, workload) = (prepared.on.name.clone(), prepared.workload.clone());
     let sweep = Sweep { server, workload, rows };
-    super::search::finish(&sweep, &sweep.text(), args.json.as_deref())?;
+    super::search::finish(&sweep, &sweep.text(), machine, args.json.as_deref())?;
     Ok(if sweep.has_figures() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -149,7 +149,7 @@ impl Report {
         Self {
             schema: SCHEMA,
             command: std::env::args().collect::<Vec<_>>().join(" "),
-            machine: Machine::describe(false, false),
+            machine: Machine::describe(false, false).on_data(&options.path),
             options: options.clone(),
             measured: Vec::new(),
         }
@@ -223,6 +223,7 @@ impl Report {
                 );
             }
         }
+        text.push_str(&self.machine.fingerprint_lines());
         text
     }
 }

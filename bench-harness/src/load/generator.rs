@@ -154,6 +154,12 @@ impl Generator {
         self.broken.as_deref()
     }
 
+    /// Replies since the books were last taken.
+    #[must_use]
+    pub const fn replies(&self) -> u64 {
+        self.tally.replies
+    }
+
     /// The books since the last call, which begins new ones.
     pub fn take_tally(&mut self) -> Tally {
         let kinds = self.tally.kinds.is_some();

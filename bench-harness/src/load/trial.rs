@@ -21,6 +21,7 @@ use super::{Arrivals, Target, Workload, draws, plain, ring};
 use crate::clock::{self, MILLISECOND_NS, SECOND_NS};
 use crate::process::{Counted, Counters, Server, Usage};
 use crate::report::hdr;
+use crate::steady::{self, Steadiness, Windows};
 
 /// How long the server's calls are counted after the recorded time, a fifth of which it is.
 const COUNT_NS_MIN: u64 = 20 * MILLISECOND_NS;
@@ -148,6 +149,12 @@ pub struct Trial {
     /// The steps of a load that has some.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<StepResult>,
+    /// Replies and CPU time in windows of 100 ms, where the load is the same all the time and lasts for some.
+    #[serde(default, skip_serializing_if = "Windows::is_empty")]
+    pub windows: Windows,
+    /// Whether it had reached its steady state.
+    #[serde(default)]
+    pub steadiness: Steadiness,
     /// Latency by what was asked, where requests are drawn as they leave.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kinds: Option<Kinds>,
@@ -256,7 +263,7 @@ pub fn run(
         });
         from_ns = to_ns;
     }
-    mover.run_until(&mut generator, end_ns);
+    let windows = run_in_windows(workload, &mut mover, &mut generator, server, end_ns);
     let after = Reading::take(server, server_cpu, &mover);
     let last = generator.close_books(after.at_ns);
     let tally = match earlier {
@@ -270,7 +277,41 @@ pub fn run(
     counted.enter(&mut trial);
     trial.replies_with_warmup += warmup.replies + counted.replies;
     trial.steps = steps;
+    trial.steadiness = windows.judge();
+    trial.windows = windows;
     Ok(trial)
+}
+
+/// Runs until `end_ns`; in windows, where there are enough of them and the load does not change by itself.
+fn run_in_windows(
+    workload: &Workload,
+    mover: &mut Mover,
+    generator: &mut Generator,
+    server: &Server,
+    end_ns: u64,
+) -> Windows {
+    let mut windows = Windows::default();
+    let is_even = matches!(workload.arrivals, Arrivals::Closed { .. } | Arrivals::Open { .. });
+    let look = |generator: &Generator| {
+        let cpu_ns = clock::process_cpu_ns(server.pid()).unwrap_or(0);
+        (clock::mono_ns(), generator.replies(), cpu_ns)
+    };
+    let mut last = look(generator);
+    let count = end_ns.saturating_sub(last.0) / steady::WINDOW_NS;
+    if is_even && count >= steady::WINDOWS_MIN as u64 {
+        // The last one takes what is left over.
+        let from_ns = last.0;
+        let ends = (1..=count).map(|index| from_ns + index * steady::WINDOW_NS);
+        for at_ns in ends.take(count as usize - 1).chain([end_ns]) {
+            mover.run_until(generator, at_ns);
+            let now = look(generator);
+            let cpu_ns = now.2.saturating_sub(last.2);
+            windows.push(now.0 - last.0, now.1.saturating_sub(last.1), cpu_ns);
+            last = now;
+        }
+    }
+    mover.run_until(generator, end_ns);
+    windows
 }
 
 /// What the kernel counted, and over how many replies.
@@ -480,6 +521,8 @@ fn summarise(
         limit_why,
         steps: Vec::new(),
         kinds: tally.kinds.as_deref().map(kinds),
+        windows: Windows::default(),
+        steadiness: Steadiness::Unjudged,
     }
 }
 

@@ -213,6 +213,12 @@ impl Peer {
         texts.into_iter().try_for_each(|text| check_placeholders(text))
     }
 
+    /// Whether it is built from this source tree, so that a change of the tree changes it.
+    #[must_use]
+    pub const fn is_own(&self) -> bool {
+        matches!(self.program, Program::Own | Program::Sibling(_))
+    }
+
     /// Whether it speaks `protocol`.
     #[must_use]
     pub fn speaks(&self, protocol: &str) -> bool {

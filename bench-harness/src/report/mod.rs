@@ -74,6 +74,11 @@ impl Report {
     /// Takes another cell, and looks at all runs of equal servers (A/A) anew: with several of them, one alone must be
     /// further apart, so that a session without a fault is void in one case of twenty.
     pub fn push(&mut self, cell: Outcome) {
+        for side in &cell.sides {
+            let built = side.build.iter().map(|build| format!("; {build}"));
+            let version = format!("{}{}", side.version, built.collect::<String>());
+            self.machine.took_part(side.label.trim_end_matches(" again"), &version);
+        }
         self.cells.push(cell);
         let same = self.cells.iter().filter_map(|cell| cell.same.map(|same| (cell, same)));
         let solid: Vec<_> = same.filter(|(_, same)| same.ratio.is_solid()).collect();
@@ -167,6 +172,7 @@ mod tests {
             timing: Timing { warmup_ns: 1, duration_ns: 1 },
             repeated: 0,
             disturbed: 0,
+            noise: crate::rounds::Noise::default(),
             sides: Vec::new(),
             same: Some(Same { metric: Metric::CpuNsPerOp, ratio }),
             verdicts: Vec::new(),

@@ -4,30 +4,36 @@
 
 use crate::compare::Outcome;
 use crate::load::trial::Limit;
-use crate::rounds;
+use crate::rounds::{Noise, Reasons};
+use crate::steady::Steadiness;
 
 /// Above this share of time waiting for the CPU, a trial was disturbed.
 const WAIT_SHARE_MAX: f64 = 0.05;
 /// Above this share of foreign time on the server's core, likewise.
 const FOREIGN_SHARE_MAX: f64 = 0.10;
 
-/// What is said when the hypervisor took the core.
+/// What is said of rounds that were run again, and of those that count although they were disturbed.
 #[must_use]
-pub fn disturbance(repeated: usize, disturbed: usize) -> Option<String> {
-    (repeated > 0).then(|| {
-        format!(
-            "{repeated} rounds were run again and {disturbed} count although the hypervisor took \
-             more than {:.0} % of a core",
-            rounds::STOLEN_MAX * 100.0
-        )
-    })
+pub fn disturbance(repeated: usize, disturbed: usize, noise: &Noise) -> Option<String> {
+    if repeated == 0 && disturbed == 0 {
+        return None;
+    }
+    let why = |reasons: &Reasons| {
+        if reasons.is_none() { String::new() } else { format!(" ({reasons})") }
+    };
+    Some(format!(
+        "{repeated} rounds with {} trials were run again because of noise{}; {disturbed} rounds count although there was some{}",
+        noise.dropped_trials,
+        why(&noise.dropped),
+        why(&noise.counted),
+    ))
 }
 
 /// What a reader of a cell must know beside its figures.
 #[must_use]
 pub fn notes(cell: &Outcome) -> Vec<String> {
     let mut notes = Vec::new();
-    notes.extend(disturbance(cell.repeated, cell.disturbed));
+    notes.extend(disturbance(cell.repeated, cell.disturbed, &cell.noise));
     if let Some(same) = cell.same.filter(|same| same.ratio.is_solid() && !same.ratio.covers(1.0)) {
         notes.push(format!(
             "equal servers came out {:.3} apart: smaller differences mean nothing here",
@@ -42,6 +48,18 @@ pub fn notes(cell: &Outcome) -> Vec<String> {
             side.samples.iter().filter_map(|sample| sample.trial.as_ref()).collect();
         if trials.is_empty() {
             continue;
+        }
+        let mut changes = trials.iter().filter_map(|trial| match &trial.steadiness {
+            Steadiness::Changed(change) => Some(change),
+            _ => None,
+        });
+        if let Some(first) = changes.next() {
+            notes.push(format!(
+                "{}: {} of {} trials that count were not steady, the first: {first}",
+                side.label,
+                changes.count() + 1,
+                trials.len()
+            ));
         }
         let count = |limit| trials.iter().filter(|trial| trial.limit == limit).count();
         let client = count(Limit::Client);

@@ -346,7 +346,7 @@ fn of_figured(cell: &figures::Cell, prefix: &str) -> Cell {
         same: None,
         sides: cell.sides.iter().map(side).collect(),
         verdicts,
-        notes: disturbance(cell.repeated, cell.disturbed).into_iter().collect(),
+        notes: disturbance(cell.repeated, cell.disturbed, &cell.noise).into_iter().collect(),
     }
 }
 

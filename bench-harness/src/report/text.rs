@@ -33,6 +33,7 @@ impl Report {
         let mut text = String::new();
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{}", machine_line(&self.machine));
+        text.push_str(&self.machine.fingerprint_lines());
         for version in self.versions() {
             let _ = writeln!(text, "  {version}");
         }

@@ -79,6 +79,9 @@ pub fn run(options: &Options, own_network: bool, progress: &mut Progress<'_>) ->
         bail!("the server and the load are both to run on CPU {}", options.server_cpu);
     }
     let mut report = Report::new(own_network, options.seed);
+    if options.what.iter().any(|what| matches!(what, What::Append | What::Sendfile)) {
+        report.machine = report.machine.on_data(&options.dir);
+    }
     for &what in &options.what {
         match what {
             What::Echo | What::Cache => serve::run(what, options, &mut report, progress),
@@ -88,6 +91,10 @@ pub fn run(options: &Options, own_network: bool, progress: &mut Progress<'_>) ->
                 .with_context(|| format!("files in {}", options.dir.display()))?,
         }
     }
+    for side in report.cells.iter().flat_map(|cell| &cell.sides) {
+        report.machine.took_part(side.name, &side.version);
+    }
+    report.machine.close();
     Ok(report)
 }
 
@@ -148,5 +155,13 @@ fn measure(
         }
     }
     table::compare(&mut sides, columns, options.seed);
-    Cell { what, name, columns, sides, repeated: rounds.repeated, disturbed: rounds.disturbed }
+    Cell {
+        what,
+        name,
+        columns,
+        sides,
+        repeated: rounds.repeated,
+        disturbed: rounds.disturbed,
+        noise: rounds.noise,
+    }
 }

@@ -13,6 +13,7 @@ use super::What;
 use crate::figures::Figures;
 use crate::machine::Machine;
 use crate::report;
+use crate::rounds::Noise;
 use crate::stats::{self, Ratio};
 
 /// Version of the JSON's shape.
@@ -68,10 +69,12 @@ pub struct Cell {
     pub columns: &'static [Column],
     /// Our engine, the same again, and the others.
     pub sides: Vec<Side>,
-    /// Rounds that were run again because the hypervisor took the core.
+    /// Rounds that were run again because of noise.
     pub repeated: usize,
-    /// Rounds that count although it did.
+    /// Rounds that count although there was some.
     pub disturbed: usize,
+    /// Which noise.
+    pub noise: Noise,
 }
 
 /// Everything a run found.
@@ -149,6 +152,7 @@ impl Report {
             if machine.own_network { " in a network namespace" } else { "" },
             machine.load,
         );
+        text.push_str(&machine.fingerprint_lines());
         for cell in &self.cells {
             // Writing to a string does not fail.
             let _ = write!(text, "\n{}\n{}", cell.name, cell.table());
@@ -209,7 +213,7 @@ impl Cell {
             let names = names.join(", ");
             notes.push(format!("the load was busy: rates and latencies of {names} are also its"));
         }
-        notes.extend(report::disturbance(self.repeated, self.disturbed));
+        notes.extend(report::disturbance(self.repeated, self.disturbed, &self.noise));
         notes
     }
 }
@@ -251,7 +255,15 @@ mod tests {
     fn cell(mut sides: Vec<Side>) -> Cell {
         compare(&mut sides, COLUMNS, 1);
         let name = "echo".to_owned();
-        Cell { what: What::Echo, name, columns: COLUMNS, sides, repeated: 0, disturbed: 0 }
+        Cell {
+            what: What::Echo,
+            name,
+            columns: COLUMNS,
+            sides,
+            repeated: 0,
+            disturbed: 0,
+            noise: Noise::default(),
+        }
     }
 
     #[test]

@@ -54,6 +54,7 @@ impl Default for Options {
 pub fn run(options: &Options) -> Result<Report> {
     std::fs::create_dir_all(&options.dir)?;
     let mut report = Report::new("storage", false);
+    report.machine = report.machine.on_data(&options.dir);
     type Row = (&'static str, fn(&Options, &mut Report));
     let rows: [Row; 4] = [
         ("commits", commits::run),

@@ -145,6 +145,13 @@ fn machine(body: &mut String, saved: &Saved, summary: &Summary) {
         let _ = writeln!(body, "<div><dt>{}</dt><dd>{}</dd></div>", escape(&name), escape(&value));
     }
     body.push_str("</dl>\n");
+    let machine = match saved {
+        Saved::Requests(report) => &report.machine,
+        Saved::Figures(report) => &report.machine,
+    };
+    for line in machine.fingerprint_lines().lines() {
+        let _ = writeln!(body, "<p class=\"hint\">{}</p>", escape(line));
+    }
     if !summary.versions.is_empty() {
         body.push_str("<p>Took part:</p>\n<ul class=\"notes\">\n");
         for version in &summary.versions {
@@ -179,7 +186,11 @@ fn flatten(path: &str, value: &Value, facts: &mut Vec<(String, String)>) {
             facts.push((words.trim_end_matches(" bytes").to_owned(), format!("{gib:.1} GiB")));
         }
         Value::Number(number) if path.ends_with("unix_s") => {
-            facts.push(("begun".to_owned(), date::minute(number.as_u64().unwrap_or_default())));
+            let what = match words.trim_end_matches("unix s").trim_end_matches([' ', ':']) {
+                "" => "begun".to_owned(),
+                what => format!("{what}: at"),
+            };
+            facts.push((what, date::minute(number.as_u64().unwrap_or_default())));
         }
         other => facts.push((words, leaf(other))),
     }
