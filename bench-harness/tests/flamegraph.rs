@@ -76,7 +76,7 @@ fn a_server_under_load_has_a_flame_graph() {
     assert!(output.status.success(), "{why}");
     let drawn = std::fs::read_to_string(&svg).expect("it was written");
     assert!(drawn.starts_with("<svg xmlns=") && drawn.ends_with("</svg>\n"), "{drawn}");
-    assert!(drawn.contains("resp, 50 connections, pipeline 16"), "{drawn}");
+    assert!(drawn.contains(&format!("{addr}, 50 connections, pipeline 16")), "{drawn}");
     let folded = std::fs::read_to_string(svg.with_extension("folded")).expect("beside it");
     let samples: u64 = folded
         .lines()
