@@ -16,6 +16,10 @@ static HOPS: Metric =
 static MOVED: Metric = Metric::counter("cache_moved_replies_total", "MOVED replies.");
 static LOCK_WAITS: Metric =
     Metric::counter("cache_lock_waits_total", "Commands that waited for a multi-key command.");
+static LOST_ON_RETURN: Metric = Metric::counter(
+    "cache_lost_on_return_total",
+    "Keys that found no room when they came back from another shard.",
+);
 static HITS: Metric = Metric::counter("cache_hits_total", "Look-ups that found their key.");
 static MISSES: Metric = Metric::counter("cache_misses_total", "Look-ups that did not.");
 static EXPIRED: Metric = Metric::counter("cache_expired_keys_total", "Keys removed when due.");
@@ -34,7 +38,7 @@ static CLIENTS: Metric = Metric::gauge("cache_clients", "Connections now.");
 static KEYS: Metric = Metric::gauge("cache_keys", "Keys in all databases.");
 
 struct Handles {
-    counters: [Counter; 16],
+    counters: [Counter; 17],
     gauges: [Gauge; 3],
 }
 
@@ -48,6 +52,7 @@ pub(crate) fn install(server: &Rc<Server<Cache>>) {
         &HOPS,
         &MOVED,
         &LOCK_WAITS,
+        &LOST_ON_RETURN,
         &HITS,
         &MISSES,
         &EXPIRED,
@@ -82,6 +87,7 @@ fn sample(server: &Server<Cache>, handles: &Handles, numbers: &mut Vec<(&'static
         stats.hop_requests,
         stats.moved,
         stats.lock_waits,
+        stats.lost_on_return,
         report.store.hits,
         report.store.misses,
         report.store.expired,

@@ -7,6 +7,7 @@
 //! takes responses. Invariant: once the first lock is requested, the machine must be driven to its
 //! end, also when its connection has gone, or the locks stay.
 
+mod bring;
 mod moving;
 mod parts;
 
@@ -18,11 +19,12 @@ use wire::resp::{Args, reply};
 
 use crate::{
     clients::Filter,
-    command::{Conn, Cx, Fault, cluster, config, dispatch, info, keyspace, lcs, row::Scope},
+    command::{Conn, Cx, Fault, cluster, config, dispatch, info, keyspace, row::Scope},
     group::Item,
     shard::Shard,
     work::{LockKeys, Op, Request, Response, Scan},
 };
+use bring::Bring;
 use moving::Move;
 use parts::Parts;
 
@@ -49,12 +51,13 @@ pub(crate) fn target(shard: &Shard, conn: &Conn, item: &Item, args: &Args, frame
         return Target::Barrier;
     }
     let refused = !conn.authenticated && shard.needs_password();
-    if row.first_key == 0 || refused || !row.accepts(args.len()) {
+    if !row.has_keys() || refused || !row.accepts(args.len()) {
         return Target::Here;
     }
     let owner = |at| shard.topology.owner_of(args.get(at, frame));
-    let mut keys = row.key_indices(args.len());
+    let mut keys = row.key_indices(args.len(), |at| args.get(at, frame));
     let Some(first) = keys.next() else { return Target::Here };
+    let first_at = first;
     let first = item.owner.unwrap_or_else(|| owner(first));
     if keys.any(|at| owner(at) != first) {
         return Target::Spread;
@@ -64,7 +67,7 @@ pub(crate) fn target(shard: &Shard, conn: &Conn, item: &Item, args: &Args, frame
         return if locked { Target::Locked } else { Target::Here };
     }
     let redirect = conn.knows_topology && conn.shard_port;
-    let slot = || dispatch::first_slot(row.first_key, args, frame);
+    let slot = || dispatch::slot_of(args.get(first_at, frame));
     Target::There { shard: first, moved: redirect.then(slot) }
 }
 
@@ -83,7 +86,7 @@ pub(crate) fn is_locked(
     let row = shard.commands.row(id);
     // COPY may write to another database than the connection's: it waits for every lock.
     row.name == "copy"
-        || row.key_indices(args.len()).any(|at| {
+        || row.key_indices(args.len(), |at| args.get(at, frame)).any(|at| {
             let hash = shard.store.hash(args.get(at, frame));
             shard.locks.blocks(0, db, hash.get())
         })
@@ -122,8 +125,8 @@ pub(crate) enum Plan {
     Mset { db: u16, parts: Parts, values: Vec<Bytes>, nx: bool },
     /// RENAME, RENAMENX, COPY.
     Move(Move),
-    /// LCS.
-    Lcs { db: u16, parts: Parts, options: lcs::Options },
+    /// Any other command, run here with the keys of other shards.
+    Bring(Box<Bring>),
 }
 
 /// The coordinator of one command.
@@ -154,6 +157,8 @@ enum Next {
     Ops(Vec<(u16, Op)>),
     /// These steps, which release the locks, then another.
     Last(Vec<(u16, Op)>),
+    /// These requests, which release the locks of their shards; the reply is written.
+    Return(Vec<(u16, Request)>),
     /// The reply is written; release what is held.
     End,
 }
@@ -182,14 +187,15 @@ impl Multi {
             Plan::Flush(_) => shards.clone().map(|index| (index, LockKeys::All)).collect(),
             Plan::Count { db, parts, .. }
             | Plan::Mget { db, parts }
-            | Plan::Mset { db, parts, .. }
-            | Plan::Lcs { db, parts, .. } => parts.locks(*db),
+            | Plan::Mset { db, parts, .. } => parts.locks(*db),
             Plan::Move(plan) => plan.locks(),
+            Plan::Bring(plan) => plan.locks(),
             _ => Vec::new(),
         };
         let needs_memory = match &plan {
             Plan::Mset { .. } => true,
             Plan::Move(plan) => !plan.take,
+            Plan::Bring(plan) => plan.needs_memory,
             _ => false,
         };
         Self {
@@ -237,14 +243,24 @@ impl Multi {
         }
         let mut responses = responses;
         if self.stage == Stage::Locking {
-            if let Some(Response::Locked { full }) = responses.first() {
-                self.full |= full;
+            if let Some(response) = responses.pop() {
+                self.full |= bring::is_full(&response);
+                if let (Plan::Bring(plan), Response::Lent { records, .. }, Some(&from)) =
+                    (&mut self.plan, response, self.locked.last())
+                {
+                    plan.take(from, records);
+                }
             }
-            responses.clear();
             if !self.locks.is_empty() {
                 let (target, keys) = self.locks.remove(0);
                 self.locked.push(target);
                 let (ticket, needs_memory) = (self.ticket, self.needs_memory);
+                if let (Plan::Bring(_), LockKeys::Some(keys)) = (&self.plan, &keys)
+                    && target != shard.index
+                {
+                    let keys = keys.clone();
+                    return Some(vec![(target, Request::Borrow { ticket, keys, needs_memory })]);
+                }
                 return Some(vec![(target, Request::Lock { ticket, keys, needs_memory })]);
             }
             self.stage = Stage::Running(0);
@@ -254,7 +270,10 @@ impl Multi {
         let mut reply = Reply { out, shard, conn, now };
         let next = if self.full {
             reply.fault(&Fault::OOM);
-            Next::End
+            match &mut self.plan {
+                Plan::Bring(plan) => plan.give_back(self.ticket),
+                _ => Next::End,
+            }
         } else {
             self.run(round, responses, &mut reply)
         };
@@ -262,9 +281,22 @@ impl Multi {
     }
 
     fn requests(&mut self, next: Next) -> Option<Vec<(u16, Request)>> {
+        if let Next::Return(mut requests) = next {
+            let ticket = self.ticket;
+            self.stage = Stage::Releasing;
+            // The rest of the locks is this shard's own.
+            for target in std::mem::take(&mut self.locked) {
+                if !requests.iter().any(|(lender, _)| *lender == target) {
+                    let op = Op::Nothing;
+                    requests.push((target, Request::Op { ticket, op, unlock: true }));
+                }
+            }
+            return Some(requests);
+        }
         let (ops, unlock) = match next {
             Next::Ops(ops) => (ops, false),
             Next::Last(ops) => (ops, true),
+            Next::Return(_) => return None,
             Next::End if self.locked.is_empty() => return None,
             Next::End => {
                 self.stage = Stage::Releasing;
@@ -287,17 +319,13 @@ impl Multi {
         Some(requests)
     }
 
-    fn every(&self, op: Op) -> Next {
-        Next::Ops(self.shards.clone().map(|target| (target, op.clone())).collect())
-    }
-
     fn run(&mut self, round: u8, responses: Vec<Response>, reply: &mut Reply<'_>) -> Next {
         match (&mut self.plan, round) {
             (Plan::Count { db, parts, op }, 0) => {
                 let (db, op) = (*db, *op);
                 Next::Last(parts.ops(|keys| op(db, keys)))
             }
-            (Plan::Mget { db, parts } | Plan::Lcs { db, parts, .. }, 0) => {
+            (Plan::Mget { db, parts }, 0) => {
                 let db = *db;
                 Next::Last(parts.ops(|keys| Op::Get(db, keys)))
             }
@@ -313,6 +341,7 @@ impl Multi {
                 Next::Last(parts.pairs(*db, values))
             }
             (Plan::Move(plan), round) => plan.run(round, responses, reply),
+            (Plan::Bring(plan), _) => plan.run(self.ticket, reply),
             (Plan::Flush(db), 0) => {
                 let db = *db;
                 Next::Last(self.shards.clone().map(|target| (target, Op::Flush(db))).collect())
@@ -326,10 +355,13 @@ impl Multi {
                 Next::Ops(vec![(self.shards.start + *target, Op::Scan(scan.clone()))])
             }
             (plan, 0) => {
-                let (one, op) = plan.single_round(reply, &self.shards);
-                match one {
-                    Some(target) => Next::Ops(vec![(target, op)]),
-                    None => self.every(op),
+                let step = || plan.single_round(reply, &self.shards);
+                match step() {
+                    (Some(target), op) => Next::Ops(vec![(target, op)]),
+                    (None, _) => {
+                        let shards = self.shards.clone();
+                        Next::Ops(shards.map(|target| (target, step().1)).collect())
+                    }
                 }
             }
             (plan, _) => {
@@ -406,14 +438,7 @@ impl Plan {
                     }
                 }
             }
-            Self::Lcs { parts, options, .. } => {
-                let values = parts.in_order(responses);
-                let text = |at: usize| values.get(at).cloned().flatten().unwrap_or_default();
-                if let Err(fault) = lcs::reply(reply.out, version, &text(0), &text(1), options) {
-                    reply.fault(&fault);
-                }
-            }
-            Self::Move(_) => {}
+            Self::Move(_) | Self::Bring(_) => {}
         }
     }
 }
@@ -453,12 +478,7 @@ pub(crate) fn plan(cx: &mut Cx<'_>) -> Result<Multi, Fault> {
             let options = keyspace::copy_options(cx)?;
             Plan::Move(Move::of(cx, options.db, false, !options.replace, false))
         }
-        "lcs" => Plan::Lcs { db, parts, options: lcs::options(cx)? },
-        other => {
-            return Err(Fault::owned(format!(
-                "CROSSSLOT '{other}' cannot take keys of several shards"
-            )));
-        }
+        _ => Plan::Bring(Box::new(Bring::of(cx, parts))),
     };
     Ok(Multi::new(plan, cx.shard))
 }

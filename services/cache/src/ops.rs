@@ -1,31 +1,72 @@
 //! The steps of multi-key commands on the shard that holds the keys.
 
 use bytes::Bytes;
-use logic::store::{Entry, Expire, Form, NewValue, Value};
+use logic::store::{Entry, Expire, Form, Full, KeyHash, NewValue, Store, Value};
 use view::Instant;
 
 use crate::{
     shard::Shard,
-    work::{Op, Record, Response, Scan},
+    work::{Op, Record, Response, Scan, Whole},
 };
 
-/// An entry's value as refcounted bytes.
-pub(crate) fn to_bytes(value: Value<'_>) -> Bytes {
+/// A string as refcounted bytes; `None` for a collection.
+pub(crate) fn to_bytes(value: Value<'_>) -> Option<Bytes> {
     match value {
-        Value::Inline(bytes) => Bytes::copy_from_slice(bytes),
-        Value::Shared(bytes) => bytes.clone(),
+        Value::Inline(bytes) => Some(Bytes::copy_from_slice(bytes)),
+        Value::Shared(bytes) => Some(bytes.clone()),
+        Value::Object(_) => None,
     }
 }
 
-/// An entry as a record of its own.
-pub(crate) fn to_record(entry: &Entry<'_>) -> Record {
-    Record { value: to_bytes(entry.value), expire_at_ms: entry.expire_at_ms, form: entry.form }
+impl Shard {
+    /// A key's record: a copy of it, or, with `take`, itself, which is not there any more then.
+    pub(crate) fn record(
+        &mut self,
+        db: u16,
+        hash: KeyHash,
+        key: &[u8],
+        take: bool,
+        now_ms: u64,
+    ) -> Option<Record> {
+        if take && let Some((object, expire_at_ms)) = self.store.take_object(db, hash, key, now_ms)
+        {
+            return Some(Record { value: Whole::Object(object), expire_at_ms, form: Form::Plain });
+        }
+        let (entry, cx) = self.store.peek_object(db, hash, key, now_ms)?;
+        let Entry { value, expire_at_ms, form } = entry;
+        let value = match value {
+            Value::Inline(bytes) => Whole::String(Bytes::copy_from_slice(bytes)),
+            Value::Shared(bytes) => Whole::String(bytes.clone()),
+            Value::Object(object) => Whole::Object(object.copy(cx)),
+        };
+        if take {
+            self.store.remove(db, hash, key, now_ms);
+        }
+        Some(Record { value, expire_at_ms, form })
+    }
 }
 
 impl Record {
-    /// What becomes of the expiry of the key it is written to.
-    pub(crate) fn expire(&self) -> Expire {
-        self.expire_at_ms.map_or(Expire::Clear, Expire::At)
+    /// Writes it to a key.
+    pub(crate) fn store(
+        self,
+        store: &mut Store,
+        db: u16,
+        hash: KeyHash,
+        key: &[u8],
+        now_ms: u64,
+    ) -> Result<(), Full> {
+        let expire = self.expire_at_ms.map_or(Expire::Clear, Expire::At);
+        match self.value {
+            Whole::String(bytes) => {
+                let value = NewValue::Shared(bytes);
+                store.set(db, hash, key, value, expire, self.form, now_ms)?;
+            }
+            Whole::Object(object) => {
+                store.put_object(db, hash, key, object, expire, now_ms)?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -39,7 +80,9 @@ impl Shard {
                 keys.iter()
                     .map(|key| {
                         let hash = self.store.hash(key);
-                        self.store.get(db, hash, key, now_ms).map(|entry| to_bytes(entry.value))
+                        self.store
+                            .get(db, hash, key, now_ms)
+                            .and_then(|entry| to_bytes(entry.value))
                     })
                     .collect(),
             ),
@@ -58,8 +101,7 @@ impl Shard {
             }),
             Op::Load(db, key) => {
                 let hash = self.store.hash(&key);
-                let entry = self.store.peek(db, hash, &key, now_ms);
-                Response::Record(entry.map(|entry| to_record(&entry)))
+                Response::Record(self.record(db, hash, &key, false, now_ms))
             }
             Op::Store(db, key, record) => self.put(db, &key, record, now_ms),
             Op::Len(db) => Response::Count(self.store.len(db)),
@@ -125,11 +167,9 @@ impl Shard {
     }
 
     fn put(&mut self, db: u16, key: &[u8], record: Record, now_ms: u64) -> Response {
-        let (expire, form) = (record.expire(), record.form);
         let hash = self.store.hash(key);
-        let value = NewValue::Shared(record.value);
-        match self.store.set(db, hash, key, value, expire, form, now_ms) {
-            Ok(_) => Response::Done,
+        match record.store(&mut self.store, db, hash, key, now_ms) {
+            Ok(()) => Response::Done,
             Err(_) => Response::Error(crate::command::Fault::FULL.0.into_owned()),
         }
     }
@@ -154,10 +194,11 @@ impl Shard {
 
     fn scan(&self, scan: &Scan, now_ms: u64) -> Response {
         let mut keys = Vec::new();
-        let wrong_kind = scan.kind.as_ref().is_some_and(|kind| **kind != *b"string");
-        let cursor = self.store.scan(scan.db, scan.cursor, scan.count, now_ms, |key, _| {
+        let wanted = scan.kind.as_deref();
+        let cursor = self.store.scan(scan.db, scan.cursor, scan.count, now_ms, |key, kind| {
             let matches = |pattern: &[u8]| logic::glob::matches(pattern, key, false);
-            if !wrong_kind && scan.pattern.as_deref().is_none_or(matches) {
+            let is_wanted = wanted.is_none_or(|wanted| *wanted == *kind.name().as_bytes());
+            if is_wanted && scan.pattern.as_deref().is_none_or(matches) {
                 keys.push(key.into());
             }
         });

@@ -14,7 +14,7 @@ use crate::{
     lock::Wanted,
     multi,
     shard::Shard,
-    work::{LockKeys, Op, Request, Response},
+    work::{LockKeys, Op, Record, Request, Response},
 };
 
 /// A request that waits for a lock.
@@ -26,8 +26,18 @@ pub(crate) struct Parked {
 
 #[derive(Debug)]
 enum Waits {
-    Lock { ticket: u64, needs_memory: bool },
+    Lock {
+        ticket: u64,
+        needs_memory: bool,
+    },
+    Borrow {
+        ticket: u64,
+        keys: Vec<(u16, Box<[u8]>)>,
+        needs_memory: bool,
+    },
     Batch(Box<Run>),
+    /// For keys that were lent.
+    Op(Op),
 }
 
 /// A batch on its way, and how far it has come.
@@ -59,6 +69,24 @@ impl Shard {
                 } else {
                     self.parked.push(Parked { token, what: Waits::Lock { ticket, needs_memory } });
                 }
+            }
+            Request::Borrow { ticket, keys, needs_memory } => {
+                let hash = |key: &[u8]| self.store.hash(key).get();
+                let wanted = keys.iter().map(|(db, key)| (*db, hash(key))).collect();
+                if self.locks.request(ticket, Wanted::Keys(wanted)) {
+                    done.push((token, self.lend(&keys, needs_memory, now)));
+                } else {
+                    let what = Waits::Borrow { ticket, keys, needs_memory };
+                    self.parked.push(Parked { token, what });
+                }
+            }
+            Request::Return { ticket, keys } => {
+                self.take_back(keys, now);
+                done.push((token, Response::Done));
+                self.unlock(ticket, now, done);
+            }
+            Request::Op { op, .. } if self.lent > 0 && op.sees_all_keys() => {
+                self.parked.push(Parked { token, what: Waits::Op(op) });
             }
             Request::Op { ticket, op, unlock } => {
                 let response = match op {
@@ -93,6 +121,30 @@ impl Shard {
         }
     }
 
+    /// What the keys hold, which is not here any more then.
+    fn lend(&mut self, keys: &[(u16, Box<[u8]>)], needs_memory: bool, now: Instant) -> Response {
+        let full = needs_memory && !self.make_room(now);
+        self.lent += keys.len();
+        let take = |(db, key): &(u16, Box<[u8]>)| {
+            let hash = self.store.hash(key);
+            self.record(*db, hash, key, true, now.unix_ms())
+        };
+        Response::Lent { full, records: keys.iter().map(take).collect() }
+    }
+
+    /// Puts back what keys hold after they were lent.
+    fn take_back(&mut self, keys: Vec<(u16, Box<[u8]>, Option<Record>)>, now: Instant) {
+        for (db, key, record) in keys {
+            self.lent -= 1;
+            let Some(record) = record else { continue };
+            let hash = self.store.hash(&key);
+            // Nothing else took the room of what was lent; a key that grew may find none, and is as evicted.
+            if record.store(&mut self.store, db, hash, &key, now.unix_ms()).is_err() {
+                self.stats.lost_on_return += 1;
+            }
+        }
+    }
+
     fn locked(&mut self, needs_memory: bool, now: Instant) -> Response {
         Response::Locked { full: needs_memory && !self.make_room(now) }
     }
@@ -104,7 +156,13 @@ impl Shard {
                 Waits::Lock { ticket, needs_memory } if granted.contains(&ticket) => {
                     done.push((parked.token, self.locked(needs_memory, now)));
                 }
-                Waits::Lock { .. } => self.parked.push(parked),
+                Waits::Borrow { ticket, keys, needs_memory } if granted.contains(&ticket) => {
+                    done.push((parked.token, self.lend(&keys, needs_memory, now)));
+                }
+                Waits::Op(op) if self.lent == 0 => done.push((parked.token, self.run_op(op, now))),
+                Waits::Lock { .. } | Waits::Borrow { .. } | Waits::Op(_) => {
+                    self.parked.push(parked);
+                }
                 Waits::Batch(run) => self.proceed(parked.token, *run, now, done),
             }
         }

@@ -4,7 +4,7 @@
 //! checked and kept, because clients and frameworks read back what they set. Invariant: a CONFIG
 //! SET that fails changes nothing.
 
-use logic::store::Policy;
+use logic::{object::Limits, store::Policy};
 
 use crate::shard::ShardConfig;
 
@@ -171,6 +171,8 @@ pub(crate) struct Settings {
     pub(crate) maxmemory_bytes: u64,
     pub(crate) policy: Policy,
     pub(crate) samples: u8,
+    /// Where small forms of collections end.
+    pub(crate) limits: Limits,
     pub(crate) requirepass: String,
     pub(crate) max_bulk_bytes: usize,
     /// Most bytes of one request that has not ended.
@@ -184,6 +186,7 @@ impl Settings {
             maxmemory_bytes: 0,
             policy: config.policy,
             samples: config.samples,
+            limits: Limits::default(),
             requirepass: String::new(),
             max_bulk_bytes: 512 << 20,
             max_query_bytes: 1 << 30,
@@ -247,9 +250,45 @@ impl Settings {
             "requirepass" => self.requirepass.clone_from(&text),
             "client-query-buffer-limit" => self.max_query_bytes = text.parse().unwrap_or(1 << 30),
             "proto-max-bulk-len" => self.max_bulk_bytes = text.parse().unwrap_or(512 << 20),
-            _ => {}
+            _ => self.put_limit(name, &text),
         }
         self.put_text(name, text);
+    }
+
+    /// Keeps a limit of collections; a number in its parameter's range fits its field.
+    fn put_limit(&mut self, name: &str, text: &str) {
+        let limits = &mut self.limits;
+        let size = text.parse::<usize>();
+        let place = match name {
+            "hash-max-listpack-entries" | "hash-max-ziplist-entries" => {
+                &mut limits.hash_max_listpack_entries
+            }
+            "hash-max-listpack-value" | "hash-max-ziplist-value" => {
+                &mut limits.hash_max_listpack_value
+            }
+            "set-max-intset-entries" => &mut limits.set_max_intset_entries,
+            "zset-max-listpack-entries" | "zset-max-ziplist-entries" => {
+                &mut limits.zset_max_listpack_entries
+            }
+            "zset-max-listpack-value" | "zset-max-ziplist-value" => {
+                &mut limits.zset_max_listpack_value
+            }
+            "stream-node-max-bytes" => &mut limits.stream_node_max_bytes,
+            "stream-node-max-entries" => &mut limits.stream_node_max_entries,
+            "list-max-listpack-size" | "list-max-ziplist-size" => {
+                limits.list_max_listpack_size =
+                    text.parse().unwrap_or(limits.list_max_listpack_size);
+                return;
+            }
+            "list-compress-depth" => {
+                limits.list_compress_depth = text.parse().unwrap_or(limits.list_compress_depth);
+                return;
+            }
+            _ => return,
+        };
+        if let Ok(size) = size {
+            *place = size;
+        }
     }
 
     fn put_text(&mut self, name: &str, text: String) {
@@ -428,6 +467,42 @@ mod tests {
                 assert_eq!(checked.as_deref(), Ok(param.default), "{}", param.name);
             }
         }
+    }
+
+    #[test]
+    fn limits_of_collections_are_set_by_either_spelling() {
+        let mut settings = Settings::new(&ShardConfig::default());
+        assert_eq!(settings.limits, Limits::default());
+        for (name, text) in [
+            ("hash-max-listpack-entries", "1"),
+            ("hash-max-ziplist-value", "2"),
+            ("set-max-intset-entries", "3"),
+            ("zset-max-ziplist-entries", "4"),
+            ("zset-max-listpack-value", "5"),
+            ("list-max-ziplist-size", "-5"),
+            ("list-compress-depth", "7"),
+            ("stream-node-max-bytes", "8kb"),
+            ("stream-node-max-entries", "9223372036854775807"),
+        ] {
+            let Ok((known, text)) = settings.check(name.as_bytes(), text.as_bytes()) else {
+                panic!("{name} is refused")
+            };
+            settings.put(known, text);
+        }
+        let limits = Limits {
+            hash_max_listpack_entries: 1,
+            hash_max_listpack_value: 2,
+            set_max_intset_entries: 3,
+            zset_max_listpack_entries: 4,
+            zset_max_listpack_value: 5,
+            list_max_listpack_size: -5,
+            list_compress_depth: 7,
+            stream_node_max_bytes: 8192,
+            stream_node_max_entries: 9_223_372_036_854_775_807,
+        };
+        assert_eq!(settings.limits, limits);
+        assert_eq!(settings.get("hash-max-listpack-value"), "2");
+        assert_eq!(settings.get("zset-max-listpack-entries"), "4");
     }
 
     #[test]

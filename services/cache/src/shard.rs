@@ -79,6 +79,8 @@ pub struct Shard {
     pub(crate) clients: Clients,
     pub(crate) locks: Locks,
     pub(crate) parked: Vec<Parked>,
+    /// Keys that other shards have borrowed.
+    pub(crate) lent: usize,
     /// Keys about to be looked up.
     pub(crate) ahead: Ahead,
     /// Out while a session or another shard's batch runs.
@@ -139,6 +141,7 @@ impl Shard {
             clients: Clients::default(),
             locks: Locks::default(),
             parked: Vec::new(),
+            lent: 0,
             ahead: Ahead::default(),
             group: Some(Box::default()),
             spares: Spares::default(),
@@ -268,5 +271,6 @@ impl Shard {
         self.store.set_maxmemory(part);
         self.store.set_policy(self.settings.policy);
         self.store.set_samples(self.settings.samples);
+        self.store.set_limits(self.settings.limits.clone());
     }
 }

@@ -23,6 +23,8 @@ pub struct Stats {
     pub moved: u64,
     /// Commands that waited for a lock.
     pub lock_waits: u64,
+    /// Keys that found no room when they came back from another shard.
+    pub lost_on_return: u64,
     /// Errors whose code was not counted apart.
     overflow_errors: u64,
 }
@@ -107,6 +109,7 @@ impl Stats {
         self.hop_requests += other.hop_requests;
         self.moved += other.moved;
         self.lock_waits += other.lock_waits;
+        self.lost_on_return += other.lost_on_return;
         self.overflow_errors += other.overflow_errors;
     }
 }

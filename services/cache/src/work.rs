@@ -51,6 +51,23 @@ pub enum Request {
         /// The command needs memory: make room, and say when there is none.
         needs_memory: bool,
     },
+    /// Hold these keys for a command that runs on another shard, and lend it what they hold; answered
+    /// when they are held.
+    Borrow {
+        /// Names the command on all shards.
+        ticket: u64,
+        /// The keys with their databases.
+        keys: Vec<(u16, Box<[u8]>)>,
+        /// As in `Lock`.
+        needs_memory: bool,
+    },
+    /// What borrowed keys hold now; releases the ticket's locks.
+    Return {
+        /// Whose locks.
+        ticket: u64,
+        /// Each key that was lent, and what it holds, if anything.
+        keys: Vec<(u16, Box<[u8]>, Option<Record>)>,
+    },
     /// A step of a command over several shards.
     Op {
         /// Whose locks it runs under; 0 for none.
@@ -80,6 +97,13 @@ pub enum Response {
     Locked {
         /// Memory is full and nothing may go.
         full: bool,
+    },
+    /// The keys are held, and this is what they held, in their order.
+    Lent {
+        /// As in `Locked`.
+        full: bool,
+        /// The records.
+        records: Vec<Option<Record>>,
     },
     /// The step is done; there is nothing to tell.
     Done,
@@ -111,19 +135,28 @@ pub enum Response {
     Error(Vec<u8>),
 }
 
-/// One key's value and attributes, on its way to another shard.
-#[derive(Debug, Clone)]
+/// One key's value and attributes, on its way to another key or shard.
+#[derive(Debug)]
 pub struct Record {
     /// The value.
-    pub value: Bytes,
+    pub value: Whole,
     /// When it expires, unix milliseconds.
     pub expire_at_ms: Option<u64>,
     /// How it came to be.
     pub form: logic::store::Form,
 }
 
+/// A value by itself.
+#[derive(Debug)]
+pub enum Whole {
+    /// A string.
+    String(Bytes),
+    /// A collection.
+    Object(logic::object::Object),
+}
+
 /// A step of a command over several shards. Keys are keys of that shard.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub enum Op {
     /// Nothing; for releasing locks.
     Nothing,
@@ -168,6 +201,16 @@ pub enum Op {
     ClientList(crate::clients::Filter),
     /// Marks connections for closing; counts them.
     ClientKill(crate::clients::Filter),
+}
+
+impl Op {
+    /// Whether it looks at keys it does not name, so that lent ones must be back.
+    pub(crate) const fn sees_all_keys(&self) -> bool {
+        matches!(
+            self,
+            Self::Len(_) | Self::Keys(..) | Self::Random(_) | Self::Scan(_) | Self::SlotKeys { .. }
+        )
+    }
 }
 
 /// One step of SCAN on one shard.

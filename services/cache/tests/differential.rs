@@ -12,6 +12,12 @@
 )]
 
 mod common;
+#[path = "differential/elements.rs"]
+mod elements;
+#[path = "differential/ordered.rs"]
+mod ordered;
+#[path = "differential/streams.rs"]
+mod streams;
 
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -424,14 +430,19 @@ fn generate(seed: u64) -> Vec<Command> {
     (0..COMMANDS)
         .map(|_| {
             let which = rng.below(1_000);
-            let group = rng.below(20);
+            let group = rng.below(56);
             let mut build = Build { rng: &mut rng, args: Vec::new() };
             match group {
                 0..=9 => build.string_command(which),
                 10..=14 => build.expire_command(which),
-                _ => build.key_command(which),
+                15..=19 => build.key_command(which),
+                20..=26 => build.hash_command(which),
+                27..=33 => build.set_command(which),
+                34..=39 => build.bit_command(which),
+                40..=45 => build.stream_command(which),
+                _ => ordered::command(&mut build, which),
             }
-            if build.rng.one_in(25) {
+            if build.rng.one_in(25) && elements::may_spoil(&build.args) {
                 build.spoil();
             }
             build.args
@@ -451,11 +462,19 @@ fn equal(command: &Command, redis: &Reply, ours: &Reply) -> bool {
         }
         _ => redis == ours,
     };
-    match upper(command.first()).as_slice() {
+    let name = upper(command.first());
+    if let Some(equal) = elements::equal(&name, redis, ours) {
+        return equal;
+    }
+    match name.as_slice() {
         b"TTL" | b"EXPIRETIME" => close(2),
         b"PTTL" | b"PEXPIRETIME" => close(2_000),
         b"RANDOMKEY" => std::mem::discriminant(redis) == std::mem::discriminant(ours),
-        b"MEMORY" => matches!((redis, ours), (Reply::Int(_), Reply::Int(_))) || redis == ours,
+        // A key that is due and was not yet met has a size in Redis.
+        b"MEMORY" => {
+            matches!((redis, ours), (Reply::Int(_), Reply::Int(_) | Reply::Nil | Reply::Null))
+                || redis == ours
+        }
         b"OBJECT" => match upper(command.get(1)).as_slice() {
             b"IDLETIME" | b"REFCOUNT" => {
                 matches!((redis, ours), (Reply::Int(_), Reply::Int(_))) || redis == ours
@@ -478,10 +497,15 @@ fn sorted(reply: &Reply) -> Reply {
     }
 }
 
-/// The reply; a SCAN is followed to its end, and its keys are sorted and without repeats.
+/// The reply; a scan is followed to its end, and its elements are sorted and without repeats.
 fn reply_of(client: &mut Client, command: &Command) -> Reply {
     let reply = must(client.call(command), "a reply");
-    if upper(command.first()) != b"SCAN" || reply.is_error() {
+    let at = match upper(command.first()).as_slice() {
+        b"SCAN" => 1,
+        b"HSCAN" | b"SSCAN" => 2,
+        _ => return reply,
+    };
+    if reply.is_error() {
         return reply;
     }
     let (mut keys, mut args, mut page) = (BTreeSet::new(), command.clone(), reply);
@@ -490,8 +514,8 @@ fn reply_of(client: &mut Client, command: &Command) -> Reply {
             return page;
         };
         keys.extend(found.items().iter().map(|key| key.bytes().to_vec()));
-        args[1] = cursor.bytes().to_vec();
-        if args[1] == b"0" {
+        args[at] = cursor.bytes().to_vec();
+        if args[at] == b"0" {
             return Reply::Seq('*', keys.into_iter().map(Reply::Bulk).collect());
         }
         page = must(client.call(&args), "a page of SCAN");

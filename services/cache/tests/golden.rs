@@ -230,15 +230,16 @@ impl Run {
     }
 }
 
-/// Repeats SCAN until the cursor is 0: the keys, sorted and without repeats.
+/// Repeats SCAN, or SSCAN and its kin, until the cursor is 0: the keys, sorted and without repeats.
 fn scan(client: &mut Client, mut args: Vec<Vec<u8>>) -> io::Result<Reply> {
     let mut keys = BTreeSet::new();
+    let at = if args[0].eq_ignore_ascii_case(b"SCAN") { 1 } else { 2 };
     for _ in 0..10_000 {
         let reply = client.call(&args)?;
         let [cursor, page] = reply.items() else { return Ok(reply) };
         keys.extend(page.items().iter().map(|key| key.bytes().to_vec()));
-        args[1] = cursor.bytes().to_vec();
-        if args[1] == b"0" {
+        args[at] = cursor.bytes().to_vec();
+        if args[at] == b"0" {
             return Ok(Reply::Seq('*', keys.into_iter().map(Reply::Bulk).collect()));
         }
     }

@@ -455,16 +455,17 @@ class Runner:
         return self.conns[name]
 
     def scan(self, conn, text):
-        """Runs SCAN until its cursor is 0: the sorted, deduplicated keys."""
+        """Runs SCAN, or SSCAN and its kin, until its cursor is 0: the sorted, deduplicated keys."""
         args, keys = split_args(text, self.saved), set()
+        at = 1 if args[0].upper() == b"SCAN" else 2
         while True:
             conn.sock.sendall(encode(args))
             reply = conn.reply()
             if reply[0] == "-":
                 return reply
             keys.update(k[1] for k in reply[1][1][1])
-            args[1] = reply[1][0][1]
-            if args[1] == b"0":
+            args[at] = reply[1][0][1]
+            if args[at] == b"0":
                 return ("*", [("$", k) for k in sorted(keys)])
 
     def step(self, step):

@@ -1,4 +1,4 @@
-//! Pure shard-local logic of the services: the cache's value store, hash slots, glob patterns; what a
+//! Pure shard-local logic of the services: the cache's value store and collections, hash slots, glob patterns; what a
 //! partition's log knows of itself; consumer groups.
 //!
 //! Invariants: no I/O, no clock, no thread, no `unsafe`; time is an argument and randomness comes
@@ -17,5 +17,6 @@
 pub mod glob;
 pub mod group;
 pub mod log;
+pub mod object;
 pub mod slot;
 pub mod store;

@@ -46,9 +46,22 @@ pub(crate) fn run(
     if let Some(fault) = check(shard, conn, id, call.args.len(), now) {
         return refuse(fault, out, shard, id);
     }
-    let row = shard.commands.row(id);
     shard.stats.call(id);
     conn.last_command = id;
+    execute(call, id, out, shard, conn, now)
+}
+
+/// Runs a command that was checked and counted.
+#[inline]
+pub(crate) fn execute(
+    call: Call<'_>,
+    id: u16,
+    out: &mut Output,
+    shard: &mut Shard,
+    conn: &mut Conn,
+    now: Instant,
+) -> Outcome {
+    let row = shard.commands.row(id);
     let Call { args, frame, input, hash, .. } = call;
     let mut cx = Cx { args, frame, input, row, id, hash, out, shard, conn, now };
     match (row.exec)(&mut cx) {
@@ -164,7 +177,7 @@ pub(crate) fn moved(out: &mut Output, shard: &mut Shard, conn: &Conn, slot: u16,
     reply::error(out.inline_mut(), text.as_bytes());
 }
 
-/// The slot of a command's first key.
-pub(crate) fn first_slot(first_key: u8, args: &Args, frame: &[u8]) -> u16 {
-    key_slot(args.get(usize::from(first_key), frame))
+/// The slot of a key.
+pub(crate) fn slot_of(key: &[u8]) -> u16 {
+    key_slot(key)
 }

@@ -77,20 +77,47 @@ impl Writer<'_> {
         }
         self.text("flags");
         self.words(spec.flags);
+        if spec.unknown {
+            for part in ["begin_search", "find_keys"] {
+                self.text(part);
+                self.map(2);
+                self.field("type", "unknown");
+                self.text("spec");
+                self.map(0);
+            }
+            return;
+        }
         self.text("begin_search");
         self.map(2);
-        self.field("type", "index");
-        self.text("spec");
-        self.map(1);
-        self.number("index", spec.first.into());
+        match spec.keyword {
+            None => {
+                self.field("type", "index");
+                self.text("spec");
+                self.map(1);
+                self.number("index", spec.first.into());
+            }
+            Some((word, from)) => {
+                self.field("type", "keyword");
+                self.text("spec");
+                self.map(2);
+                self.field("keyword", word);
+                self.number("startfrom", from.into());
+            }
+        }
         self.text("find_keys");
         self.map(2);
-        self.field("type", "range");
+        self.field("type", if spec.counted { "keynum" } else { "range" });
         self.text("spec");
         self.map(3);
-        self.number("lastkey", spec.last.into());
-        self.number("keystep", spec.step.into());
-        self.number("limit", 0);
+        if spec.counted {
+            self.number("keynumidx", 0);
+            self.number("firstkey", 1);
+            self.number("keystep", spec.step.into());
+        } else {
+            self.number("lastkey", spec.last.into());
+            self.number("keystep", spec.step.into());
+            self.number("limit", spec.limit.into());
+        }
     }
 
     /// One value of COMMAND DOCS.
@@ -278,14 +305,14 @@ fn subject(cx: &Cx<'_>) -> std::result::Result<(&'static Row, Vec<usize>), Fault
         id = commands.find_sub(container, cx.arg(3));
     }
     let row = commands.row(id.ok_or(Fault::text("ERR Invalid command specified"))?);
-    if row.first_key == 0 {
+    if !row.has_keys() {
         return Err(Fault::text("ERR The command has no key arguments"));
     }
     let argc = cx.argc() - 2;
     if !row.accepts(argc) {
         return Err(Fault::text("ERR Invalid number of arguments specified for command"));
     }
-    Ok((row, row.key_indices(argc).map(|at| at + 2).collect()))
+    Ok((row, row.key_indices(argc, |at| cx.arg(at + 2)).map(|at| at + 2).collect()))
 }
 
 pub(super) fn getkeys(cx: &mut Cx<'_>) -> Result {

@@ -1,13 +1,11 @@
 //! Commands on keys of any type.
 
-use logic::store::Expire;
 use view::{Instant, Output};
 use wire::resp::{Version, reply};
 
 use super::{Cx, Fault, Outcome, dispatch::c_string};
 use crate::{
     multi::Plan,
-    ops::to_record,
     work::{Response, Scan},
 };
 
@@ -49,28 +47,27 @@ pub(super) fn touch(cx: &mut Cx<'_>) -> Result {
 
 pub(super) fn type_of(cx: &mut Cx<'_>) -> Result {
     let (hash, key, now) = (cx.hash_of(1), cx.arg(1), cx.now_ms());
-    let found = cx.shard.store.get_no_touch(cx.conn.db, hash, key, now).is_some();
-    cx.simple(if found { "string" } else { "none" })
+    let entry = cx.shard.store.get_no_touch(cx.conn.db, hash, key, now);
+    let name = entry.map_or("none", |entry| entry.value.kind().name());
+    cx.simple(name)
 }
 
 /// Moves argument 1's key to argument 2; `nx`: only when nothing is there. `None`: nothing done.
 fn move_key(cx: &mut Cx<'_>, nx: bool) -> std::result::Result<Option<()>, Fault> {
     let (from, to, now, db) = (cx.arg(1), cx.arg(2), cx.now_ms(), cx.conn.db);
     let (from_hash, to_hash) = (cx.hash_of(1), cx.hash_of(2));
-    let store = &mut cx.shard.store;
-    let Some(record) = store.peek(db, from_hash, from, now).map(|entry| to_record(&entry)) else {
+    if cx.shard.store.peek(db, from_hash, from, now).is_none() {
         return Err(Fault::NO_KEY);
-    };
+    }
     if from == to {
         return Ok((!nx).then_some(()));
     }
-    if nx && store.peek(db, to_hash, to, now).is_some() {
+    if nx && cx.shard.store.peek(db, to_hash, to, now).is_some() {
         return Ok(None);
     }
-    let (expire, form) = (record.expire(), record.form);
-    let value = logic::store::NewValue::Shared(record.value);
-    store.set(db, to_hash, to, value, expire, form, now)?;
-    store.remove(db, from_hash, from, now);
+    if let Some(record) = cx.shard.record(db, from_hash, from, true, now) {
+        record.store(&mut cx.shard.store, db, to_hash, to, now)?;
+    }
     Ok(Some(()))
 }
 
@@ -114,16 +111,15 @@ pub(super) fn copy(cx: &mut Cx<'_>) -> Result {
         return Err(Fault::text("ERR source and destination objects are the same"));
     }
     let (from_hash, to_hash) = (cx.hash_of(1), cx.hash_of(2));
-    let store = &mut cx.shard.store;
-    let Some(record) = store.get(db, from_hash, from, now).map(|entry| to_record(&entry)) else {
-        return cx.int(0);
-    };
-    if !options.replace && store.peek(options.db, to_hash, to, now).is_some() {
+    if cx.shard.store.get(db, from_hash, from, now).is_none() {
         return cx.int(0);
     }
-    let expire = record.expire_at_ms.map_or(Expire::Clear, Expire::At);
-    let value = logic::store::NewValue::Shared(record.value);
-    store.set(options.db, to_hash, to, value, expire, record.form, now)?;
+    if !options.replace && cx.shard.store.peek(options.db, to_hash, to, now).is_some() {
+        return cx.int(0);
+    }
+    if let Some(record) = cx.shard.record(db, from_hash, from, false, now) {
+        record.store(&mut cx.shard.store, options.db, to_hash, to, now)?;
+    }
     cx.int(1)
 }
 
@@ -171,9 +167,9 @@ pub(crate) fn reply_keys(out: &mut Output, keys: Vec<Box<[u8]>>) {
 }
 
 /// Work done per SCAN unless COUNT says otherwise.
-const SCAN_COUNT: i64 = 10;
+pub(super) const SCAN_COUNT: i64 = 10;
 /// Most work one SCAN may ask for in one turn.
-const SCAN_COUNT_MAX: usize = 10_000;
+pub(super) const SCAN_COUNT_MAX: usize = 10_000;
 
 pub(super) fn scan(cx: &mut Cx<'_>) -> Result {
     let cursor = cursor(cx.arg(1)).ok_or(Fault::text("ERR invalid cursor"))?;
@@ -208,7 +204,7 @@ pub(super) fn scan(cx: &mut Cx<'_>) -> Result {
 
 /// A cursor is what C's `strtoul` reads whole from the text up to its first NUL: nothing is 0, and
 /// a negative number counts down from 2^64.
-fn cursor(text: &[u8]) -> Option<u64> {
+pub(super) fn cursor(text: &[u8]) -> Option<u64> {
     let text = c_string(text, usize::MAX);
     if text.is_empty() {
         return Some(0);

@@ -1,5 +1,6 @@
 //! LCS: the longest common subsequence of two strings, its length or where it lies.
 
+use bytes::Bytes;
 use view::Output;
 use wire::resp::{Version, reply};
 
@@ -9,18 +10,21 @@ type Result = std::result::Result<Outcome, Fault>;
 
 /// What LCS is asked for.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Options {
+struct Options {
     len: bool,
     idx: bool,
     with_match_len: bool,
     min_match_len: u32,
 }
 
+pub(crate) const NOT_STRINGS: Fault =
+    Fault::text("ERR The specified keys must contain string values");
+
 /// Most cells of the table: 64 M, so 256 MiB for a moment. Redis asks its allocator instead.
 const MAX_CELLS: usize = 64 << 20;
 
 /// Options from argument 3 on.
-pub(crate) fn options(cx: &Cx<'_>) -> std::result::Result<Options, Fault> {
+fn options(cx: &Cx<'_>) -> std::result::Result<Options, Fault> {
     let mut options = Options::default();
     let mut at = 3;
     while at < cx.argc() {
@@ -48,14 +52,17 @@ pub(crate) fn options(cx: &Cx<'_>) -> std::result::Result<Options, Fault> {
 }
 
 pub(super) fn lcs(cx: &mut Cx<'_>) -> Result {
-    let options = options(cx)?;
     let (now, db) = (cx.now_ms(), cx.conn.db);
     let mut value = |index: usize| {
         let (hash, key) = (cx.hash_of(index), cx.arg(index));
-        let entry = cx.shard.store.get(db, hash, key, now);
-        entry.map(|entry| crate::ops::to_bytes(entry.value)).unwrap_or_default()
+        match cx.shard.store.get(db, hash, key, now).map(|entry| entry.value) {
+            None => Ok(Bytes::new()),
+            Some(value) => crate::ops::to_bytes(value).ok_or(NOT_STRINGS),
+        }
     };
-    let (a, b) = (value(1), value(2));
+    // The types before the options.
+    let (a, b) = (value(1)?, value(2)?);
+    let options = options(cx)?;
     reply(cx.out, cx.conn.version, &a, &b, &options)?;
     Ok(Outcome::Done)
 }
@@ -132,14 +139,16 @@ impl Table {
 }
 
 /// Writes the reply for two strings.
-pub(crate) fn reply(
+fn reply(
     out: &mut Output,
     version: Version,
     a: &[u8],
     b: &[u8],
     options: &Options,
 ) -> std::result::Result<(), Fault> {
-    let too_long = || Fault::text("ERR Insufficient memory, transient memory for LCS exceeds");
+    let too_long = || {
+        Fault::text("ERR Insufficient memory, transient memory for LCS exceeds proto-max-bulk-len")
+    };
     let table = Table::new(a, b).ok_or_else(too_long)?;
     let len = table.at(a.len(), b.len());
     let out = out.inline_mut();

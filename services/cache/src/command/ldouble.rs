@@ -29,6 +29,10 @@ impl LongDouble {
     pub(super) const ZERO: Self =
         Self { negative: false, mantissa: 0, exponent: 0, infinite: false };
 
+    pub(super) const fn is_infinite(&self) -> bool {
+        self.infinite
+    }
+
     /// Reads text as Redis does with `strtold`: no blanks around it, no NaN, no overflow.
     pub(super) fn parse(text: &[u8]) -> Option<Self> {
         if text.is_empty() || text.len() >= MAX_TEXT {

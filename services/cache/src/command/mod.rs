@@ -3,28 +3,40 @@
 //! Invariant: a command checks everything before it writes its reply or changes the store, so a
 //! [`Fault`] never follows half a reply. Next: [`table`] lists them; one file per group runs them.
 
+mod bitmap;
 pub(crate) mod client;
 pub(crate) mod cluster;
+mod collection;
 pub(crate) mod config;
 mod connection;
 pub(crate) mod dispatch;
+mod elements;
 mod expire;
+mod float;
+mod geo;
+mod hash;
+mod hyperloglog;
 pub(crate) mod info;
 mod introspect;
 pub(crate) mod keyspace;
-pub(crate) mod lcs;
+mod lcs;
 mod ldouble;
+mod list;
 mod number;
 mod object;
 pub mod row;
 mod server;
+mod set;
+mod sort;
+mod stream;
 mod string;
 pub mod table;
+mod zset;
 
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use logic::store::{KeyHash, NewValue};
+use logic::store::{KeyHash, NewValue, Value};
 use view::{Input, Instant, Output};
 use wire::resp::{Args, Version, parse_i64, reply};
 
@@ -70,6 +82,8 @@ impl Fault {
     pub(crate) const SYNTAX: Self = Self::text("ERR syntax error");
     pub(crate) const NOT_INTEGER: Self = Self::text("ERR value is not an integer or out of range");
     pub(crate) const NOT_FLOAT: Self = Self::text("ERR value is not a valid float");
+    pub(crate) const WRONG_TYPE: Self =
+        Self::text("WRONGTYPE Operation against a key holding the wrong kind of value");
     pub(crate) const NO_KEY: Self = Self::text("ERR no such key");
     pub(crate) const OOM: Self =
         Self::text("OOM command not allowed when used memory > 'maxmemory'.");
@@ -194,6 +208,21 @@ impl<'a> Cx<'a> {
         })
     }
 
+    /// Argument `index` as an integer from `min` on; `message` for anything else.
+    pub(crate) fn integer_from(
+        &self,
+        index: usize,
+        min: i64,
+        message: &'static str,
+    ) -> Result<i64, Fault> {
+        parse_i64(self.arg(index)).filter(|&value| value >= min).ok_or(Fault::text(message))
+    }
+
+    /// Argument `index` as a double.
+    pub(crate) fn double(&self, index: usize) -> Result<f64, Fault> {
+        float::parse(self.arg(index)).ok_or(Fault::NOT_FLOAT)
+    }
+
     /// Argument `index` as the number of a database.
     pub(crate) fn database(&self, index: usize) -> Result<u16, Fault> {
         let db = u16::try_from(self.int32(index)?).ok();
@@ -245,12 +274,24 @@ impl<'a> Cx<'a> {
         }
     }
 
-    /// Replies with a string, by reference when it is large and shared.
-    pub(crate) fn reply_value(out: &mut Output, value: logic::store::Value<'_>) {
-        match value {
-            logic::store::Value::Inline(bytes) => reply::bulk(out.inline_mut(), bytes),
-            logic::store::Value::Shared(bytes) => Self::reply_shared(out, bytes.clone()),
+    /// The string at the key of argument `index`, without counting a hit or a miss.
+    pub(crate) fn string(&mut self, index: usize) -> Result<Option<Value<'_>>, Fault> {
+        let (hash, key, now) = (self.hash_of(index), self.arg(index), self.now_ms());
+        match self.shard.store.peek(self.conn.db, hash, key, now).map(|entry| entry.value) {
+            Some(Value::Object(_)) => Err(Fault::WRONG_TYPE),
+            value => Ok(value),
         }
+    }
+
+    /// Replies with a string, by reference when it is large and shared. `false`, and nothing, for a
+    /// collection.
+    pub(crate) fn reply_value(out: &mut Output, value: Value<'_>) -> bool {
+        match value {
+            Value::Inline(bytes) => reply::bulk(out.inline_mut(), bytes),
+            Value::Shared(bytes) => Self::reply_shared(out, bytes.clone()),
+            Value::Object(_) => return false,
+        }
+        true
     }
 
     /// Replies with a string by reference.
@@ -289,6 +330,26 @@ impl<'a> Cx<'a> {
     pub(crate) fn null(&mut self) -> Result<Outcome, Fault> {
         let version = self.conn.version;
         reply::null(self.inline(), version);
+        Ok(Outcome::Done)
+    }
+
+    /// A missing array.
+    pub(crate) fn null_array(&mut self) -> Result<Outcome, Fault> {
+        let version = self.conn.version;
+        reply::null_array(self.inline(), version);
+        Ok(Outcome::Done)
+    }
+
+    /// An array without elements.
+    pub(crate) fn empty_array(&mut self) -> Result<Outcome, Fault> {
+        reply::array(self.inline(), 0);
+        Ok(Outcome::Done)
+    }
+
+    /// A double.
+    pub(crate) fn float(&mut self, value: f64) -> Result<Outcome, Fault> {
+        let version = self.conn.version;
+        reply::double(self.inline(), version, value);
         Ok(Outcome::Done)
     }
 

@@ -9,9 +9,9 @@ type Result = std::result::Result<Outcome, Fault>;
 
 fn add(cx: &mut Cx<'_>, by: i64) -> Result {
     let (hash, key, now, db) = (cx.hash_of(1), cx.arg(1), cx.now_ms(), cx.conn.db);
-    let before = match cx.shard.store.peek(db, hash, key, now) {
+    let before = match cx.string(1)? {
         None => 0,
-        Some(entry) => parse_i64(entry.value.as_slice()).ok_or(Fault::NOT_INTEGER)?,
+        Some(value) => parse_i64(value.as_slice()).ok_or(Fault::NOT_INTEGER)?,
     };
     let after =
         before.checked_add(by).ok_or(Fault::text("ERR increment or decrement would overflow"))?;
@@ -41,9 +41,9 @@ pub(super) fn decrby(cx: &mut Cx<'_>) -> Result {
 
 pub(super) fn incrbyfloat(cx: &mut Cx<'_>) -> Result {
     let (hash, key, now, db) = (cx.hash_of(1), cx.arg(1), cx.now_ms(), cx.conn.db);
-    let before = match cx.shard.store.peek(db, hash, key, now) {
+    let before = match cx.string(1)? {
         None => LongDouble::ZERO,
-        Some(entry) => LongDouble::parse(entry.value.as_slice()).ok_or(Fault::NOT_FLOAT)?,
+        Some(value) => LongDouble::parse(value.as_slice()).ok_or(Fault::NOT_FLOAT)?,
     };
     let by = LongDouble::parse(cx.arg(2)).ok_or(Fault::NOT_FLOAT)?;
     let text = before

@@ -1,6 +1,6 @@
 //! Introspection of one key: OBJECT and MEMORY USAGE.
 
-use logic::store::{Entry, Form, Policy};
+use logic::store::{Entry, Form, Policy, Value};
 use wire::resp::parse_i64;
 
 use super::{Cx, Fault, Outcome};
@@ -30,6 +30,7 @@ fn as_integer(entry: &Entry<'_>) -> Option<i64> {
 
 pub(super) fn encoding(cx: &mut Cx<'_>) -> Result {
     let name = peek(cx).map(|entry| match as_integer(&entry) {
+        _ if let Value::Object(object) = entry.value => object.encoding(),
         Some(_) => "int",
         None if entry.form != Form::Raw && entry.value.len() <= EMBSTR_MAX_BYTES => "embstr",
         None => "raw",
@@ -106,7 +107,7 @@ pub(super) fn help(cx: &mut Cx<'_>) -> Result {
 
 pub(super) fn memory_usage(cx: &mut Cx<'_>) -> Result {
     for at in (3..cx.argc()).step_by(2) {
-        // Strings have nothing to sample; the number is checked all the same.
+        // Nothing is sampled, since collections know what they hold; the number is checked all the same.
         if !cx.is(at, "SAMPLES") || at + 1 >= cx.argc() || cx.integer(at + 1)? < 0 {
             return Err(Fault::SYNTAX);
         }

@@ -3,6 +3,10 @@
 //! One row drives dispatch, arity errors, key extraction and the `COMMAND` family. Flags, ACL
 //! categories and documentation follow Redis 7.0.15, so `COMMAND` answers alike.
 
+use std::{iter::StepBy, ops::Range};
+
+use wire::resp::parse_i64;
+
 use super::Exec;
 
 /// A set of command flags or ACL categories; bits are named by [`FLAG_NAMES`] and [`ACL_NAMES`].
@@ -35,10 +39,14 @@ pub const WRITE: Bits = 1;
 pub const READONLY: Bits = 1 << 1;
 /// Refused when memory is full.
 pub const DENYOOM: Bits = 1 << 2;
+/// Publish and subscribe.
+pub const PUBSUB: Bits = 1 << 5;
 /// For administrators.
 pub const ADMIN: Bits = 1 << 4;
 /// Not from scripts.
 pub const NOSCRIPT: Bits = 1 << 6;
+/// May wait for other clients.
+pub const BLOCKING: Bits = 1 << 7;
 /// While loading.
 pub const LOADING: Bits = 1 << 8;
 /// On a stale replica.
@@ -51,6 +59,10 @@ pub const SKIP_SLOWLOG: Bits = 1 << 11;
 pub const FAST: Bits = 1 << 13;
 /// Before authentication.
 pub const NO_AUTH: Bits = 1 << 14;
+/// May change keys that only it knows of.
+pub const MAY_REPLICATE: Bits = 1 << 15;
+/// Where its keys are depends on its arguments.
+pub const MOVABLE_KEYS: Bits = 1 << 16;
 /// While a script blocks the server.
 pub const ALLOW_BUSY: Bits = 1 << 17;
 
@@ -86,6 +98,30 @@ pub const A_READ: Bits = 1 << 1;
 pub const A_WRITE: Bits = 1 << 2;
 /// `@string`.
 pub const A_STRING: Bits = 1 << 7;
+/// `@set`.
+pub const A_SET: Bits = 1 << 3;
+/// `@sortedset`.
+pub const A_SORTEDSET: Bits = 1 << 4;
+/// `@list`.
+pub const A_LIST: Bits = 1 << 5;
+/// `@hash`.
+pub const A_HASH: Bits = 1 << 6;
+/// `@bitmap`.
+pub const A_BITMAP: Bits = 1 << 8;
+/// `@hyperloglog`.
+pub const A_HYPERLOGLOG: Bits = 1 << 9;
+/// `@geo`.
+pub const A_GEO: Bits = 1 << 10;
+/// `@stream`.
+pub const A_STREAM: Bits = 1 << 11;
+/// `@pubsub`.
+pub const A_PUBSUB: Bits = 1 << 12;
+/// `@blocking`.
+pub const A_BLOCKING: Bits = 1 << 16;
+/// `@transaction`.
+pub const A_TRANSACTION: Bits = 1 << 19;
+/// `@scripting`.
+pub const A_SCRIPTING: Bits = 1 << 20;
 /// `@admin`.
 pub const A_ADMIN: Bits = 1 << 13;
 /// `@fast`.
@@ -104,12 +140,71 @@ pub struct KeySpec {
     pub notes: Option<&'static str>,
     /// What the command does to these keys, in Redis' words.
     pub flags: &'static [&'static str],
-    /// Index of the first key.
+    /// Index of the first key; after [`keyword`](Self::keyword), relative to that; of the number of keys with
+    /// [`counted`](Self::counted).
     pub first: u8,
     /// Last key relative to the first; negative: relative to the last argument.
     pub last: i8,
     /// Distance from key to key.
     pub step: u8,
+    /// The keys come after this word, which is looked for from this argument on.
+    pub keyword: Option<(&'static str, u8)>,
+    /// The keys come after their number.
+    pub counted: bool,
+    /// Redis does not say where its keys are; with [`keyword`](Self::keyword) they are found all the same, else there
+    /// are none that could be told from the arguments.
+    pub unknown: bool,
+    /// With a negative `last`: only this part of the arguments that are left; 0 and 1 for all, 2 for one half.
+    pub limit: u8,
+}
+
+impl KeySpec {
+    /// One key, the first argument.
+    pub const ONE: Self = Self {
+        notes: None,
+        flags: &[],
+        first: 1,
+        last: 0,
+        step: 1,
+        keyword: None,
+        counted: false,
+        unknown: false,
+        limit: 0,
+    };
+
+    /// Indices of its keys.
+    fn range<'f>(&self, argc: usize, arg: &impl Fn(usize) -> &'f [u8]) -> StepBy<Range<usize>> {
+        let step = usize::from(self.step).max(1);
+        let none = (0..0).step_by(1);
+        let first = match self.keyword {
+            None if self.unknown => return none,
+            None => usize::from(self.first),
+            Some((word, from)) => {
+                let is_word = |at: &usize| arg(*at).eq_ignore_ascii_case(word.as_bytes());
+                match (usize::from(from)..argc).find(is_word) {
+                    Some(at) => at + 1,
+                    None => return none,
+                }
+            }
+        };
+        if self.counted {
+            let count = parse_i64(arg(first)).and_then(|count| usize::try_from(count).ok());
+            let end = count.and_then(|count| first.checked_add(1)?.checked_add(count));
+            return match end.filter(|&end| end <= argc) {
+                Some(end) => (first + 1..end).step_by(step),
+                None => none,
+            };
+        }
+        let last = match self.last {
+            last if last >= 0 => first + last.unsigned_abs() as usize,
+            last => {
+                let end = (argc + 1).saturating_sub(last.unsigned_abs() as usize);
+                let left = end.saturating_sub(first) / usize::from(self.limit).max(1);
+                (first + left).saturating_sub(1)
+            }
+        };
+        (first..(last + 1).min(argc)).step_by(step)
+    }
 }
 
 /// One argument in `COMMAND DOCS`.
@@ -362,15 +457,30 @@ impl Row {
     pub fn short_name(&self) -> &'static str {
         self.name.rsplit('|').next().unwrap_or(self.name)
     }
-    /// Indices of the keys among `argc` arguments.
-    pub fn key_indices(&self, argc: usize) -> impl Iterator<Item = usize> + use<> {
-        let first = usize::from(self.first_key);
-        let last = match self.last_key {
-            last if last >= 0 => last.unsigned_abs() as usize,
-            last => argc.saturating_sub(last.unsigned_abs() as usize),
-        };
-        let step = usize::from(self.key_step).max(1);
-        let end = if first == 0 { 0 } else { (last + 1).min(argc) };
-        (first..end).step_by(step)
+    /// Whether it has keys at all.
+    #[must_use]
+    pub const fn has_keys(&self) -> bool {
+        self.first_key != 0 || self.flags & MOVABLE_KEYS != 0
+    }
+
+    /// Indices of the keys among a command's `argc` arguments. Of movable ones, those that can be made out.
+    pub fn key_indices<'f, A: Fn(usize) -> &'f [u8]>(
+        &self,
+        argc: usize,
+        arg: A,
+    ) -> impl Iterator<Item = usize> + use<'f, A> {
+        let (mut plain, mut movable) = ((0..0).step_by(1), Vec::new());
+        if self.flags & MOVABLE_KEYS == 0 {
+            let first = usize::from(self.first_key);
+            let last = match self.last_key {
+                last if last >= 0 => last.unsigned_abs() as usize,
+                last => argc.saturating_sub(last.unsigned_abs() as usize),
+            };
+            let end = if first == 0 { 0 } else { (last + 1).min(argc) };
+            plain = (first..end).step_by(usize::from(self.key_step).max(1));
+        } else {
+            movable.extend(self.specs.iter().flat_map(|spec| spec.range(argc, &arg)));
+        }
+        plain.chain(movable)
     }
 }

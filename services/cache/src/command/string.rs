@@ -17,7 +17,8 @@ pub(super) fn get(cx: &mut Cx<'_>) -> Result {
         cx.shard.store.get(cx.conn.db, hash, key, now)
     };
     match entry {
-        Some(entry) => Cx::reply_value(cx.out, entry.value),
+        Some(entry) if Cx::reply_value(cx.out, entry.value) => {}
+        Some(_) => return Err(Fault::WRONG_TYPE),
         None => reply::null(cx.out.inline_mut(), version),
     }
     Ok(Outcome::Done)
@@ -198,9 +199,12 @@ pub(super) fn getdel(cx: &mut Cx<'_>) -> Result {
 
 pub(super) fn getex(cx: &mut Cx<'_>) -> Result {
     let options = options(cx, 2, false)?;
-    if !exists(cx) {
+    // The type is looked at before the number.
+    if cx.string(1)?.is_none() {
         return get(cx);
     }
+    // The type before the time.
+    cx.string(1)?;
     let expire = match options.time {
         Time::At { arg, seconds, date } => {
             Some((Expire::At(expire_at(cx, arg, seconds, date)?), date))
@@ -229,8 +233,8 @@ pub(super) fn mget(cx: &mut Cx<'_>) -> Result {
     for index in 1..=keys {
         let (hash, key) = (cx.hash_of(index), cx.arg(index));
         match cx.shard.store.get(db, hash, key, now) {
-            Some(entry) => Cx::reply_value(cx.out, entry.value),
-            None => reply::null(cx.out.inline_mut(), version),
+            Some(entry) if Cx::reply_value(cx.out, entry.value) => {}
+            _ => reply::null(cx.out.inline_mut(), version),
         }
     }
     Ok(Outcome::Done)
@@ -275,9 +279,8 @@ fn check_len(cx: &Cx<'_>, len: Option<usize>) -> std::result::Result<usize, Faul
 }
 
 /// The length of the value at argument 1, `None` when there is none.
-fn value_len(cx: &mut Cx<'_>) -> Option<usize> {
-    let (hash, key, now) = (cx.hash_of(1), cx.arg(1), cx.now_ms());
-    cx.shard.store.peek(cx.conn.db, hash, key, now).map(|entry| entry.value.len())
+fn value_len(cx: &mut Cx<'_>) -> std::result::Result<Option<usize>, Fault> {
+    Ok(cx.string(1)?.map(|value| value.len()))
 }
 
 /// Edits the value at argument 1, which is there.
@@ -289,7 +292,7 @@ fn edit(cx: &mut Cx<'_>, edit: impl FnOnce(&mut Vec<u8>)) -> std::result::Result
 
 pub(super) fn append(cx: &mut Cx<'_>) -> Result {
     let tail = cx.arg(2);
-    let len = match value_len(cx) {
+    let len = match value_len(cx)? {
         None => {
             store(cx, cx.value(2), Expire::Clear, Form::Plain)?;
             tail.len()
@@ -304,7 +307,10 @@ pub(super) fn append(cx: &mut Cx<'_>) -> Result {
 }
 
 pub(super) fn strlen(cx: &mut Cx<'_>) -> Result {
-    let len = cx.lookup(1).map_or(0, |entry| entry.value.len());
+    let len = match cx.lookup(1).map(|entry| entry.value) {
+        Some(Value::Object(_)) => return Err(Fault::WRONG_TYPE),
+        value => value.map_or(0, |value| value.len()),
+    };
     cx.count(len as u64)
 }
 
@@ -312,7 +318,7 @@ pub(super) fn setrange(cx: &mut Cx<'_>) -> Result {
     let offset =
         usize::try_from(cx.integer(2)?).map_err(|_| Fault::text("ERR offset is out of range"))?;
     let part = cx.arg(3);
-    let before = value_len(cx);
+    let before = value_len(cx)?;
     if part.is_empty() {
         return cx.count(before.unwrap_or(0) as u64);
     }
@@ -342,6 +348,9 @@ pub(super) fn getrange(cx: &mut Cx<'_>) -> Result {
         reply::bulk(cx.out.inline_mut(), b"");
         return Ok(Outcome::Done);
     };
+    if matches!(entry.value, Value::Object(_)) {
+        return Err(Fault::WRONG_TYPE);
+    }
     let Some((from, to)) = range(start, end, entry.value.len()) else {
         reply::bulk(cx.out.inline_mut(), b"");
         return Ok(Outcome::Done);

@@ -25,7 +25,7 @@ impl Parts {
     /// The command's keys.
     pub(super) fn of(cx: &Cx<'_>) -> Self {
         let mut parts: Vec<Part> = Vec::new();
-        for (place, at) in cx.row.key_indices(cx.argc()).enumerate() {
+        for (place, at) in cx.row.key_indices(cx.argc(), |at| cx.arg(at)).enumerate() {
             let key = cx.arg(at);
             let shard = cx.shard.topology.owner_of(key);
             let part = match parts.iter_mut().position(|part| part.shard == shard) {
@@ -42,6 +42,11 @@ impl Parts {
         }
         parts.sort_by_key(|part| part.shard);
         Self(parts)
+    }
+
+    /// Those of one shard.
+    pub(super) fn keys_of(&self, shard: u16) -> &[Box<[u8]>] {
+        self.0.iter().find(|part| part.shard == shard).map_or(&[], |part| &part.keys)
     }
 
     /// What to hold on each shard.

@@ -74,10 +74,16 @@ impl Store {
         }
     }
 
-    /// Gives back memory of cleared databases, about `budget` entries' worth; whether more is left.
+    /// Gives back memory of cleared databases and of large collections that were removed, about `budget`
+    /// entries' worth; whether more is left.
     pub fn purge_step(&mut self, budget: usize) -> bool {
         let mut done = 0;
         while done < budget {
+            if !self.heap.garbage.is_empty() {
+                // One collection at a time; the next call goes on.
+                self.heap.garbage.reclaim(budget - done);
+                break;
+            }
             let Some(table) = self.cleared.last_mut() else {
                 return false;
             };
@@ -92,7 +98,13 @@ impl Store {
                 }
             }
         }
-        !self.cleared.is_empty()
+        self.has_garbage()
+    }
+
+    /// Whether memory waits to be given back by [`purge_step`](Self::purge_step).
+    #[must_use]
+    pub fn has_garbage(&self) -> bool {
+        !self.cleared.is_empty() || !self.heap.garbage.is_empty()
     }
 
     /// Whether more memory is used than `maxmemory` allows.

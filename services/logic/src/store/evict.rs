@@ -107,7 +107,7 @@ impl Store {
             if !self.over_limit() {
                 return EvictResult::Fits { evicted };
             }
-            if !self.cleared.is_empty() {
+            if self.has_garbage() {
                 self.purge_step(PURGE_ENTRIES);
                 continue;
             }

@@ -8,15 +8,17 @@ use rapidhash::v3::{RapidSecrets, rapidhash_v3_micro_inline};
 use super::{arena::Ref, record::Heap};
 
 /// Hashes keys under a secret, so that colliding keys cannot be prepared.
-pub(super) struct Hasher {
+pub struct Hasher {
     secrets: RapidSecrets,
     /// Tests cut the hash down to make keys collide.
     #[cfg(test)]
-    pub(super) mask: u64,
+    pub(crate) mask: u64,
 }
 
 impl Hasher {
-    pub(super) fn new(seed: u64) -> Self {
+    /// One secret per seed.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
         Self {
             secrets: RapidSecrets::seed(seed),
             #[cfg(test)]
@@ -24,8 +26,10 @@ impl Hasher {
         }
     }
 
+    /// The hash of a key.
     #[inline]
-    pub(super) fn hash(&self, key: &[u8]) -> u64 {
+    #[must_use]
+    pub fn hash(&self, key: &[u8]) -> u64 {
         let hash = rapidhash_v3_micro_inline::<true, false>(key, &self.secrets);
         #[cfg(test)]
         let hash = hash & self.mask;
@@ -55,15 +59,24 @@ impl Records<'_> {
     }
 }
 
-/// SplitMix64 (Steele et al., OOPSLA 2014).
+/// A seeded generator: SplitMix64 (Steele et al., OOPSLA 2014).
 #[derive(Debug)]
-pub(crate) struct Rng(u64);
+pub struct Rng(u64);
 
 impl Rng {
-    pub(crate) const fn new(seed: u64) -> Self {
+    /// Equal seeds give equal numbers.
+    #[must_use]
+    pub const fn new(seed: u64) -> Self {
         Self(seed)
     }
 
+    /// Another generator, for use while the store that keeps this one is borrowed.
+    #[must_use]
+    pub fn fork(&mut self) -> Self {
+        Self(self.next())
+    }
+
+    /// 64 random bits.
     pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
@@ -73,7 +86,7 @@ impl Rng {
     }
 
     /// Below `bound` (0 for 0); the bias is below 2^-32 for the bounds used here.
-    pub(super) fn below(&mut self, bound: u32) -> u32 {
+    pub fn below(&mut self, bound: u32) -> u32 {
         ((u64::from(bound) * (self.next() >> 32)) >> 32) as u32
     }
 }

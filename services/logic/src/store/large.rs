@@ -1,30 +1,52 @@
-//! Parts too large for a slab: values handed out by reference, and very long keys.
+//! Parts that do not fit a slab: values handed out by reference, collections, and very long keys.
 //!
 //! Kept in blocks of 256, so that growth never moves what is there. The cost of a value is the
 //! capacity of its allocation as far as it is known: a value handed in by reference counts its
-//! length, since what it is a slice of cannot be seen.
+//! length, since what it is a slice of cannot be seen. A collection counts what it says it holds.
 //! Next: `record.rs` holds the index of such a part.
 
 use bytes::Bytes;
 
 use super::types::Full;
+use crate::object::Object;
 
 const BLOCK: usize = 256;
 
 /// The large part of a record.
 pub(super) struct Large {
-    /// The key's hash when the key is here: a split must not hash megabytes.
+    /// Boxed, since it is rare.
+    pub(super) key: Option<Box<LongKey>>,
+    pub(super) part: Part,
+}
+
+/// A key too long for a slab, with its hash: a split must not hash megabytes.
+pub(super) struct LongKey {
     pub(super) hash: u64,
-    pub(super) key: Option<Box<[u8]>>,
-    pub(super) value: Bytes,
-    pub(super) value_cost: usize,
+    pub(super) key: Box<[u8]>,
+}
+
+/// The value of such a record.
+pub(super) enum Part {
+    /// A string, with the bytes its allocation takes.
+    Bytes(Bytes, usize),
+    /// A collection.
+    Object(Object),
+}
+
+impl Part {
+    fn cost(&self) -> usize {
+        match self {
+            Self::Bytes(_, cost) => *cost,
+            Self::Object(object) => object.mem_bytes(),
+        }
+    }
 }
 
 impl Large {
     /// Bytes held, this struct included.
     pub(super) fn cost(&self) -> u64 {
-        let key = self.key.as_ref().map_or(0, |key| key.len());
-        (size_of::<Option<Self>>() + key + self.value_cost) as u64
+        let key = self.key.as_ref().map_or(0, |long| long.key.len() + size_of::<LongKey>());
+        (size_of::<Option<Self>>() + key + self.part.cost()) as u64
     }
 }
 
@@ -98,8 +120,8 @@ impl Larges {
     /// The value itself, leaving an empty one that costs nothing.
     pub(super) fn take_value(&mut self, index: u32) -> Option<Bytes> {
         let large = self.slot_mut(index)?.as_mut()?;
-        let cost = std::mem::take(&mut large.value_cost);
-        let value = std::mem::take(&mut large.value);
+        let Part::Bytes(value, cost) = &mut large.part else { return None };
+        let (value, cost) = (std::mem::take(value), std::mem::take(cost));
         self.payload_bytes -= cost as u64;
         Some(value)
     }
@@ -107,9 +129,37 @@ impl Larges {
     /// Puts a value back after [`take_value`](Self::take_value).
     pub(super) fn put_value(&mut self, index: u32, value: Bytes, cost: usize) {
         if let Some(Some(large)) = self.slot_mut(index) {
-            large.value = value;
-            large.value_cost = cost;
+            large.part = Part::Bytes(value, cost);
             self.payload_bytes += cost as u64;
         }
     }
+
+    /// The collection itself, leaving an empty string.
+    pub(super) fn take_object(&mut self, index: u32) -> Option<Object> {
+        let large = self.slot_mut(index)?.as_mut()?;
+        if !matches!(large.part, Part::Object(_)) {
+            return None;
+        }
+        let part = std::mem::replace(&mut large.part, Part::Bytes(Bytes::new(), 0));
+        let Part::Object(object) = part else { return None };
+        self.payload_bytes -= object.mem_bytes() as u64;
+        Some(object)
+    }
+
+    /// Changes a collection, and accounts for what that did to its size.
+    pub(super) fn edit<R>(
+        &mut self,
+        index: u32,
+        edit: impl FnOnce(&mut Object) -> R,
+    ) -> Option<(R, Gone)> {
+        let Part::Object(object) = &mut self.slot_mut(index)?.as_mut()?.part else { return None };
+        let before = object.mem_bytes() as u64;
+        let result = edit(object);
+        let (after, gone) = (object.mem_bytes() as u64, Gone(object.is_gone()));
+        self.payload_bytes = self.payload_bytes - before + after;
+        Some((result, gone))
+    }
 }
+
+/// Whether a collection has become one that its key goes with.
+pub(super) struct Gone(pub(super) bool);

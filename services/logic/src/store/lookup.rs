@@ -21,10 +21,10 @@ const SCRATCH_MAX_BYTES: usize = 64 * 1024;
 
 /// A key that was found and is not due.
 #[derive(Clone, Copy)]
-struct Found {
-    place: Place,
-    at: Ref,
-    head: Head,
+pub(super) struct Found {
+    pub(super) place: Place,
+    pub(super) at: Ref,
+    pub(super) head: Head,
 }
 
 impl Store {
@@ -105,7 +105,6 @@ impl Store {
         form: Form,
         now_ms: u64,
     ) -> Result<bool, Full> {
-        let policy = self.config.policy;
         let value = match value {
             NewValue::Shared(bytes) if bytes.len() >= SHARED_MIN_BYTES => {
                 let cost = bytes.len();
@@ -114,6 +113,23 @@ impl Store {
             NewValue::Shared(ref bytes) => Body::Copy(bytes),
             NewValue::Copy(bytes) => Body::Copy(bytes),
         };
+        self.write(db, hash, key, value, expire, form, now_ms)
+    }
+
+    /// Writes a key whole.
+    #[inline]
+    #[expect(clippy::too_many_arguments, reason = "as `set`")]
+    pub(super) fn write(
+        &mut self,
+        db: u16,
+        hash: KeyHash,
+        key: &[u8],
+        value: Body<'_>,
+        expire: Expire,
+        form: Form,
+        now_ms: u64,
+    ) -> Result<bool, Full> {
+        let policy = self.config.policy;
         let Some(Found { place, at, head }) = self.live(db, hash, key, now_ms) else {
             let expire_ms = expiry_after(expire, 0);
             let access = access::fresh(policy, now_ms);
@@ -159,8 +175,8 @@ impl Store {
         true
     }
 
-    /// Edits the value of an existing key as a `Vec` and marks it raw; `None` when the key is not
-    /// there. Expiry stays. A large value nobody else holds is edited without copying it.
+    /// Edits the string of an existing key as a `Vec` and marks it raw; `None` when the key is not
+    /// there, or holds a collection. Expiry stays. A large value nobody else holds is edited without copying it.
     ///
     /// # Errors
     /// [`Full`]: nothing changed.
@@ -172,7 +188,8 @@ impl Store {
         now_ms: u64,
         edit: impl FnOnce(&mut Vec<u8>) -> R,
     ) -> Result<Option<R>, Full> {
-        let Some(found) = self.live(db, hash, key, now_ms) else {
+        let found = self.live(db, hash, key, now_ms);
+        let Some(found) = found.filter(|found| !found.head.is_object()) else {
             return Ok(None);
         };
         let Found { at, head, .. } = found;
@@ -235,7 +252,13 @@ impl Store {
 
     /// Finds a key; one that is due is removed and not found.
     #[inline]
-    fn live(&mut self, db: u16, hash: KeyHash, key: &[u8], now_ms: u64) -> Option<Found> {
+    pub(super) fn live(
+        &mut self,
+        db: u16,
+        hash: KeyHash,
+        key: &[u8],
+        now_ms: u64,
+    ) -> Option<Found> {
         let table = self.tables.get(usize::from(db))?;
         let (place, at) = table.find(hash.0, key, &self.heap)?;
         let head = self.heap.head(at)?;

@@ -18,10 +18,12 @@ mod bucket;
 mod due;
 mod evict;
 mod expiry;
+mod garbage;
 mod grow;
 pub(crate) mod hash;
 mod large;
 mod lookup;
+mod objects;
 mod record;
 mod s3fifo;
 mod scan;
@@ -40,12 +42,13 @@ pub use types::{
     SHARED_MIN_BYTES, StoreConfig, StoreStats, Value,
 };
 
-use crate::slot::SLOTS;
+use crate::{object::Limits, slot::SLOTS};
 
 /// One shard's keys.
 pub struct Store {
     config: StoreConfig,
     hasher: Hasher,
+    limits: Limits,
     heap: Heap,
     /// By database.
     tables: Vec<Table>,
@@ -68,6 +71,7 @@ impl Store {
         config.samples = config.samples.max(1);
         Self {
             hasher: Hasher::new(config.seed),
+            limits: Limits::default(),
             heap: Heap::new(),
             tables: (0..config.databases).map(|_| Table::new()).collect(),
             cleared: Vec::new(),

@@ -6,8 +6,8 @@
 //! ```
 //! Expiry times beyond 48 bits (the year 10,889) are rare enough to keep their rest at the end.
 //! A value of [`SHARED_MIN_BYTES`] or more, and any that makes the record exceed a slot, lives in
-//! the large slab: the record holds its index (4 bytes) where the value would be. A key too long
-//! for a slot goes there as well, and both lengths are left out.
+//! the large slab, and so does a collection: the record holds its index (4 bytes) where the value would be. A
+//! key too long for a slot goes there as well, and both lengths are left out.
 //! Key and value of 16 and 64 bytes take 86 bytes, in a slot of 88.
 //!
 //! Invariant: a record and its large part live and die together.
@@ -17,9 +17,11 @@ use bytes::Bytes;
 
 use super::{
     arena::{Arena, MAX_SLOT_BYTES, Ref},
-    large::{Large, Larges},
-    types::{Entry, Form, Full, Kind, SHARED_MIN_BYTES, Value},
+    garbage::Garbage,
+    large::{Gone, Large, Larges, LongKey, Part},
+    types::{Entry, Form, Full, SHARED_MIN_BYTES, Value},
 };
+use crate::object::Object;
 
 /// Set in every record, so that a free slot (first byte 0) is told from it.
 pub(super) const LIVE: u8 = 0x80;
@@ -30,6 +32,8 @@ const LARGE_KEY: u8 = 8;
 /// The expiry needs more than 48 bits: the rest is at the record's end.
 const LONG_EXPIRY: u8 = 0x10;
 const TEXT: u8 = 0x20;
+/// The large part is a collection.
+const OBJECT: u8 = 0x40;
 const FORM: u8 = RAW | TEXT;
 
 const EXPIRY_BYTES: usize = 6;
@@ -79,6 +83,11 @@ impl Head {
         }
     }
 
+    /// The value is a collection.
+    pub(super) const fn is_object(&self) -> bool {
+        self.flags & OBJECT != 0
+    }
+
     /// The value is kept by reference.
     pub(super) fn is_large(&self) -> bool {
         self.flags & LARGE_VALUE != 0
@@ -114,6 +123,7 @@ pub(super) enum Body<'a> {
     Copy(&'a [u8]),
     /// With the bytes its allocation takes.
     Owned(Bytes, usize),
+    Object(Object),
 }
 
 impl Body<'_> {
@@ -121,13 +131,19 @@ impl Body<'_> {
         match self {
             Body::Copy(bytes) => bytes,
             Body::Owned(bytes, _) => bytes,
+            Body::Object(_) => &[],
         }
     }
 
-    fn into_owned(self) -> (Bytes, usize) {
+    const fn is_object(&self) -> bool {
+        matches!(self, Body::Object(_))
+    }
+
+    fn into_part(self) -> Part {
         match self {
-            Body::Copy(bytes) => (Bytes::copy_from_slice(bytes), bytes.len()),
-            Body::Owned(bytes, cost) => (bytes, cost),
+            Body::Copy(bytes) => Part::Bytes(Bytes::copy_from_slice(bytes), bytes.len()),
+            Body::Owned(bytes, cost) => Part::Bytes(bytes, cost),
+            Body::Object(object) => Part::Object(object),
         }
     }
 }
@@ -146,21 +162,23 @@ const fn fixed_bytes(expire_ms: u64) -> usize {
         + if is_long(expire_ms) { LONG_BYTES } else { 0 }
 }
 
-fn plan(key_len: usize, value_len: usize, expire_ms: u64) -> Plan {
-    let fixed = fixed_bytes(expire_ms);
+fn plan(draft: &Draft<'_>) -> Plan {
+    let (key_len, value_len) = (draft.key.len(), draft.value.as_slice().len());
+    let fixed = fixed_bytes(draft.expire_ms);
+    let object = if draft.value.is_object() { OBJECT } else { 0 };
     let lengths = varint_len(key_len) + varint_len(value_len);
     let inline = fixed + lengths + key_len + value_len;
     // An expiry can be added later without moving the value or the key out.
     let limit = MAX_SLOT_BYTES - (EXPIRY_BYTES + LONG_BYTES + FIXED_BYTES - fixed);
-    if value_len < SHARED_MIN_BYTES && inline <= limit {
+    if object == 0 && value_len < SHARED_MIN_BYTES && inline <= limit {
         return Plan { flags: 0, len: inline };
     }
     // The length is the large part's own: 0 stands in its place.
     let len = fixed + varint_len(key_len) + 1 + key_len + INDEX_BYTES;
     if len <= limit {
-        return Plan { flags: LARGE_VALUE, len };
+        return Plan { flags: LARGE_VALUE | object, len };
     }
-    Plan { flags: LARGE_VALUE | LARGE_KEY, len: fixed + INDEX_BYTES }
+    Plan { flags: LARGE_VALUE | LARGE_KEY | object, len: fixed + INDEX_BYTES }
 }
 
 const fn varint_len(value: usize) -> usize {
@@ -177,16 +195,21 @@ const fn varint_len(value: usize) -> usize {
 pub(super) struct Heap {
     pub(super) arena: Arena,
     pub(super) larges: Larges,
+    /// Collections without a key.
+    pub(super) garbage: Garbage,
 }
 
 impl Heap {
     pub(super) fn new() -> Self {
-        Self { arena: Arena::new(), larges: Larges::new() }
+        Self { arena: Arena::new(), larges: Larges::new(), garbage: Garbage::default() }
     }
 
     /// Bytes of live slots, large parts and bookkeeping.
     pub(super) fn used_bytes(&self) -> u64 {
-        self.arena.live_bytes() + self.arena.bookkeeping_bytes() + self.larges.used_bytes()
+        self.arena.live_bytes()
+            + self.arena.bookkeeping_bytes()
+            + self.larges.used_bytes()
+            + self.garbage.bytes()
     }
 
     /// Loads a record's first line: its attributes and, mostly, its key.
@@ -236,16 +259,19 @@ impl Heap {
     #[inline]
     fn key_in<'a>(&'a self, bytes: &'a [u8], head: &Head) -> &'a [u8] {
         if head.flags & LARGE_KEY != 0 {
-            return self.large_of(bytes, head).and_then(|l| l.key.as_deref()).unwrap_or_default();
+            let long = self.large_of(bytes, head).and_then(|large| large.key.as_deref());
+            return long.map_or(&[], |long| &long.key);
         }
         bytes.get(head.key_range()).unwrap_or_default()
     }
 
     /// The hash kept beside a key too long to be hashed again.
     pub(super) fn kept_hash(&self, at: Ref, head: &Head) -> Option<u64> {
-        (head.flags & LARGE_KEY != 0)
-            .then(|| self.large_of(self.arena.bytes(at), head).map(|large| large.hash))
-            .flatten()
+        if head.flags & LARGE_KEY == 0 {
+            return None;
+        }
+        let large = self.large_of(self.arena.bytes(at), head)?;
+        large.key.as_deref().map(|long| long.hash)
     }
 
     /// The record as the store's caller sees it.
@@ -256,14 +282,14 @@ impl Heap {
             let from = head.value_at();
             Value::Inline(bytes.get(from..from + head.value_len as usize).unwrap_or_default())
         } else {
-            self.large_of(bytes, head).map_or(Value::Inline(&[]), |l| Value::Shared(&l.value))
+            match self.large_of(bytes, head).map(|large| &large.part) {
+                Some(Part::Bytes(value, _)) => Value::Shared(value),
+                Some(Part::Object(object)) => Value::Object(object),
+                None => Value::Inline(&[]),
+            }
         };
-        Entry {
-            value,
-            expire_at_ms: (head.expire_ms != 0).then_some(head.expire_ms),
-            kind: Kind::String,
-            form: head.form(),
-        }
+        let expire_at_ms = (head.expire_ms != 0).then_some(head.expire_ms);
+        Entry { value, expire_at_ms, form: head.form() }
     }
 
     fn large_of(&self, bytes: &[u8], head: &Head) -> Option<&Large> {
@@ -289,7 +315,7 @@ impl Heap {
 
     /// Writes a new record.
     pub(super) fn insert(&mut self, hash: u64, draft: Draft<'_>) -> Result<Ref, Full> {
-        let plan = plan(draft.key.len(), draft.value.as_slice().len(), draft.expire_ms);
+        let plan = plan(&draft);
         let at = self.arena.alloc(Arena::class_of(plan.len).ok_or(Full)?)?;
         if let Err(full) = self.write(at, plan, hash, draft) {
             self.arena.free(at);
@@ -305,6 +331,7 @@ impl Heap {
         let value = draft.value.as_slice();
         let had_expiry = old.flags & HAS_EXPIRY != 0;
         if old.is_large()
+            || draft.value.is_object()
             || value.len() != old.value_len as usize
             || had_expiry != (draft.expire_ms != 0)
             || is_long(old.expire_ms | draft.expire_ms)
@@ -341,7 +368,7 @@ impl Heap {
         if self.overwrite(at, old, &draft) {
             return Ok(at);
         }
-        let plan = plan(draft.key.len(), draft.value.as_slice().len(), draft.expire_ms);
+        let plan = plan(&draft);
         let class = Arena::class_of(plan.len).ok_or(Full)?;
         let have = self.arena.slot_class(at);
         if suits(plan.len, class, have) && old.flags & LARGE_VALUE == 0 {
@@ -362,8 +389,8 @@ impl Heap {
             (key, value.as_slice())
         } else {
             let keep_key = plan.flags & LARGE_KEY != 0;
-            let (value, value_cost) = value.into_owned();
-            let large = Large { hash, key: keep_key.then(|| key.into()), value, value_cost };
+            let long = keep_key.then(|| Box::new(LongKey { hash, key: key.into() }));
+            let large = Large { key: long, part: value.into_part() };
             index = self.larges.insert(large)?.to_le_bytes();
             (if keep_key { &[] } else { key }, &index)
         };
@@ -383,12 +410,32 @@ impl Heap {
         Ok(())
     }
 
-    /// Frees a record and its large part.
+    /// Frees a record and its large part; a large collection only becomes garbage, see
+    /// [`Garbage`].
     pub(super) fn free(&mut self, at: Ref, head: &Head) {
-        if let Some(index) = large_index(self.arena.bytes(at), head) {
-            drop(self.larges.remove(index));
+        if let Some(index) = large_index(self.arena.bytes(at), head)
+            && let Some(Large { part: Part::Object(object), .. }) = self.larges.remove(index)
+        {
+            self.garbage.push(object);
         }
         self.arena.free(at);
+    }
+
+    /// Takes the collection out of a record, which is to be freed next.
+    pub(super) fn take_object(&mut self, at: Ref, head: &Head) -> Option<Object> {
+        let index = large_index(self.arena.bytes(at), head)?;
+        self.larges.take_object(index)
+    }
+
+    /// Changes a collection in place.
+    pub(super) fn edit_object<R>(
+        &mut self,
+        at: Ref,
+        head: &Head,
+        edit: impl FnOnce(&mut Object) -> R,
+    ) -> Option<(R, Gone)> {
+        let index = large_index(self.arena.bytes(at), head)?;
+        self.larges.edit(index, edit)
     }
 
     /// Takes a large value out for editing; to be put back at once.

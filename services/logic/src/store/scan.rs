@@ -74,7 +74,7 @@ impl Store {
             if home_of(hash) == bucket && prefix_of(hash) >= prefix {
                 given += 1;
                 if !head.is_due(now_ms) {
-                    each(self.heap.key(at, &head), Kind::String);
+                    each(self.heap.key(at, &head), self.heap.entry(at, &head).value.kind());
                 }
             }
         }

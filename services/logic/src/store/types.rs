@@ -4,6 +4,8 @@
 
 use bytes::Bytes;
 
+use crate::object::Object;
+
 /// Values of this size and more are kept as reference-counted [`Bytes`], so a reply can point at
 /// them; shorter ones are copied into the record.
 pub const SHARED_MIN_BYTES: usize = 4096;
@@ -92,28 +94,64 @@ impl KeyHash {
 
 /// What type of value a key holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum Kind {
     /// A string.
     String,
+    /// A list.
+    List,
+    /// A set.
+    Set,
+    /// A sorted set.
+    Zset,
+    /// A hash.
+    Hash,
+    /// A stream.
+    Stream,
 }
 
-/// A string value as stored.
-#[derive(Debug, Clone, Copy)]
+impl Kind {
+    /// As `TYPE` says it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::String => "string",
+            Self::List => "list",
+            Self::Set => "set",
+            Self::Zset => "zset",
+            Self::Hash => "hash",
+            Self::Stream => "stream",
+        }
+    }
+}
+
+/// A value as stored.
+#[derive(Clone, Copy)]
 pub enum Value<'a> {
     /// Bytes inside the record: copy them out.
     Inline(&'a [u8]),
     /// A large value: a reply may hold a clone of the reference.
     Shared(&'a Bytes),
+    /// A collection.
+    Object(&'a Object),
 }
 
 impl<'a> Value<'a> {
-    /// The bytes.
+    /// The bytes of a string; none of a collection, which callers tell apart by its [`Kind`] first.
     #[must_use]
     pub fn as_slice(&self) -> &'a [u8] {
         match self {
             Value::Inline(bytes) => bytes,
             Value::Shared(bytes) => bytes,
+            Value::Object(_) => &[],
+        }
+    }
+
+    /// What it is.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Value::Object(object) => object.kind(),
+            _ => Kind::String,
         }
     }
 
@@ -162,14 +200,12 @@ pub enum Expire {
 }
 
 /// One key's value and attributes.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Entry<'a> {
     /// The value.
     pub value: Value<'a>,
     /// When it expires, unix milliseconds.
     pub expire_at_ms: Option<u64>,
-    /// Its type.
-    pub kind: Kind,
     /// How it came to be what it is.
     pub form: Form,
 }

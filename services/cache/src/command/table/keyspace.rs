@@ -13,7 +13,12 @@ use crate::command::{
 const OBJECT: &[Row] = &[
     row("object|freq", 3, object::freq)
         .flags(READONLY, A_KEYSPACE | A_READ | A_SLOW)
-        .keys(2, 2, 1, &[KeySpec { notes: None, flags: &["RO"], first: 2, last: 0, step: 1 }])
+        .keys(
+            2,
+            2,
+            1,
+            &[KeySpec { notes: None, flags: &["RO"], first: 2, last: 0, step: 1, ..KeySpec::ONE }],
+        )
         .tips(&["nondeterministic_output"])
         .doc(
             "generic",
@@ -25,14 +30,24 @@ object",
         .args(&[arg("key", "key").spec(0)]),
     row("object|idletime", 3, object::idletime)
         .flags(READONLY, A_KEYSPACE | A_READ | A_SLOW)
-        .keys(2, 2, 1, &[KeySpec { notes: None, flags: &["RO"], first: 2, last: 0, step: 1 }])
+        .keys(
+            2,
+            2,
+            1,
+            &[KeySpec { notes: None, flags: &["RO"], first: 2, last: 0, step: 1, ..KeySpec::ONE }],
+        )
         .tips(&["nondeterministic_output"])
         .doc("generic", "2.2.3", "Get the time since a Redis object was last accessed")
         .complexity("O(1)")
         .args(&[arg("key", "key").spec(0)]),
     row("object|encoding", 3, object::encoding)
         .flags(READONLY, A_KEYSPACE | A_READ | A_SLOW)
-        .keys(2, 2, 1, &[KeySpec { notes: None, flags: &["RO"], first: 2, last: 0, step: 1 }])
+        .keys(
+            2,
+            2,
+            1,
+            &[KeySpec { notes: None, flags: &["RO"], first: 2, last: 0, step: 1, ..KeySpec::ONE }],
+        )
         .tips(&["nondeterministic_output"])
         .doc("generic", "2.2.3", "Inspect the internal encoding of a Redis object")
         .complexity("O(1)")
@@ -43,7 +58,12 @@ object",
         .complexity("O(1)"),
     row("object|refcount", 3, object::refcount)
         .flags(READONLY, A_KEYSPACE | A_READ | A_SLOW)
-        .keys(2, 2, 1, &[KeySpec { notes: None, flags: &["RO"], first: 2, last: 0, step: 1 }])
+        .keys(
+            2,
+            2,
+            1,
+            &[KeySpec { notes: None, flags: &["RO"], first: 2, last: 0, step: 1, ..KeySpec::ONE }],
+        )
         .tips(&["nondeterministic_output"])
         .doc("generic", "2.2.3", "Get the number of references to the value of the key")
         .complexity("O(1)")
@@ -57,7 +77,14 @@ pub(super) static ROWS: &[Row] = &[
             1,
             -1,
             1,
-            &[KeySpec { notes: None, flags: &["RM", "delete"], first: 1, last: -1, step: 1 }],
+            &[KeySpec {
+                notes: None,
+                flags: &["RM", "delete"],
+                first: 1,
+                last: -1,
+                step: 1,
+                ..KeySpec::ONE
+            }],
         )
         .tips(&["request_policy:multi_shard", "response_policy:agg_sum"])
         .doc("generic", "1.0.0", "Delete a key")
@@ -76,7 +103,14 @@ string value is O(1).",
             1,
             -1,
             1,
-            &[KeySpec { notes: None, flags: &["RM", "delete"], first: 1, last: -1, step: 1 }],
+            &[KeySpec {
+                notes: None,
+                flags: &["RM", "delete"],
+                first: 1,
+                last: -1,
+                step: 1,
+                ..KeySpec::ONE
+            }],
         )
         .tips(&["request_policy:multi_shard", "response_policy:agg_sum"])
         .doc(
@@ -94,7 +128,12 @@ allocations the deleted objects where composed of.",
         .args(&[arg("key", "key").spec(0).flags(&["multiple"])]),
     row("exists", -2, keyspace::exists)
         .flags(READONLY | FAST, A_KEYSPACE | A_READ | A_FAST)
-        .keys(1, -1, 1, &[KeySpec { notes: None, flags: &["RO"], first: 1, last: -1, step: 1 }])
+        .keys(
+            1,
+            -1,
+            1,
+            &[KeySpec { notes: None, flags: &["RO"], first: 1, last: -1, step: 1, ..KeySpec::ONE }],
+        )
         .tips(&["request_policy:multi_shard", "response_policy:agg_sum"])
         .doc("generic", "1.0.0", "Determine if a key exists")
         .complexity("O(N) where N is the number of keys to check.")
@@ -102,13 +141,23 @@ allocations the deleted objects where composed of.",
         .args(&[arg("key", "key").spec(0).flags(&["multiple"])]),
     row("type", 2, keyspace::type_of)
         .flags(READONLY | FAST, A_KEYSPACE | A_READ | A_FAST)
-        .keys(1, 1, 1, &[KeySpec { notes: None, flags: &["RO"], first: 1, last: 0, step: 1 }])
+        .keys(
+            1,
+            1,
+            1,
+            &[KeySpec { notes: None, flags: &["RO"], first: 1, last: 0, step: 1, ..KeySpec::ONE }],
+        )
         .doc("generic", "1.0.0", "Determine the type stored at key")
         .complexity("O(1)")
         .args(&[arg("key", "key").spec(0)]),
     row("touch", -2, keyspace::touch)
         .flags(READONLY | FAST, A_KEYSPACE | A_READ | A_FAST)
-        .keys(1, -1, 1, &[KeySpec { notes: None, flags: &["RO"], first: 1, last: -1, step: 1 }])
+        .keys(
+            1,
+            -1,
+            1,
+            &[KeySpec { notes: None, flags: &["RO"], first: 1, last: -1, step: 1, ..KeySpec::ONE }],
+        )
         .tips(&["request_policy:multi_shard", "response_policy:agg_sum"])
         .doc(
             "generic",
@@ -134,8 +183,16 @@ touched.",
                     first: 1,
                     last: 0,
                     step: 1,
+                    ..KeySpec::ONE
                 },
-                KeySpec { notes: None, flags: &["OW", "update"], first: 2, last: 0, step: 1 },
+                KeySpec {
+                    notes: None,
+                    flags: &["OW", "update"],
+                    first: 2,
+                    last: 0,
+                    step: 1,
+                    ..KeySpec::ONE
+                },
             ],
         )
         .doc("generic", "1.0.0", "Rename a key")
@@ -154,8 +211,16 @@ touched.",
                     first: 1,
                     last: 0,
                     step: 1,
+                    ..KeySpec::ONE
                 },
-                KeySpec { notes: None, flags: &["OW", "insert"], first: 2, last: 0, step: 1 },
+                KeySpec {
+                    notes: None,
+                    flags: &["OW", "insert"],
+                    first: 2,
+                    last: 0,
+                    step: 1,
+                    ..KeySpec::ONE
+                },
             ],
         )
         .doc("generic", "1.0.0", "Rename a key, only if the new key does not exist")
@@ -173,8 +238,22 @@ destination names are the same.",
             2,
             1,
             &[
-                KeySpec { notes: None, flags: &["RO", "access"], first: 1, last: 0, step: 1 },
-                KeySpec { notes: None, flags: &["OW", "update"], first: 2, last: 0, step: 1 },
+                KeySpec {
+                    notes: None,
+                    flags: &["RO", "access"],
+                    first: 1,
+                    last: 0,
+                    step: 1,
+                    ..KeySpec::ONE
+                },
+                KeySpec {
+                    notes: None,
+                    flags: &["OW", "update"],
+                    first: 2,
+                    last: 0,
+                    step: 1,
+                    ..KeySpec::ONE
+                },
             ],
         )
         .doc("generic", "6.2.0", "Copy a key")
@@ -229,7 +308,14 @@ collection.",
             1,
             1,
             1,
-            &[KeySpec { notes: None, flags: &["RW", "update"], first: 1, last: 0, step: 1 }],
+            &[KeySpec {
+                notes: None,
+                flags: &["RW", "update"],
+                first: 1,
+                last: 0,
+                step: 1,
+                ..KeySpec::ONE
+            }],
         )
         .doc("generic", "1.0.0", "Set a key's time to live in seconds")
         .complexity("O(1)")
@@ -250,7 +336,14 @@ collection.",
             1,
             1,
             1,
-            &[KeySpec { notes: None, flags: &["RW", "update"], first: 1, last: 0, step: 1 }],
+            &[KeySpec {
+                notes: None,
+                flags: &["RW", "update"],
+                first: 1,
+                last: 0,
+                step: 1,
+                ..KeySpec::ONE
+            }],
         )
         .doc("generic", "2.6.0", "Set a key's time to live in milliseconds")
         .complexity("O(1)")
@@ -271,7 +364,14 @@ collection.",
             1,
             1,
             1,
-            &[KeySpec { notes: None, flags: &["RW", "update"], first: 1, last: 0, step: 1 }],
+            &[KeySpec {
+                notes: None,
+                flags: &["RW", "update"],
+                first: 1,
+                last: 0,
+                step: 1,
+                ..KeySpec::ONE
+            }],
         )
         .doc("generic", "1.2.0", "Set the expiration for a key as a UNIX timestamp")
         .complexity("O(1)")
@@ -292,7 +392,14 @@ collection.",
             1,
             1,
             1,
-            &[KeySpec { notes: None, flags: &["RW", "update"], first: 1, last: 0, step: 1 }],
+            &[KeySpec {
+                notes: None,
+                flags: &["RW", "update"],
+                first: 1,
+                last: 0,
+                step: 1,
+                ..KeySpec::ONE
+            }],
         )
         .doc(
             "generic",
@@ -318,7 +425,14 @@ specified in milliseconds",
             1,
             1,
             1,
-            &[KeySpec { notes: None, flags: &["RO", "access"], first: 1, last: 0, step: 1 }],
+            &[KeySpec {
+                notes: None,
+                flags: &["RO", "access"],
+                first: 1,
+                last: 0,
+                step: 1,
+                ..KeySpec::ONE
+            }],
         )
         .tips(&["nondeterministic_output"])
         .doc("generic", "1.0.0", "Get the time to live for a key in seconds")
@@ -331,7 +445,14 @@ specified in milliseconds",
             1,
             1,
             1,
-            &[KeySpec { notes: None, flags: &["RO", "access"], first: 1, last: 0, step: 1 }],
+            &[KeySpec {
+                notes: None,
+                flags: &["RO", "access"],
+                first: 1,
+                last: 0,
+                step: 1,
+                ..KeySpec::ONE
+            }],
         )
         .tips(&["nondeterministic_output"])
         .doc("generic", "2.6.0", "Get the time to live for a key in milliseconds")
@@ -344,7 +465,14 @@ specified in milliseconds",
             1,
             1,
             1,
-            &[KeySpec { notes: None, flags: &["RO", "access"], first: 1, last: 0, step: 1 }],
+            &[KeySpec {
+                notes: None,
+                flags: &["RO", "access"],
+                first: 1,
+                last: 0,
+                step: 1,
+                ..KeySpec::ONE
+            }],
         )
         .doc("generic", "7.0.0", "Get the expiration Unix timestamp for a key")
         .complexity("O(1)")
@@ -355,7 +483,14 @@ specified in milliseconds",
             1,
             1,
             1,
-            &[KeySpec { notes: None, flags: &["RO", "access"], first: 1, last: 0, step: 1 }],
+            &[KeySpec {
+                notes: None,
+                flags: &["RO", "access"],
+                first: 1,
+                last: 0,
+                step: 1,
+                ..KeySpec::ONE
+            }],
         )
         .doc(
             "generic",
@@ -371,7 +506,14 @@ milliseconds",
             1,
             1,
             1,
-            &[KeySpec { notes: None, flags: &["RW", "update"], first: 1, last: 0, step: 1 }],
+            &[KeySpec {
+                notes: None,
+                flags: &["RW", "update"],
+                first: 1,
+                last: 0,
+                step: 1,
+                ..KeySpec::ONE
+            }],
         )
         .doc("generic", "2.2.0", "Remove the expiration from a key")
         .complexity("O(1)")

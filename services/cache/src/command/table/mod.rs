@@ -3,17 +3,42 @@
 //! Invariant: a command's id is its position in [`Index`]; ids are dense, subcommands included, so
 //! counters are plain arrays. Lookup compares two words and a length.
 
+mod bitmap;
 mod cluster;
 mod connection;
+mod geo;
+mod hash;
+mod hash_field;
+mod hyperloglog;
 mod keyspace;
+mod list;
 mod server;
+mod set;
+mod sort;
+mod stream;
 mod string;
+mod zset;
 
 use super::row::Row;
 
 /// Rows of all groups.
-static GROUPS: [&[Row]; 5] =
-    [connection::ROWS, keyspace::ROWS, string::ROWS, server::ROWS, cluster::ROWS];
+static GROUPS: [&[Row]; 15] = [
+    connection::ROWS,
+    keyspace::ROWS,
+    string::ROWS,
+    server::ROWS,
+    cluster::ROWS,
+    hash::ROWS,
+    hash_field::ROWS,
+    list::ROWS,
+    set::ROWS,
+    zset::ROWS,
+    stream::ROWS,
+    bitmap::ROWS,
+    hyperloglog::ROWS,
+    geo::ROWS,
+    sort::ROWS,
+];
 
 /// All rows, found by name.
 pub struct Index {
@@ -22,7 +47,16 @@ pub struct Index {
     first_sub: Vec<u16>,
     /// Top-level commands come first.
     top_level: usize,
-    slots: Vec<(Key, u16)>,
+    slots: Vec<Slot>,
+}
+
+/// A place of the index.
+#[derive(Clone, Copy)]
+struct Slot {
+    key: Key,
+    id: u16,
+    /// The name's key does not say all about it.
+    odd: bool,
 }
 
 const EMPTY: u16 = u16::MAX;
@@ -41,16 +75,18 @@ impl Index {
         let top: Vec<&'static Row> = GROUPS.iter().flat_map(|group| group.iter()).collect();
         let mut rows = top.clone();
         let mut first_sub = vec![0; top.len()];
-        let mut slots = vec![(Key::default(), EMPTY); SLOTS];
+        let free = Slot { key: Key::default(), id: EMPTY, odd: false };
+        let mut slots = vec![free; SLOTS];
         for (id, row) in top.iter().enumerate() {
             first_sub[id] = u16::try_from(rows.len()).unwrap_or(EMPTY);
             rows.extend(row.subs);
             let key = fold(row.name.as_bytes());
             let mut at = key.slot();
-            while slots[at].1 != EMPTY {
+            while slots[at].id != EMPTY {
                 at = (at + 1) % SLOTS;
             }
-            slots[at] = (key, u16::try_from(id).unwrap_or(EMPTY));
+            let odd = row.name.len() > LONGEST || row.name.contains('_');
+            slots[at] = Slot { key, id: u16::try_from(id).unwrap_or(EMPTY), odd };
         }
         Self { rows, first_sub, top_level: top.len(), slots }
     }
@@ -92,9 +128,9 @@ impl Index {
         let mut at = wanted.slot();
         loop {
             // The table is never full, so the search ends.
-            let &(known, id) = self.slots.get(at % SLOTS)?;
-            if known == wanted {
-                return (name.len() <= LONGEST).then_some(id);
+            let &Slot { key, id, odd } = self.slots.get(at % SLOTS)?;
+            if key == wanted && (!odd || self.row(id).name.as_bytes().eq_ignore_ascii_case(name)) {
+                return Some(id);
             }
             if id == EMPTY {
                 return None;
@@ -126,8 +162,8 @@ impl Index {
 }
 
 /// A name of letters in lower case: its first eight bytes, its last eight, and its length. Equal
-/// keys are equal names, since every command's name is letters (a test checks it) and a byte that
-/// folds to a letter is that letter.
+/// keys are equal names up to [`LONGEST`], where the command's name is letters only, since a byte that
+/// folds to a letter is that letter; the few other names are compared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Key {
     head: u64,
@@ -179,8 +215,8 @@ mod tests {
             assert_eq!(index.find_full(row.name.to_uppercase().as_bytes()), Some(id));
         }
         for (_, row) in index.top_level() {
-            assert!(row.name.bytes().all(|byte| byte.is_ascii_lowercase()), "{}", row.name);
-            assert!(row.name.len() <= LONGEST);
+            let known = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';
+            assert!(row.name.bytes().all(known), "{}", row.name);
         }
         for name in [
             &b""[..],
@@ -190,7 +226,10 @@ mod tests {
             b"incrbyfloatincrbyfloat",
             b"gett",
             b"@et",
+            b"bitfield\x7Fro",
             b"nosuchcommand",
+            b"sort\x7fro",
+            b"georadiuxxymember",
             b"client|nope",
             b"x|y",
         ] {

@@ -118,7 +118,12 @@ const MEMORY: &[Row] = &[
         .complexity("O(1)"),
     row("memory|usage", -3, object::memory_usage)
         .flags(READONLY, A_READ | A_SLOW)
-        .keys(2, 2, 1, &[KeySpec { notes: None, flags: &["RO"], first: 2, last: 0, step: 1 }])
+        .keys(
+            2,
+            2,
+            1,
+            &[KeySpec { notes: None, flags: &["RO"], first: 2, last: 0, step: 1, ..KeySpec::ONE }],
+        )
         .doc("server", "4.0.0", "Estimate the memory usage of a key")
         .complexity("O(N) where N is the number of samples.")
         .args(&[

@@ -18,7 +18,14 @@ pub(super) static ROWS: &[Row] = &[
             1,
             1,
             1,
-            &[KeySpec { notes: None, flags: &["RO", "access"], first: 1, last: 0, step: 1 }],
+            &[KeySpec {
+                notes: None,
+                flags: &["RO", "access"],
+                first: 1,
+                last: 0,
+                step: 1,
+                ..KeySpec::ONE
+            }],
         )
         .doc("string", "1.0.0", "Get the value of a key")
         .complexity("O(1)")
@@ -35,6 +42,7 @@ pub(super) static ROWS: &[Row] = &[
                 first: 1,
                 last: 0,
                 step: 1,
+                ..KeySpec::ONE
             }],
         )
         .doc("string", "1.0.0", "Set the string value of a key")
@@ -71,7 +79,14 @@ together.",
             1,
             1,
             1,
-            &[KeySpec { notes: None, flags: &["OW", "insert"], first: 1, last: 0, step: 1 }],
+            &[KeySpec {
+                notes: None,
+                flags: &["OW", "insert"],
+                first: 1,
+                last: 0,
+                step: 1,
+                ..KeySpec::ONE
+            }],
         )
         .doc("string", "1.0.0", "Set the value of a key, only if the key does not exist")
         .complexity("O(1)")
@@ -82,7 +97,14 @@ together.",
             1,
             1,
             1,
-            &[KeySpec { notes: None, flags: &["OW", "update"], first: 1, last: 0, step: 1 }],
+            &[KeySpec {
+                notes: None,
+                flags: &["OW", "update"],
+                first: 1,
+                last: 0,
+                step: 1,
+                ..KeySpec::ONE
+            }],
         )
         .doc("string", "2.0.0", "Set the value and expiration of a key")
         .complexity("O(1)")
@@ -93,7 +115,14 @@ together.",
             1,
             1,
             1,
-            &[KeySpec { notes: None, flags: &["OW", "update"], first: 1, last: 0, step: 1 }],
+            &[KeySpec {
+                notes: None,
+                flags: &["OW", "update"],
+                first: 1,
+                last: 0,
+                step: 1,
+                ..KeySpec::ONE
+            }],
         )
         .doc("string", "2.6.0", "Set the value and expiration in milliseconds of a key")
         .complexity("O(1)")
@@ -110,6 +139,7 @@ together.",
                 first: 1,
                 last: 0,
                 step: 1,
+                ..KeySpec::ONE
             }],
         )
         .doc("string", "1.0.0", "Set the string value of a key and return its old value")
@@ -128,6 +158,7 @@ together.",
                 first: 1,
                 last: 0,
                 step: 1,
+                ..KeySpec::ONE
             }],
         )
         .doc("string", "6.2.0", "Get the value of a key and delete the key")
@@ -145,6 +176,7 @@ together.",
                 first: 1,
                 last: 0,
                 step: 1,
+                ..KeySpec::ONE
             }],
         )
         .doc(
@@ -170,7 +202,14 @@ expiration",
             1,
             -1,
             1,
-            &[KeySpec { notes: None, flags: &["RO", "access"], first: 1, last: -1, step: 1 }],
+            &[KeySpec {
+                notes: None,
+                flags: &["RO", "access"],
+                first: 1,
+                last: -1,
+                step: 1,
+                ..KeySpec::ONE
+            }],
         )
         .tips(&["request_policy:multi_shard"])
         .doc("string", "1.0.0", "Get the values of all the given keys")
@@ -182,7 +221,14 @@ expiration",
             1,
             -1,
             2,
-            &[KeySpec { notes: None, flags: &["OW", "update"], first: 1, last: -1, step: 2 }],
+            &[KeySpec {
+                notes: None,
+                flags: &["OW", "update"],
+                first: 1,
+                last: -1,
+                step: 2,
+                ..KeySpec::ONE
+            }],
         )
         .tips(&["request_policy:multi_shard", "response_policy:all_succeeded"])
         .doc("string", "1.0.1", "Set multiple keys to multiple values")
@@ -196,7 +242,14 @@ expiration",
             1,
             -1,
             2,
-            &[KeySpec { notes: None, flags: &["OW", "insert"], first: 1, last: -1, step: 2 }],
+            &[KeySpec {
+                notes: None,
+                flags: &["OW", "insert"],
+                first: 1,
+                last: -1,
+                step: 2,
+                ..KeySpec::ONE
+            }],
         )
         .tips(&["request_policy:multi_shard", "response_policy:agg_min"])
         .doc(
@@ -221,6 +274,7 @@ the keys exist",
                 first: 1,
                 last: 0,
                 step: 1,
+                ..KeySpec::ONE
             }],
         )
         .doc("string", "1.0.0", "Increment the integer value of a key by one")
@@ -238,6 +292,7 @@ the keys exist",
                 first: 1,
                 last: 0,
                 step: 1,
+                ..KeySpec::ONE
             }],
         )
         .doc("string", "1.0.0", "Decrement the integer value of a key by one")
@@ -255,6 +310,7 @@ the keys exist",
                 first: 1,
                 last: 0,
                 step: 1,
+                ..KeySpec::ONE
             }],
         )
         .doc(
@@ -277,6 +333,7 @@ amount",
                 first: 1,
                 last: 0,
                 step: 1,
+                ..KeySpec::ONE
             }],
         )
         .doc(
@@ -299,6 +356,7 @@ number",
                 first: 1,
                 last: 0,
                 step: 1,
+                ..KeySpec::ONE
             }],
         )
         .doc("string", "2.6.0", "Increment the float value of a key by the given amount")
@@ -310,7 +368,14 @@ number",
             1,
             1,
             1,
-            &[KeySpec { notes: None, flags: &["RW", "insert"], first: 1, last: 0, step: 1 }],
+            &[KeySpec {
+                notes: None,
+                flags: &["RW", "insert"],
+                first: 1,
+                last: 0,
+                step: 1,
+                ..KeySpec::ONE
+            }],
         )
         .doc("string", "2.0.0", "Append a value to a key")
         .complexity(
@@ -323,7 +388,12 @@ every reallocation.",
         .args(&[arg("key", "key").spec(0), arg("value", "string")]),
     row("strlen", 2, string::strlen)
         .flags(READONLY | FAST, A_READ | A_STRING | A_FAST)
-        .keys(1, 1, 1, &[KeySpec { notes: None, flags: &["RO"], first: 1, last: 0, step: 1 }])
+        .keys(
+            1,
+            1,
+            1,
+            &[KeySpec { notes: None, flags: &["RO"], first: 1, last: 0, step: 1, ..KeySpec::ONE }],
+        )
         .doc("string", "2.2.0", "Get the length of the value stored in a key")
         .complexity("O(1)")
         .args(&[arg("key", "key").spec(0)]),
@@ -333,7 +403,14 @@ every reallocation.",
             1,
             1,
             1,
-            &[KeySpec { notes: None, flags: &["RW", "update"], first: 1, last: 0, step: 1 }],
+            &[KeySpec {
+                notes: None,
+                flags: &["RW", "update"],
+                first: 1,
+                last: 0,
+                step: 1,
+                ..KeySpec::ONE
+            }],
         )
         .doc(
             "string",
@@ -354,7 +431,14 @@ is O(M) with M being the length of the value argument.",
             1,
             1,
             1,
-            &[KeySpec { notes: None, flags: &["RO", "access"], first: 1, last: 0, step: 1 }],
+            &[KeySpec {
+                notes: None,
+                flags: &["RO", "access"],
+                first: 1,
+                last: 0,
+                step: 1,
+                ..KeySpec::ONE
+            }],
         )
         .doc("string", "2.4.0", "Get a substring of the string stored at a key")
         .complexity(
@@ -371,7 +455,14 @@ for small strings.",
             1,
             1,
             1,
-            &[KeySpec { notes: None, flags: &["RO", "access"], first: 1, last: 0, step: 1 }],
+            &[KeySpec {
+                notes: None,
+                flags: &["RO", "access"],
+                first: 1,
+                last: 0,
+                step: 1,
+                ..KeySpec::ONE
+            }],
         )
         .doc("string", "1.0.0", "Get a substring of the string stored at a key")
         .complexity(
@@ -389,7 +480,14 @@ for small strings.",
             1,
             2,
             1,
-            &[KeySpec { notes: None, flags: &["RO", "access"], first: 1, last: 1, step: 1 }],
+            &[KeySpec {
+                notes: None,
+                flags: &["RO", "access"],
+                first: 1,
+                last: 1,
+                step: 1,
+                ..KeySpec::ONE
+            }],
         )
         .doc("string", "7.0.0", "Find longest common substring")
         .complexity(

@@ -61,7 +61,7 @@ fn every_evicted_key_is_named() {
                 named.push(key.to_vec());
             });
             for key in named {
-                assert_eq!(store.read(&key, NOW), None, "{policy:?}");
+                assert_eq!(store.text_at(&key, NOW), None, "{policy:?}");
                 gone += 1;
             }
         }
@@ -104,10 +104,10 @@ fn hot_share(policy: Policy) -> f64 {
         room(&mut store, now);
         store.put(&key(1_000_000 + n), &[1; 100], expire, now);
         for turn in 0..2 {
-            store.read(&key((n * 2 + turn) % 2000), now);
+            store.text_at(&key((n * 2 + turn) % 2000), now);
         }
     }
-    let kept = (0..2000).filter(|&n| store.read(&key(n), now).is_some()).count();
+    let kept = (0..2000).filter(|&n| store.text_at(&key(n), now).is_some()).count();
     store.check();
     kept as f64 / 2000.0
 }

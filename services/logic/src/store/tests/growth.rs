@@ -160,7 +160,7 @@ fn keys_that_collide_in_full_work_and_do_not_split_for_ever() {
         assert!(table.directory.len() <= 16 * 64, "{} entries", table.directory.len());
         assert!(table.segments.len() <= 64, "{} segments", table.segments.len());
         for n in (0..4000).step_by(37) {
-            assert_eq!(store.read(&key(n), NOW), Some(n.to_le_bytes().to_vec()));
+            assert_eq!(store.text_at(&key(n), NOW), Some(n.to_le_bytes().to_vec()));
         }
         store.check();
         let step = store.expire_step(NOW + 1100 + 200, usize::MAX, |_, _| {});
@@ -237,7 +237,7 @@ fn clearing_is_immediate_and_purging_is_bounded() {
     store.put(b"large", &[1; 100_000], Expire::Clear, NOW);
     let full = store.used_bytes();
     store.clear(0);
-    assert_eq!((store.len(0), store.read(&key(1), NOW)), (0, None));
+    assert_eq!((store.len(0), store.text_at(&key(1), NOW)), (0, None));
     assert!(store.put(&key(1), b"new", Expire::Clear, NOW));
     let mut last = store.used_bytes();
     assert!(last >= full, "memory is accounted until it is given back");
@@ -247,7 +247,7 @@ fn clearing_is_immediate_and_purging_is_bounded() {
         last = used;
         store.check();
     }
-    assert_eq!(store.read(&key(1), NOW).as_deref(), Some(&b"new"[..]));
+    assert_eq!(store.text_at(&key(1), NOW).as_deref(), Some(&b"new"[..]));
     assert!(store.used_bytes() < 100_000);
     store.check();
 }

@@ -8,6 +8,7 @@
     reason = "a test fails by panicking, and its numbers are small"
 )]
 
+mod collections;
 mod eviction;
 mod growth;
 mod model;
@@ -35,7 +36,7 @@ impl Store {
         self.set(0, hash, key, NewValue::Copy(value), expire, Form::Plain, now_ms).unwrap()
     }
 
-    pub(super) fn read(&mut self, key: &[u8], now_ms: u64) -> Option<Vec<u8>> {
+    pub(super) fn text_at(&mut self, key: &[u8], now_ms: u64) -> Option<Vec<u8>> {
         let hash = self.hash(key);
         self.get(0, hash, key, now_ms).map(|entry| entry.value.as_slice().to_vec())
     }
@@ -61,6 +62,8 @@ impl Store {
         }
         assert_eq!(self.heap.arena.live_bytes(), slots, "live slots");
         assert_eq!(self.heap.larges.payload_bytes(), large_bytes, "large parts");
+        let (counted, waiting) = self.heap.garbage.recount();
+        assert_eq!(counted, waiting, "collections that wait to be freed");
         assert!(self.held_bytes() >= self.used_bytes());
         if let Some(slots) = &self.slots {
             assert_eq!(slots.iter().map(|&n| u64::from(n)).sum::<u64>(), self.len(0));
@@ -109,7 +112,7 @@ fn values_of_every_shape_come_back() {
                 key.extend_from_slice(format!("{key_len}:{}", value_len % 7).as_bytes());
                 let value = vec![round; value_len];
                 store.put(&key, &value, Expire::Keep, NOW);
-                assert_eq!(store.read(&key, NOW).as_deref(), Some(&value[..]));
+                assert_eq!(store.text_at(&key, NOW).as_deref(), Some(&value[..]));
                 let hash = store.hash(&key);
                 for expire in [Expire::At(NOW + 9), Expire::Clear, Expire::At(NOW + 7)] {
                     assert!(store.set_expire(0, hash, &key, expire, NOW));
@@ -178,7 +181,7 @@ fn modify_edits_small_and_large_values() {
     assert_eq!(entry.expire_at_ms, Some(NOW + 500));
     store.check();
     store.modify(0, hash, b"k", NOW, |value| value.truncate(3)).unwrap();
-    assert_eq!(store.read(b"k", NOW).as_deref(), Some(&b"ab0"[..]));
+    assert_eq!(store.text_at(b"k", NOW).as_deref(), Some(&b"ab0"[..]));
     store.check();
     store.put(b"k", b"new", Expire::Clear, NOW);
     assert_ne!(store.peek(0, hash, b"k", NOW).unwrap().form, Form::Raw);
@@ -189,15 +192,15 @@ fn modify_edits_small_and_large_values() {
 fn a_key_expires_after_its_time_and_not_at_it() {
     let mut store = store(Policy::NoEviction, 0);
     store.put(b"k", b"v", Expire::At(NOW + 10), NOW);
-    assert!(store.read(b"k", NOW + 10).is_some());
-    assert!(store.read(b"k", NOW + 11).is_none());
+    assert!(store.text_at(b"k", NOW + 10).is_some());
+    assert!(store.text_at(b"k", NOW + 11).is_none());
     assert_eq!(store.len(0), 0);
     let stats = *store.stats();
     assert_eq!((stats.hits, stats.misses, stats.expired), (1, 1, 1));
     store.put(b"k", b"v", Expire::At(0), NOW);
-    assert!(store.read(b"k", NOW).is_none(), "a time of 0 is past, not never");
+    assert!(store.text_at(b"k", NOW).is_none(), "a time of 0 is past, not never");
     store.put(b"k", b"v", Expire::At(u64::MAX), NOW);
-    assert!(store.read(b"k", NOW).is_some());
+    assert!(store.text_at(b"k", NOW).is_some());
 }
 
 #[test]
@@ -221,7 +224,7 @@ fn a_full_store_refuses_and_stays_whole() {
     let refused = store.set(0, hash, &key, NewValue::Copy(&long), Expire::Clear, Form::Plain, NOW);
     assert_eq!(refused, Err(Full));
     assert_eq!(store.modify(0, hash, &key, NOW, |v| v.extend_from_slice(&long)), Err(Full));
-    assert_eq!(store.read(&key, NOW), Some(vec![1; 100]), "nothing changed");
+    assert_eq!(store.text_at(&key, NOW), Some(vec![1; 100]), "nothing changed");
     assert_eq!(store.len(0), stored);
     assert!(store.remove(0, hash, &key, NOW));
     assert!(store.put(&key, &[3; 100], Expire::Clear, NOW));
@@ -298,4 +301,30 @@ fn a_value_remembers_how_it_came_to_be() {
         store.set_expire(0, hash, b"k", Expire::At(NOW + 9), NOW);
         assert_eq!(store.peek(0, hash, b"k", NOW).unwrap().form, form);
     }
+}
+
+#[test]
+fn a_view_finds_what_is_there_and_changes_nothing() {
+    let mut store = store(Policy::NoEviction, 0);
+    store.put(b"k", b"v", Expire::At(NOW + 10), NOW);
+    let hash = store.hash(b"k");
+    let seen = |store: &Store, db, now_ms| {
+        store.view(db, hash, b"k", now_ms).map(|entry| entry.value.as_slice().to_vec())
+    };
+    assert_eq!(seen(&store, 0, NOW), Some(b"v".to_vec()));
+    assert_eq!(seen(&store, 1, NOW), None);
+    assert_eq!(seen(&store, u16::MAX, NOW), None);
+    assert_eq!(seen(&store, 0, NOW + 11), None, "it is due");
+    assert_eq!(seen(&store, 0, NOW), Some(b"v".to_vec()), "and there for all that");
+    assert_eq!((store.stats.hits, store.stats.misses, store.stats.expired), (0, 0, 0));
+    assert_eq!(store.len(0), 1);
+    store.check();
+}
+
+#[test]
+fn a_forked_generator_goes_its_own_way() {
+    let (mut rng, mut same) = (Rng::new(5), Rng::new(5));
+    let mut fork = rng.fork();
+    assert_ne!(fork.next(), rng.next());
+    assert_eq!(same.fork().next(), Rng::new(5).fork().next());
 }

@@ -1,10 +1,11 @@
 //! Random sequences of operations against an ordered map.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
-use super::*;
+use super::{collections::*, *};
+use crate::object::{Cx, Object};
 
 #[derive(Debug, Clone)]
 enum Op {
@@ -13,6 +14,10 @@ enum Op {
     Remove { key: u16 },
     Expire { key: u16, expire: Expire },
     Append { key: u16, len: usize },
+    Add { key: u16, kind: usize, count: u32 },
+    Take { key: u16, count: usize, low: bool },
+    Move { from: u16, to: u16 },
+    Copy { from: u16, to: u16 },
     Wait { ms: u64 },
     Sweep { budget: usize },
     Scan,
@@ -39,7 +44,13 @@ fn op() -> impl Strategy<Value = Op> {
         10 => key.clone().prop_map(|key| Op::Get { key }),
         8 => key.clone().prop_map(|key| Op::Remove { key }),
         6 => (key.clone(), expire()).prop_map(|(key, expire)| Op::Expire { key, expire }),
-        4 => (key, len).prop_map(|(key, len)| Op::Append { key, len }),
+        4 => (key.clone(), len).prop_map(|(key, len)| Op::Append { key, len }),
+        16 => (key.clone(), 0usize..5, prop_oneof![20 => 1u32..12, 3 => 12u32..200, 1 => 200u32..700])
+            .prop_map(|(key, kind, count)| Op::Add { key, kind, count }),
+        8 => (key.clone(), prop_oneof![1usize..20, Just(usize::MAX)], any::<bool>())
+            .prop_map(|(key, count, low)| Op::Take { key, count, low }),
+        3 => (key.clone(), key.clone()).prop_map(|(from, to)| Op::Move { from, to }),
+        3 => (key.clone(), key).prop_map(|(from, to)| Op::Copy { from, to }),
         2 => (1u64..400).prop_map(|ms| Op::Wait { ms }),
         1 => (1usize..2000).prop_map(|budget| Op::Sweep { budget }),
         1 => Just(Op::Scan),
@@ -57,9 +68,23 @@ fn name(key: u16) -> Vec<u8> {
     out
 }
 
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Content {
+    Text(Vec<u8>),
+    Elements(Kind, BTreeSet<u32>),
+}
+
+impl Content {
+    const fn is_object(&self) -> bool {
+        matches!(self, Self::Elements(..))
+    }
+}
+
 #[derive(Default)]
 struct Model {
-    keys: BTreeMap<Vec<u8>, (Vec<u8>, Option<u64>)>,
+    keys: BTreeMap<Vec<u8>, (Content, Option<u64>)>,
+    /// The number of the last element added anywhere.
+    serial: u32,
     now: u64,
     fill: u8,
 }
@@ -87,9 +112,19 @@ impl Model {
                 let key = name(key);
                 let hash = store.hash(&key);
                 let _ = (store.touch_bucket(0, hash), store.touch_record(0, hash));
-                let got = store.get(0, hash, &key, now);
-                let got = got.map(|e| (e.value.as_slice().to_vec(), e.expire_at_ms));
-                assert_eq!(got.as_ref(), self.keys.get(&key));
+                let got = store.read(0, hash, &key, true, now);
+                assert_eq!(got.is_some(), self.keys.contains_key(&key));
+                let Some(((content, at), (entry, cx))) = self.keys.get(&key).zip(got) else {
+                    return;
+                };
+                assert_eq!(entry.expire_at_ms, *at);
+                match (entry.value, content) {
+                    (Value::Object(object), Content::Elements(kind, elements)) => {
+                        assert_holds(object, *kind, elements, cx);
+                    }
+                    (value, Content::Text(text)) => assert_eq!(value.as_slice(), text),
+                    (_, content) => panic!("no collection for {content:?}"),
+                }
             }
             Op::Remove { key } => {
                 let key = name(key);
@@ -110,11 +145,17 @@ impl Model {
                 let hash = store.hash(&key);
                 let add = |value: &mut Vec<u8>| value.resize(value.len() + len, 1);
                 let done = store.modify(0, hash, &key, now, add).unwrap();
-                let known = self.keys.get_mut(&key);
+                let known = match self.keys.get_mut(&key) {
+                    Some((Content::Text(text), _)) => Some(text),
+                    _ => None,
+                };
                 assert_eq!(done.is_some(), known.is_some());
-                if let Some((value, _)) = known {
+                if let Some(value) = known {
                     add(value);
                 }
+            }
+            Op::Add { .. } | Op::Take { .. } | Op::Move { .. } | Op::Copy { .. } => {
+                self.change(store, &op);
             }
             Op::Wait { ms } => self.now += ms,
             Op::Sweep { .. } | Op::Scan | Op::Random => self.survey(store, &op),
@@ -142,7 +183,88 @@ impl Model {
         let is_new = store.set(0, hash, &key, new, expire, Form::Plain, now).unwrap();
         let old = self.keys.get(&key).map(|(_, at)| *at);
         assert_eq!(is_new, old.is_none());
-        self.keys.insert(key, (value, Self::after(expire, old.flatten())));
+        self.keys.insert(key, (Content::Text(value), Self::after(expire, old.flatten())));
+    }
+
+    /// What is done to collections.
+    fn change(&mut self, store: &mut Store, op: &Op) {
+        match *op {
+            Op::Add { key, kind, count } => self.add(store, &name(key), KINDS[kind], count),
+            Op::Take { key, count, low } => self.take(store, &name(key), count, low),
+            Op::Move { from, to } if from != to => {
+                let (from, to) = (name(from), name(to));
+                let (from_hash, to_hash) = (store.hash(&from), store.hash(&to));
+                let taken = store.take_object(0, from_hash, &from, self.now);
+                let known = self.keys.get(&from);
+                assert_eq!(taken.is_some(), known.is_some_and(|(content, _)| content.is_object()));
+                if let Some((object, at)) = taken {
+                    let expire = at.map_or(Expire::Clear, Expire::At);
+                    store.put_object(0, to_hash, &to, object, expire, self.now).unwrap();
+                    let moved = self.keys.remove(&from).unwrap();
+                    assert_eq!(moved.1, at);
+                    self.keys.insert(to, moved);
+                }
+            }
+            Op::Copy { from, to } => {
+                let (from, to) = (name(from), name(to));
+                let (from_hash, to_hash) = (store.hash(&from), store.hash(&to));
+                let copy = store.peek_object(0, from_hash, &from, self.now);
+                let copy = copy.and_then(|(entry, cx)| match entry.value {
+                    Value::Object(object) => Some(object.copy(cx)),
+                    _ => None,
+                });
+                if let Some(object) = copy {
+                    store.put_object(0, to_hash, &to, object, Expire::Keep, self.now).unwrap();
+                    let content = self.keys[&from].0.clone();
+                    let at = self.keys.get(&to).and_then(|(_, at)| *at);
+                    self.keys.insert(to, (content, at));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Adds elements to what collection there is, or puts a new one in place of nothing or a string.
+    fn add(&mut self, store: &mut Store, key: &[u8], kind: Kind, count: u32) {
+        let hash = store.hash(key);
+        let numbers = self.serial + 1..=self.serial + count;
+        self.serial += count;
+        let fill =
+            |object: &mut Object, cx: Cx<'_>| numbers.clone().for_each(|n| add(object, n, cx));
+        let edited = store.edit(0, hash, key, self.now, |object, cx, _| fill(object, cx));
+        match self.keys.get_mut(key) {
+            Some((Content::Elements(_, elements), _)) => {
+                assert!(edited.is_some());
+                elements.extend(numbers);
+            }
+            known => {
+                assert!(edited.is_none());
+                let at = known.and_then(|(_, at)| *at);
+                let object = store.make(self.now, |cx, _| {
+                    let mut object = fresh(kind, cx);
+                    fill(&mut object, cx);
+                    object
+                });
+                store.put_object(0, hash, key, object, Expire::Keep, self.now).unwrap();
+                let content = Content::Elements(kind, numbers.collect());
+                self.keys.insert(key.to_vec(), (content, at));
+            }
+        }
+    }
+
+    /// Removes the lowest or highest elements; the key goes with the last one.
+    fn take(&mut self, store: &mut Store, key: &[u8], count: usize, low: bool) {
+        let Some((Content::Elements(kind, elements), _)) = self.keys.get_mut(key) else { return };
+        let hash = store.hash(key);
+        let pop = |_| if low { elements.pop_first() } else { elements.pop_last() };
+        let gone: Vec<u32> = (0..count).map_while(pop).collect();
+        let edited = store.edit(0, hash, key, self.now, |object, cx, _| {
+            gone.iter().for_each(|n| remove(object, *n, cx));
+        });
+        assert!(edited.is_some());
+        if elements.is_empty() && *kind != Kind::Stream {
+            self.keys.remove(key);
+        }
     }
 
     fn survey(&mut self, store: &mut Store, op: &Op) {
@@ -212,6 +334,10 @@ proptest! {
         }
         store.check();
         prop_assert_eq!(store.heap.arena.live_bytes(), 0);
+        while store.purge_step(1000) {}
+        store.check();
+        prop_assert!(!store.has_garbage());
+        prop_assert_eq!(store.heap.larges.payload_bytes(), 0);
         prop_assert!((0..=16383).all(|slot| store.slot_count(slot) == 0));
     }
 }
