@@ -1,3 +1,5 @@
+//! The fingerprint of fixture trees, what decides comparability, and what it says of this machine.
+
 use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -275,6 +275,7 @@ impl<'a> Cx<'a> {
     }
 
     /// The string at the key of argument `index`, without counting a hit or a miss.
+    #[inline]
     pub(crate) fn string(&mut self, index: usize) -> Result<Option<Value<'_>>, Fault> {
         let (hash, key, now) = (self.hash_of(index), self.arg(index), self.now_ms());
         match self.shard.store.peek(self.conn.db, hash, key, now).map(|entry| entry.value) {
@@ -285,6 +286,7 @@ impl<'a> Cx<'a> {
 
     /// Replies with a string, by reference when it is large and shared. `false`, and nothing, for a
     /// collection.
+    #[inline]
     pub(crate) fn reply_value(out: &mut Output, value: Value<'_>) -> bool {
         match value {
             Value::Inline(bytes) => reply::bulk(out.inline_mut(), bytes),

@@ -117,7 +117,8 @@ impl Store {
     }
 
     /// Writes a key whole.
-    #[inline]
+    // Always: out of line, the body goes through memory once more.
+    #[inline(always)]
     #[expect(clippy::too_many_arguments, reason = "as `set`")]
     pub(super) fn write(
         &mut self,
