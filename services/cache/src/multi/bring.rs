@@ -66,11 +66,11 @@ impl Bring {
             for (key, record) in lent.keys.iter().zip(&mut lent.records) {
                 let store = &mut reply.shard.store;
                 let hash = store.hash(key);
-                match record.take() {
-                    Some(record) if kept.is_ok() => {
-                        kept = record.store(store, self.db, hash, key, now_ms);
-                    }
-                    _ => {}
+                // Without room nothing runs, and what was not put in goes back as it is.
+                if kept.is_ok()
+                    && let Some(record) = record.take()
+                {
+                    kept = record.store(store, self.db, hash, key, now_ms);
                 }
             }
         }
@@ -80,8 +80,10 @@ impl Bring {
         }
         for lent in &mut self.lent {
             for (key, record) in lent.keys.iter().zip(&mut lent.records) {
-                let hash = reply.shard.store.hash(key);
-                *record = reply.shard.record(self.db, hash, key, true, now_ms);
+                if record.is_none() {
+                    let hash = reply.shard.store.hash(key);
+                    *record = reply.shard.record(self.db, hash, key, true, now_ms);
+                }
             }
         }
         self.give_back(ticket)

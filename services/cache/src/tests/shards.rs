@@ -149,6 +149,44 @@ fn commands_across_shards_are_atomic() {
 }
 
 #[test]
+fn what_was_lent_comes_back_when_the_connection_goes_away() {
+    let mut met_on_the_way = 0;
+    for seed in 0..120 {
+        let mut host = Host::new(3);
+        host.seed(seed);
+        let (one, two) = (host.connect(0, false), host.connect(1, false));
+        for key in ["a", "b", "c", "d"] {
+            host.command(one, &["SADD", key, key, "all"]);
+        }
+        host.feed(one, &words("SUNIONSTORE e a b c d"));
+        host.feed(two, &words("SINTERSTORE f d c b a"));
+        for _ in 0..seed % 30 {
+            host.step();
+        }
+        met_on_the_way += usize::from(host.shards.iter().any(|shard| shard.lent > 0));
+        host.hang_up(one);
+        host.settle();
+        for shard in &host.shards {
+            assert!(shard.lent == 0 && shard.locks.is_empty() && shard.parked.is_empty(), "{seed}");
+        }
+        let three = host.connect(2, false);
+        for key in ["a", "b", "c", "d"] {
+            assert_eq!(host.command(three, &["SCARD", key]), ":2\r\n", "seed {seed}: {key}");
+        }
+        assert_eq!(host.command(three, &["SCARD", "f"]), ":1\r\n", "seed {seed}");
+        // It began or it did not; what has begun is brought to its end.
+        let (stored, keys) =
+            (host.command(three, &["SCARD", "e"]), host.command(three, &["DBSIZE"]));
+        assert!(
+            [(":0\r\n", ":5\r\n"), (":5\r\n", ":6\r\n")].contains(&(&stored, &keys)),
+            "seed {seed}: {stored} {keys}"
+        );
+    }
+    // Some connections did go while keys were away, so the test can fail.
+    assert!(met_on_the_way > 10, "{met_on_the_way}");
+}
+
+#[test]
 fn a_connection_that_goes_away_leaves_no_lock() {
     for seed in 0..60 {
         let mut host = Host::new(3);
