@@ -105,8 +105,9 @@ impl Shared {
                     assert_eq!(bulk(&mut from)?, b"SUBSCRIBE");
                     let name = String::from_utf8(bulk(&mut from)?).expect("text");
                     let len = name.len();
-                    write!(to, "*3\r\n$9\r\nsubscribe\r\n${len}\r\n{name}\r\n:1\r\n")?;
+                    // Before it is confirmed: publishers begin when they have read that.
                     self.subscribe(&name, &to)?;
+                    write!(to, "*3\r\n$9\r\nsubscribe\r\n${len}\r\n{name}\r\n:1\r\n")?;
                 }
                 ["*3"] => {
                     assert_eq!(bulk(&mut from)?, b"PUBLISH");
