@@ -103,7 +103,7 @@ pub async fn yield_now() {
 }
 
 /// What `first` gives, unless `limit` ends before it.
-pub(crate) async fn within<T>(
+pub async fn within<T>(
     first: impl Future<Output = T>,
     limit: impl Future<Output = ()>,
 ) -> Option<T> {

@@ -55,6 +55,8 @@ pub(super) struct Conn<S> {
     pub(super) awaiting: bool,
     /// The peer will send no more.
     pub(super) eof: bool,
+    /// The session was told that nobody will read what it awaits.
+    pub(super) knows_gone: bool,
     /// On the list of connections to continue in the next turn.
     pub(super) queued: bool,
     /// Frames of ordinary size to see before going back to multishot.
@@ -84,6 +86,7 @@ impl<S> Conn<S> {
             sending: false,
             awaiting: false,
             eof: false,
+            knows_gone: false,
             queued: false,
             big_frames: 0,
             ops_in_flight: 0,

@@ -152,6 +152,10 @@ impl<S: Service> Server<S> {
         let mut conns = self.conns.borrow_mut();
         let Some(conn) = conns.get_mut(id) else { return };
         self.await_end(conn);
+        if conn.awaiting && !conn.knows_gone && (conn.eof || conn.closing != Closing::Open) {
+            conn.knows_gone = true;
+            conn.session.on_gone(&mut self.shard.borrow_mut());
+        }
         let quiet =
             !conn.sending && !conn.awaiting && conn.has_sent_all() && !conn.session.owes_answers();
         if conn.closing == Closing::Open && conn.eof && quiet && !conn.queued {

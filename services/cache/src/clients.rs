@@ -39,6 +39,8 @@ pub(crate) struct Record {
     pub(crate) version: Version,
     pub(crate) no_evict: bool,
     pub(crate) no_touch: bool,
+    /// What it waits for in a command: on which shard, and under which name.
+    pub(crate) blocked: Option<(u16, u64)>,
     killed: bool,
 }
 
@@ -105,6 +107,7 @@ impl Clients {
             version: Version::Resp2,
             no_evict: false,
             no_touch: false,
+            blocked: None,
             killed: false,
         };
         self.open += 1;
@@ -134,6 +137,11 @@ impl Clients {
 
     pub(crate) fn get_mut(&mut self, slot: u32) -> Option<&mut Record> {
         self.slots.get_mut(slot as usize)?.as_mut()
+    }
+
+    /// The connection with this id.
+    pub(crate) fn find(&self, id: u64) -> Option<&Record> {
+        self.slots.iter().flatten().find(|record| record.id == id)
     }
 
     pub(crate) const fn len(&self) -> u64 {
@@ -203,7 +211,10 @@ pub(crate) fn line(record: &Record, now_ms: u64, command: Option<&'static str>, 
     let name = record.name.as_deref().unwrap_or_default();
     let unix = !record.local.contains(':');
     let mut flags = String::new();
-    for (set, letter) in [(unix, 'U'), (record.no_evict, 'e'), (record.no_touch, 'T')] {
+    let is_blocked = record.blocked.is_some();
+    for (set, letter) in
+        [(is_blocked, 'b'), (unix, 'U'), (record.no_evict, 'e'), (record.no_touch, 'T')]
+    {
         if set {
             flags.push(letter);
         }

@@ -20,6 +20,7 @@ mod hop;
 mod lock;
 mod metrics;
 mod multi;
+mod observe;
 mod ops;
 mod remote;
 pub mod route;
@@ -27,12 +28,15 @@ pub mod serve;
 pub mod session;
 pub mod settings;
 pub mod shard;
+mod spread;
 pub mod stats;
 #[cfg(test)]
 mod tests;
+mod transaction;
 pub mod work;
 
 pub use clients::ConnInfo;
+pub use observe::Cancel;
 pub use session::Session;
 pub use shard::{Shard, ShardConfig};
 pub use stats::CpuTime;

@@ -7,7 +7,7 @@
 //! takes responses. Invariant: once the first lock is requested, the machine must be driven to its
 //! end, also when its connection has gone, or the locks stay.
 
-mod bring;
+pub(crate) mod bring;
 mod moving;
 mod parts;
 
@@ -21,8 +21,10 @@ use crate::{
     clients::Filter,
     command::{Conn, Cx, Fault, cluster, config, dispatch, info, keyspace, row::Scope},
     group::Item,
+    observe::{Block, Cancel},
     shard::Shard,
-    work::{LockKeys, Op, Request, Response, Scan},
+    transaction::Watched,
+    work::{Guard, LockKeys, Op, Request, Response, Scan, ShardKeys},
 };
 use bring::Bring;
 use moving::Move;
@@ -127,6 +129,10 @@ pub(crate) enum Plan {
     Move(Move),
     /// Any other command, run here with the keys of other shards.
     Bring(Box<Bring>),
+    /// CLIENT UNBLOCK.
+    ClientUnblock { id: u64, why: Cancel },
+    /// WATCH of other shards' keys.
+    Watch { keys: ShardKeys, watched: Vec<Watched> },
 }
 
 /// The coordinator of one command.
@@ -141,6 +147,7 @@ pub struct Multi {
     locked: Vec<u16>,
     needs_memory: bool,
     full: bool,
+    stale: bool,
     stage: Stage,
 }
 
@@ -206,6 +213,7 @@ impl Multi {
             locked: Vec::new(),
             needs_memory,
             full: false,
+            stale: false,
             stage: Stage::Locking,
         }
     }
@@ -244,7 +252,9 @@ impl Multi {
         let mut responses = responses;
         if self.stage == Stage::Locking {
             if let Some(response) = responses.pop() {
-                self.full |= bring::is_full(&response);
+                let (full, stale) = bring::refusals(&response);
+                self.full |= full;
+                self.stale |= stale;
                 if let (Plan::Bring(plan), Response::Lent { records, .. }, Some(&from)) =
                     (&mut self.plan, response, self.locked.last())
                 {
@@ -254,30 +264,76 @@ impl Multi {
             if !self.locks.is_empty() {
                 let (target, keys) = self.locks.remove(0);
                 self.locked.push(target);
-                let (ticket, needs_memory) = (self.ticket, self.needs_memory);
-                if let (Plan::Bring(_), LockKeys::Some(keys)) = (&self.plan, &keys)
-                    && target != shard.index
-                {
-                    let keys = keys.clone();
-                    return Some(vec![(target, Request::Borrow { ticket, keys, needs_memory })]);
-                }
-                return Some(vec![(target, Request::Lock { ticket, keys, needs_memory })]);
+                return Some(vec![(target, self.lock(target, keys, shard.index))]);
             }
             self.stage = Stage::Running(0);
         }
         let Stage::Running(round) = self.stage else { return None };
         self.stage = Stage::Running(round.saturating_add(1));
         let mut reply = Reply { out, shard, conn, now };
-        let next = if self.full {
-            reply.fault(&Fault::OOM);
+        let next = if self.full || self.stale {
             match &mut self.plan {
-                Plan::Bring(plan) => plan.give_back(self.ticket),
-                _ => Next::End,
+                Plan::Bring(plan) => plan.refuse(self.ticket, self.stale, &mut reply),
+                _ => {
+                    reply.fault(&Fault::OOM);
+                    Next::End
+                }
             }
         } else {
             self.run(round, responses, &mut reply)
         };
         self.requests(next)
+    }
+
+    /// The request for the locks of one shard.
+    fn lock(&self, target: u16, keys: LockKeys, here: u16) -> Request {
+        let (ticket, needs_memory) = (self.ticket, self.needs_memory);
+        match (&self.plan, keys) {
+            (Plan::Bring(plan), LockKeys::Some(keys)) if target != here => {
+                Request::Borrow { ticket, keys, needs_memory, guards: plan.guards(target) }
+            }
+            (plan, keys) => {
+                let guards = match plan {
+                    Plan::Bring(plan) => plan.guards(target),
+                    _ => Vec::new(),
+                };
+                Request::Lock { ticket, keys, needs_memory, guards }
+            }
+        }
+    }
+
+    /// Commands with keys of several shards.
+    pub(crate) fn bring(bring: Bring, shard: &mut Shard) -> Self {
+        Self::new(Plan::Bring(Box::new(bring)), shard)
+    }
+
+    /// What the command waits for, when it ended without having run.
+    pub(crate) fn take_block(&mut self) -> Option<Block> {
+        match &mut self.plan {
+            Plan::Bring(plan) => plan.take_block(),
+            _ => None,
+        }
+    }
+
+    /// Whether it did what it was to do.
+    pub(crate) fn has_run(&self) -> bool {
+        match &self.plan {
+            Plan::Bring(plan) => plan.has_run(),
+            _ => true,
+        }
+    }
+
+    /// Whether it is a WATCH.
+    pub(crate) const fn is_watch(&self) -> bool {
+        matches!(self.plan, Plan::Watch { .. })
+    }
+
+    /// Keys that WATCH has begun to watch on other shards.
+    pub(crate) fn take_watched(&mut self) -> Vec<Watched> {
+        match &mut self.plan {
+            Plan::Watch { watched, .. } => std::mem::take(watched),
+            _ => Vec::new(),
+        }
     }
 
     fn requests(&mut self, next: Next) -> Option<Vec<(u16, Request)>> {
@@ -342,6 +398,21 @@ impl Multi {
             }
             (Plan::Move(plan), round) => plan.run(round, responses, reply),
             (Plan::Bring(plan), _) => plan.run(self.ticket, reply),
+            (Plan::Watch { keys, .. }, 0) => {
+                let op = |(owner, keys): &(u16, Vec<_>)| (*owner, Op::Watch(keys.clone()));
+                Next::Ops(keys.iter().map(op).collect())
+            }
+            (Plan::Watch { keys, watched }, _) => {
+                for ((owner, keys), response) in keys.drain(..).zip(responses) {
+                    let Response::Watched(was) = response else { continue };
+                    watched.extend(keys.into_iter().zip(was).map(|((db, key), was)| Watched {
+                        shard: owner,
+                        guard: Guard { db, key, was },
+                    }));
+                }
+                reply::ok(reply.out.inline_mut());
+                Next::End
+            }
             (Plan::Flush(db), 0) => {
                 let db = *db;
                 Next::Last(self.shards.clone().map(|target| (target, Op::Flush(db))).collect())
@@ -393,6 +464,7 @@ impl Plan {
             Self::Configure(pairs) => Op::Configure(pairs.clone()),
             Self::ClientList(filter) => Op::ClientList(filter.clone()),
             Self::ClientKill { filter, .. } => Op::ClientKill(filter.clone()),
+            Self::ClientUnblock { id, why } => Op::ClientUnblock { id: *id, why: *why },
             _ => Op::Nothing,
         };
         (None, op)
@@ -407,7 +479,9 @@ impl Plan {
         }
         let version = reply.conn.version;
         match self {
-            Self::Len(_) | Self::Count { .. } => reply.int(sum(&responses)),
+            Self::Len(_) | Self::Count { .. } | Self::ClientUnblock { .. } => {
+                reply.int(sum(&responses));
+            }
             Self::Mset { nx: true, .. } => reply.int(1),
             Self::Mset { .. } | Self::Flush(_) | Self::ResetStats | Self::Configure(_) => {
                 reply::ok(reply.out.inline_mut());
@@ -438,7 +512,7 @@ impl Plan {
                     }
                 }
             }
-            Self::Move(_) | Self::Bring(_) => {}
+            Self::Move(_) | Self::Bring(_) | Self::Watch { .. } => {}
         }
     }
 }
@@ -478,7 +552,7 @@ pub(crate) fn plan(cx: &mut Cx<'_>) -> Result<Multi, Fault> {
             let options = keyspace::copy_options(cx)?;
             Plan::Move(Move::of(cx, options.db, false, !options.replace, false))
         }
-        _ => Plan::Bring(Box::new(Bring::of(cx, parts))),
+        _ => Plan::Bring(Box::new(Bring::of(cx))),
     };
     Ok(Multi::new(plan, cx.shard))
 }

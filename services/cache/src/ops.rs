@@ -5,6 +5,7 @@ use logic::store::{Entry, Expire, Form, Full, KeyHash, NewValue, Store, Value};
 use view::Instant;
 
 use crate::{
+    observe::Cancel,
     shard::Shard,
     work::{Op, Record, Response, Scan, Whole},
 };
@@ -73,6 +74,9 @@ impl Record {
 impl Shard {
     /// Runs one step.
     pub(crate) fn run_op(&mut self, op: Op, now: Instant) -> Response {
+        if self.observed {
+            self.touch_op(&op);
+        }
         let now_ms = now.unix_ms();
         match op {
             Op::Nothing => Response::Done,
@@ -123,6 +127,29 @@ impl Shard {
         }
     }
 
+    /// Tells observers of the keys a step writes.
+    fn touch_op(&mut self, op: &Op) {
+        let mut touch = |db: u16, key: &[u8]| {
+            let hash = self.store.hash(key).get();
+            self.touch(db, hash);
+        };
+        match op {
+            Op::Set(db, pairs) => pairs.iter().for_each(|(key, _)| touch(*db, key)),
+            Op::Remove(db, keys) => keys.iter().for_each(|key| touch(*db, key)),
+            Op::Store(db, key, _) => touch(*db, key),
+            _ => {}
+        }
+    }
+
+    /// Ends the wait of a connection of this shard; whether it waited.
+    fn unblock(&mut self, id: u64, why: Cancel) -> bool {
+        let blocked = self.clients.find(id).and_then(|record| record.blocked);
+        if let Some((owner, ticket)) = blocked {
+            self.cancel_on(owner, ticket, why);
+        }
+        blocked.is_some()
+    }
+
     fn run_admin(&mut self, op: Op, now: Instant) -> Response {
         match op {
             Op::Report => Response::Report(Box::new(self.report(now))),
@@ -143,6 +170,15 @@ impl Shard {
                 Response::Text(self.clients.list(&filter, now.unix_ms(), name))
             }
             Op::ClientKill(filter) => Response::Count(self.clients.kill(&filter)),
+            Op::ClientUnblock { id, why } => Response::Count(u64::from(self.unblock(id, why))),
+            Op::Watch(keys) => {
+                let watch = |(db, key): &(u16, Box<[u8]>)| self.watch(*db, key, now.unix_ms());
+                Response::Watched(keys.iter().map(watch).collect())
+            }
+            Op::Unwatch(keys) => {
+                keys.iter().for_each(|(db, key)| self.unwatch(*db, key));
+                Response::Done
+            }
             _ => Response::Done,
         }
     }

@@ -13,8 +13,9 @@ use crate::{
     group::{GROUP, Group},
     lock::Wanted,
     multi,
+    observe::{self, Cancel},
     shard::Shard,
-    work::{LockKeys, Op, Record, Request, Response},
+    work::{Guard, LockKeys, Op, Record, Request, Response},
 };
 
 /// A request that waits for a lock.
@@ -29,11 +30,17 @@ enum Waits {
     Lock {
         ticket: u64,
         needs_memory: bool,
+        guards: Vec<Guard>,
     },
     Borrow {
         ticket: u64,
         keys: Vec<(u16, Box<[u8]>)>,
         needs_memory: bool,
+        guards: Vec<Guard>,
+    },
+    Block {
+        ticket: u64,
+        batch: Box<Batch>,
     },
     Batch(Box<Run>),
     /// For keys that were lent.
@@ -62,26 +69,18 @@ impl Shard {
             Request::Batch(batch) => {
                 self.proceed(token, Run { batch, at: 0, large: 0 }, now, done);
             }
-            Request::Lock { ticket, keys, needs_memory } => {
-                let wanted = self.wanted(keys);
-                if self.locks.request(ticket, wanted) {
-                    done.push((token, self.locked(needs_memory, now)));
-                } else {
-                    self.parked.push(Parked { token, what: Waits::Lock { ticket, needs_memory } });
-                }
+            Request::Lock { ticket, keys, needs_memory, guards } => {
+                let wanted = self.wanted(keys, &guards);
+                let what = Waits::Lock { ticket, needs_memory, guards };
+                self.acquire(Parked { token, what }, ticket, wanted, now, done);
             }
-            Request::Borrow { ticket, keys, needs_memory } => {
-                let hash = |key: &[u8]| self.store.hash(key).get();
-                let wanted = keys.iter().map(|(db, key)| (*db, hash(key))).collect();
-                if self.locks.request(ticket, Wanted::Keys(wanted)) {
-                    done.push((token, self.lend(&keys, needs_memory, now)));
-                } else {
-                    let what = Waits::Borrow { ticket, keys, needs_memory };
-                    self.parked.push(Parked { token, what });
-                }
+            Request::Borrow { ticket, keys, needs_memory, guards } => {
+                let wanted = self.wanted(LockKeys::Some(keys.clone()), &guards);
+                let what = Waits::Borrow { ticket, keys, needs_memory, guards };
+                self.acquire(Parked { token, what }, ticket, wanted, now, done);
             }
-            Request::Return { ticket, keys } => {
-                self.take_back(keys, now);
+            Request::Return { ticket, keys, changed } => {
+                self.take_back(keys, changed, now);
                 done.push((token, Response::Done));
                 self.unlock(ticket, now, done);
             }
@@ -98,7 +97,86 @@ impl Shard {
                     self.unlock(ticket, now, done);
                 }
             }
+            request => self.serve_waiting(token, request, now, done),
         }
+    }
+
+    /// Handles what belongs to commands that block.
+    fn serve_waiting(
+        &mut self,
+        token: u64,
+        request: Request,
+        now: Instant,
+        done: &mut Vec<(u64, Response)>,
+    ) {
+        match request {
+            Request::Block { ticket, batch } => {
+                if let Some(batch) = self.block(token, ticket, batch, now, done) {
+                    self.parked.push(Parked { token, what: Waits::Block { ticket, batch } });
+                }
+                return;
+            }
+            Request::Hold { ticket, deadline_ns } => {
+                return self.hold(token, ticket, deadline_ns, done);
+            }
+            Request::SetAlarm { ticket, to, keys } => self.set_alarm(ticket, to, &keys),
+            Request::Ring { ticket } => self.ring(ticket),
+            Request::Cancel { ticket, why } => self.cancel(ticket, why),
+            _ => {}
+        }
+        done.push((token, Response::Done));
+    }
+
+    /// Ends a wait that has not begun, because of a lock.
+    pub(crate) fn cancel_parked(&mut self, ended: u64, why: Cancel) {
+        for parked in std::mem::take(&mut self.parked) {
+            match parked.what {
+                Waits::Block { ticket, mut batch } if ticket == ended => {
+                    let version = batch.version;
+                    observe::write_end(batch.out.inline_mut(), version, why);
+                    batch.ends.push(batch.out.mark());
+                    self.served.push((parked.token, Response::Batch(batch)));
+                }
+                what => self.parked.push(Parked { what, token: parked.token }),
+            }
+        }
+    }
+
+    /// Takes locks now, or queues.
+    fn acquire(
+        &mut self,
+        parked: Parked,
+        ticket: u64,
+        wanted: Wanted,
+        now: Instant,
+        done: &mut Vec<(u64, Response)>,
+    ) {
+        if self.locks.request(ticket, wanted) {
+            self.granted(parked, now, done);
+        } else {
+            self.parked.push(parked);
+        }
+    }
+
+    /// Answers a request whose locks are held now.
+    fn granted(&mut self, parked: Parked, now: Instant, done: &mut Vec<(u64, Response)>) {
+        let response = match parked.what {
+            Waits::Lock { needs_memory, guards, .. } => {
+                let stale = self.are_stale(&guards, now);
+                Response::Locked { full: needs_memory && !self.make_room(now), stale }
+            }
+            Waits::Borrow { keys, needs_memory, guards, .. } => {
+                let stale = self.are_stale(&guards, now);
+                self.lend(&keys, needs_memory, stale, now)
+            }
+            _ => return,
+        };
+        done.push((parked.token, response));
+    }
+
+    fn are_stale(&mut self, guards: &[Guard], now: Instant) -> bool {
+        let now_ms = now.unix_ms();
+        !guards.iter().all(|guard| self.is_as_watched(guard.db, &guard.key, guard.was, now_ms))
     }
 
     /// Executes a whole batch; `None` when it has to wait for a lock (then nothing has run).
@@ -111,33 +189,52 @@ impl Shard {
         done.pop().map(|(_, response)| response)
     }
 
-    fn wanted(&self, keys: LockKeys) -> Wanted {
+    fn wanted(&self, keys: LockKeys, guards: &[Guard]) -> Wanted {
         match keys {
             LockKeys::All => Wanted::All,
             LockKeys::Some(keys) => {
-                let hash = |key: &[u8]| self.store.hash(key).get();
-                Wanted::Keys(keys.iter().map(|(db, key)| (*db, hash(key))).collect())
+                let hash = |db: u16, key: &[u8]| (db, self.store.hash(key).get());
+                let guards = guards.iter().map(|guard| hash(guard.db, &guard.key));
+                let mut wanted: Vec<_> =
+                    keys.iter().map(|(db, key)| hash(*db, key)).chain(guards).collect();
+                wanted.sort_unstable();
+                wanted.dedup();
+                Wanted::Keys(wanted)
             }
         }
     }
 
     /// What the keys hold, which is not here any more then.
-    fn lend(&mut self, keys: &[(u16, Box<[u8]>)], needs_memory: bool, now: Instant) -> Response {
+    fn lend(
+        &mut self,
+        keys: &[(u16, Box<[u8]>)],
+        needs_memory: bool,
+        stale: bool,
+        now: Instant,
+    ) -> Response {
         let full = needs_memory && !self.make_room(now);
         self.lent += keys.len();
         let take = |(db, key): &(u16, Box<[u8]>)| {
             let hash = self.store.hash(key);
             self.record(*db, hash, key, true, now.unix_ms())
         };
-        Response::Lent { full, records: keys.iter().map(take).collect() }
+        Response::Lent { full, stale, records: keys.iter().map(take).collect() }
     }
 
     /// Puts back what keys hold after they were lent.
-    fn take_back(&mut self, keys: Vec<(u16, Box<[u8]>, Option<Record>)>, now: Instant) {
+    fn take_back(
+        &mut self,
+        keys: Vec<(u16, Box<[u8]>, Option<Record>)>,
+        changed: bool,
+        now: Instant,
+    ) {
         for (db, key, record) in keys {
             self.lent -= 1;
-            let Some(record) = record else { continue };
             let hash = self.store.hash(&key);
+            if changed && self.observed {
+                self.touch(db, hash.get());
+            }
+            let Some(record) = record else { continue };
             // Nothing else took the room of what was lent; a key that grew may find none, and is as evicted.
             if record.store(&mut self.store, db, hash, &key, now.unix_ms()).is_err() {
                 self.stats.lost_on_return += 1;
@@ -145,27 +242,29 @@ impl Shard {
         }
     }
 
-    fn locked(&mut self, needs_memory: bool, now: Instant) -> Response {
-        Response::Locked { full: needs_memory && !self.make_room(now) }
-    }
-
     fn unlock(&mut self, ticket: u64, now: Instant, done: &mut Vec<(u64, Response)>) {
         let granted = self.locks.release(ticket);
         for parked in std::mem::take(&mut self.parked) {
             match parked.what {
-                Waits::Lock { ticket, needs_memory } if granted.contains(&ticket) => {
-                    done.push((parked.token, self.locked(needs_memory, now)));
-                }
-                Waits::Borrow { ticket, keys, needs_memory } if granted.contains(&ticket) => {
-                    done.push((parked.token, self.lend(&keys, needs_memory, now)));
+                Waits::Lock { ticket, .. } | Waits::Borrow { ticket, .. }
+                    if granted.contains(&ticket) =>
+                {
+                    self.granted(parked, now, done);
                 }
                 Waits::Op(op) if self.lent == 0 => done.push((parked.token, self.run_op(op, now))),
                 Waits::Lock { .. } | Waits::Borrow { .. } | Waits::Op(_) => {
                     self.parked.push(parked);
                 }
                 Waits::Batch(run) => self.proceed(parked.token, *run, now, done),
+                Waits::Block { ticket, batch } => {
+                    if let Some(batch) = self.block(parked.token, ticket, batch, now, done) {
+                        let what = Waits::Block { ticket, batch };
+                        self.parked.push(Parked { what, token: parked.token });
+                    }
+                }
             }
         }
+        self.serve_ready(now);
     }
 
     /// Runs a batch to its end or to the next locked key.

@@ -6,13 +6,14 @@
 //! inline, `remote.rs` for the owner's side, `engine::shard::calls` for the transport.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::future::Future;
 use std::rc::Rc;
 use std::sync::Mutex;
 
 use engine::config::Engine;
 use engine::error::Error;
-use engine::exec::sync::{Notify, Receiver, Sender, once};
+use engine::exec::sync::{Notify, Receiver, Sender, once, within};
 use engine::net::{ConnId, ConnInfo, Server, ServerConfig, Service, Via};
 use engine::shard::ShardCx;
 use engine::shard::calls::{self, Asker, Calls, CallsPort};
@@ -109,10 +110,17 @@ pub fn start(
         asked: RefCell::default(),
         answers: RefCell::default(),
         exchanges: RefCell::default(),
+        shard: Rc::clone(&shard),
+        late: RefCell::default(),
+        is_late: Notify::default(),
+        deadlines: Notify::default(),
+        deadlines_seen: Cell::new(0),
     };
     let server = Server::new(cx, cache, shard, config);
     crate::metrics::install(&server);
     cx.spawn("cache housekeeping", housekeeping(Rc::clone(&server)));
+    cx.spawn("cache deadlines", deadlines(Rc::clone(&server)));
+    cx.spawn("cache post", post_late(Rc::clone(&server)));
     server
 }
 
@@ -126,11 +134,46 @@ async fn housekeeping(server: Rc<Server<Cache>>) {
     }
 }
 
+/// Sends what found no room when it came, in order.
+async fn post_late(server: Rc<Server<Cache>>) {
+    let cache = server.service();
+    loop {
+        let next = cache.late.borrow_mut().pop_front();
+        match next {
+            None => cache.is_late.notified().await,
+            // Meanwhile nothing overtakes: who asks without waiting is told that somebody waits.
+            Some((to, request)) => drop(cache.calls.start(usize::from(to), request).await),
+        }
+    }
+}
+
+/// Ends the waits of commands whose time is over.
+async fn deadlines(server: Rc<Server<Cache>>) {
+    let cx = server.cx().clone();
+    let cache = server.service();
+    loop {
+        let next_ns = server.shard().borrow().next_deadline_ns();
+        match next_ns {
+            None => cache.deadlines.notified().await,
+            Some(next_ns) => {
+                let pause_ns = next_ns.saturating_sub(cx.now().mono_ns);
+                within(cache.deadlines.notified(), cx.sleep(pause_ns)).await;
+            }
+        }
+        server.shard().borrow_mut().time_out(cx.now());
+        cache.carry(&server);
+    }
+}
+
 /// Who waits for an answer of this shard.
 enum Waiter {
     Remote(Asker),
     Local(Sender<Response>),
+    Nobody,
 }
+
+/// The token of questions whose answers nobody waits for: no exchange has it.
+const NOBODY: u64 = u64::MAX;
 
 /// Requests this shard has not answered; the index is the request's token.
 #[derive(Default)]
@@ -209,6 +252,13 @@ pub struct Cache {
     asked: RefCell<Asked>,
     answers: RefCell<Vec<(u64, Response)>>,
     exchanges: RefCell<Exchanges>,
+    shard: Rc<RefCell<Shard>>,
+    /// Requests nobody waits for, to shards that were behind.
+    late: RefCell<VecDeque<(u16, Request)>>,
+    is_late: Notify,
+    /// An earlier deadline of a command that blocks has come.
+    deadlines: Notify,
+    deadlines_seen: Cell<u64>,
 }
 
 impl Cache {
@@ -227,14 +277,57 @@ impl Cache {
         let mut answers = std::mem::take(&mut *self.answers.borrow_mut());
         server.shard().borrow_mut().serve(token, request, server.cx().now(), &mut answers);
         for (token, response) in answers.drain(..) {
-            let waiter = self.asked.borrow_mut().remove(token);
-            match waiter {
-                Some(Waiter::Remote(asker)) => self.calls.answer(asker, response),
-                Some(Waiter::Local(sender)) => sender.send(response),
-                None => {}
-            }
+            self.answer(token, response);
         }
         *self.answers.borrow_mut() = answers;
+    }
+
+    /// Answers a request that was asked of this shard.
+    fn answer(&self, token: u64, response: Response) {
+        let waiter = self.asked.borrow_mut().remove(token);
+        match waiter {
+            Some(Waiter::Remote(asker)) => self.calls.answer(asker, response),
+            Some(Waiter::Local(sender)) => sender.send(response),
+            Some(Waiter::Nobody) | None => {}
+        }
+    }
+
+    /// Carries what the shard has for others: answers that had to wait, and requests nobody waits for.
+    fn carry(&self, server: &Server<Self>) {
+        while server.shard().borrow().has_mail() {
+            let (served, outbox) = {
+                let mut shard = server.shard().borrow_mut();
+                (shard.take_served(), shard.take_outbox())
+            };
+            for (token, response) in served {
+                self.answer(token, response);
+            }
+            for (to, request) in outbox {
+                if usize::from(to) == server.cx().index() {
+                    self.serve(server, Waiter::Nobody, request);
+                } else {
+                    self.post(to, request);
+                }
+            }
+        }
+        let generation = server.shard().borrow().deadlines_generation();
+        if self.deadlines_seen.replace(generation) != generation {
+            self.deadlines.notify_all();
+        }
+    }
+
+    /// Sends a request nobody waits for: now, or, when its shard is behind, when that has room.
+    fn post(&self, to: u16, request: Request) {
+        let mut late = self.late.borrow_mut();
+        if late.is_empty() {
+            match self.calls.try_ask(usize::from(to), request, NOBODY) {
+                Ok(()) => return,
+                Err(request) => late.push_back((to, request)),
+            }
+        } else {
+            late.push_back((to, request));
+        }
+        self.is_late.notify_all();
     }
 
     async fn exchange(server: Rc<Server<Self>>, requests: Vec<(u16, Request)>) -> Vec<Response> {
@@ -346,6 +439,7 @@ impl Service for Cache {
             self.unlocked.notify_all();
         }
         Self::close_killed(server);
+        self.carry(server);
         more
     }
 
@@ -354,7 +448,8 @@ impl Service for Cache {
     }
 
     fn park(&self) -> bool {
-        self.calls.park()
+        // What a task left is carried by the next turn.
+        !self.shard.borrow().has_mail() && self.calls.park()
     }
 
     fn unpark(&self) {

@@ -14,12 +14,15 @@ use wire::resp::{Args, Limits, ParseState, Parsed, Version, likely_key, parse_co
 
 use crate::{
     clients::ConnInfo,
-    command::{Conn, Outcome, Waiting, dispatch},
+    command::{Conn, Mode, Outcome, Waiting, dispatch, row, transactions},
     group::{Group, Item},
     hop::Hop,
     multi::{self, Multi},
+    observe::{Block, Cancel},
     shard::Shard,
-    work::{Done, Response, Work},
+    spread::Spread,
+    transaction::{self, Exec},
+    work::{Done, Request, Response, Work},
 };
 
 /// Most commands run per call.
@@ -44,6 +47,13 @@ enum Pending {
     Multi(Box<Multi>),
     Sleep,
     Locked,
+    /// A command that blocks: on which shard, and under which name.
+    Block {
+        owner: u16,
+        ticket: u64,
+    },
+    Spread(Box<Spread>),
+    Exec(Box<Exec>, Box<Multi>),
 }
 
 /// What a command did to the batch.
@@ -55,6 +65,8 @@ enum Step {
     End(Flow<Work>),
     /// Not consumed; a key is locked.
     Locked,
+    /// Consumed; the commands behind it are to be looked at anew.
+    Regroup,
 }
 
 /// Everything a step needs beside the session.
@@ -84,6 +96,8 @@ impl Session {
             shard_port: info.shard_port,
             knows_topology: false,
             last_command: u16::MAX,
+            mode: Mode::Direct,
+            transaction: None,
         };
         Self { conn, parse: ParseState::new(), pending: None }
     }
@@ -124,10 +138,17 @@ impl Session {
                     break Flow::Close;
                 }
             };
-            let count = group.collect(turn.bytes, len, &limits, budget);
+            let queues = self.conn.queues();
+            let most = if queues { 1 } else { budget };
+            let count = group.collect(turn.bytes, len, &limits, most);
             let local = turn.shard.count == 1;
             group.resolve(turn.shard, turn.bytes, count, self.conn.db, local);
-            if let Some(flow) = self.group(&mut turn, input, group, count) {
+            let ended = if queues {
+                self.queue(&mut turn, input, group)
+            } else {
+                self.group(&mut turn, input, group, count)
+            };
+            if let Some(flow) = ended {
                 break flow;
             }
             budget -= count;
@@ -167,11 +188,37 @@ impl Session {
                     input.consume(item.len);
                     return Some(flow);
                 }
+                Step::Regroup => {
+                    input.consume(item.len);
+                    turn.bytes = bytes.get(item.start + item.len..).unwrap_or_default();
+                    return None;
+                }
             }
             input.consume(item.len);
             turn.bytes = bytes.get(item.start + item.len..).unwrap_or_default();
         }
         None
+    }
+
+    /// Queues the one command of a group for EXEC, or runs it when it is one of those that end or watch transactions.
+    #[cold]
+    fn queue(
+        &mut self,
+        turn: &mut Turn<'_, '_>,
+        input: &mut Input<'_>,
+        group: &mut Group,
+    ) -> Option<Flow<Work>> {
+        let (item, args) = group.commands(1).next()?;
+        let runs = |id| !transaction::is_queued(turn.shard.commands.row(id));
+        if args.is_empty() || item.id.is_some_and(runs) {
+            return self.group(turn, input, group, 1);
+        }
+        let frame = item.frame(turn.bytes);
+        let call = dispatch::Call { args, frame, input, id: item.id, hash: None };
+        let took = transactions::queue(call, turn.out, turn.shard, &mut self.conn, turn.now);
+        input.consume(item.len);
+        turn.bytes = turn.bytes.get(item.len..).unwrap_or_default();
+        matches!(took, transactions::Took::TooMuch).then(|| turn.hangup())
     }
 
     /// Runs or hands on one command.
@@ -208,8 +255,58 @@ impl Session {
             Outcome::Done => Step::Next,
             Outcome::Close => Step::End(Flow::Close),
             Outcome::Hangup => Step::End(turn.hangup()),
-            Outcome::Wait(waiting) => Step::End(self.wait(*waiting, turn)),
+            Outcome::Regroup => Step::Regroup,
+            Outcome::Wait(waiting) if turn.hop.is_some() => {
+                debug_assert!(matches!(*waiting, Waiting::Block(_)), "others end the batch before");
+                Step::Barrier
+            }
+            Outcome::Wait(waiting) => match *waiting {
+                Waiting::Block(block) => Step::End(self.block_here(block, frame, input, turn)),
+                waiting => Step::End(self.wait(waiting, turn)),
+            },
         }
+    }
+
+    /// Waits on this shard for a command that found nothing.
+    #[cold]
+    fn block_here(
+        &mut self,
+        block: Block,
+        frame: &[u8],
+        input: &Input<'_>,
+        turn: &mut Turn<'_, '_>,
+    ) -> Flow<Work> {
+        let owner = turn.shard.index;
+        match block.frame {
+            None => self.block_on(owner, frame, input, turn.shard),
+            Some(frame) => self.block_on(owner, &frame, &Input::borrowed(&frame), turn.shard),
+        }
+    }
+
+    /// Waits on a shard for a command that may block.
+    #[cold]
+    fn block_on(
+        &mut self,
+        owner: u16,
+        frame: &[u8],
+        input: &Input<'_>,
+        shard: &mut Shard,
+    ) -> Flow<Work> {
+        let ticket = shard.ticket();
+        let conn = &self.conn;
+        let mut batch = shard.spares.take(conn.db, conn.version, conn.no_touch);
+        batch.push(frame, input);
+        self.set_blocked(shard, Some((owner, ticket)));
+        self.pending = Some(Pending::Block { owner, ticket });
+        Flow::Await(Work::Exchange(vec![(owner, Request::Block { ticket, batch })]))
+    }
+
+    /// Shows whether the connection waits in a command.
+    fn set_blocked(&self, shard: &mut Shard, blocked: Option<(u16, u64)>) {
+        let Some(record) = shard.clients.get_mut(self.conn.slot) else { return };
+        let was = std::mem::replace(&mut record.blocked, blocked);
+        shard.blocked += u64::from(blocked.is_some());
+        shard.blocked -= u64::from(was.is_some());
     }
 
     #[cold]
@@ -223,6 +320,59 @@ impl Session {
             }
             Waiting::Multi(multi) => {
                 self.advance(Box::new(multi), Vec::new(), turn.out, turn.shard, turn.now)
+            }
+            Waiting::Exec => {
+                let Some(transaction) = self.conn.transaction.take() else {
+                    return Flow::Flush;
+                };
+                let exec = Box::new(Exec::new(*transaction, turn.shard));
+                self.advance_exec(exec, turn.out, turn.shard, turn.now)
+            }
+            // It is not one that waits here.
+            Waiting::Block(_) => Flow::Flush,
+        }
+    }
+
+    /// Next command, or commands, of a transaction over several shards.
+    fn advance_exec(
+        &mut self,
+        mut exec: Box<Exec>,
+        out: &mut Output,
+        shard: &mut Shard,
+        now: Instant,
+    ) -> Flow<Work> {
+        loop {
+            match exec.next(&mut self.conn, out, shard, now) {
+                transaction::Next::End if exec.closes => return Flow::Close,
+                transaction::Next::End => return Flow::Flush,
+                transaction::Next::Multi(mut multi) => {
+                    if let Some(requests) = multi.step(Vec::new(), out, shard, &self.conn, now) {
+                        self.pending = Some(Pending::Exec(exec, multi));
+                        return Flow::Await(Work::Exchange(requests));
+                    }
+                    exec.ran(multi.has_run(), &mut self.conn, shard);
+                }
+            }
+        }
+    }
+
+    /// Next step of a command that may block, with keys on several shards.
+    fn advance_spread(
+        &mut self,
+        mut spread: Box<Spread>,
+        responses: Vec<Response>,
+        out: &mut Output,
+        shard: &mut Shard,
+        now: Instant,
+    ) -> Flow<Work> {
+        match spread.step(responses, out, shard, &self.conn, now) {
+            Some(requests) => {
+                self.pending = Some(Pending::Spread(spread));
+                Flow::Await(Work::Exchange(requests))
+            }
+            None => {
+                self.set_blocked(shard, None);
+                Flow::Flush
             }
         }
     }
@@ -242,6 +392,10 @@ impl Session {
                     requests.iter().filter(|(target, _)| *target != shard.index).count() as u64;
                 self.pending = Some(Pending::Multi(multi));
                 Flow::Await(Work::Exchange(requests))
+            }
+            None if multi.is_watch() => {
+                transactions::watched(&mut self.conn, multi.take_watched());
+                Flow::Flush
             }
             None if shard.clients.take_own_kill(self.conn.id) => Flow::Close,
             None => Flow::Flush,
@@ -265,6 +419,9 @@ impl Session {
             multi::Target::Barrier if turn.hop.is_some() => return Place::Stop(Step::Barrier),
             multi::Target::Barrier => return Place::Here,
             multi::Target::Spread if turn.hop.is_some() => return Place::Stop(Step::Barrier),
+            multi::Target::Spread if is_blocking(item, turn.shard) => {
+                return self.spread_blocking(turn, item, args, frame);
+            }
             multi::Target::Spread => {
                 let call = dispatch::Call { args, frame, input, id: item.id, hash: item.hash };
                 return match dispatch::spread(call, turn.out, turn.shard, &mut self.conn, turn.now)
@@ -286,10 +443,49 @@ impl Session {
             }
             multi::Target::There { shard, moved: None } => shard,
         };
+        if is_blocking(item, turn.shard) {
+            if turn.hop.is_some() {
+                return Place::Stop(Step::Barrier);
+            }
+            return match self.check(turn, item, args) {
+                None => Place::Done,
+                Some(_) => Place::Stop(Step::End(self.block_on(target, frame, input, turn.shard))),
+            };
+        }
         let hop = turn.hop.get_or_insert_with(|| turn.shard.spare_hops.pop().unwrap_or_default());
         hop.push(target, &self.conn, frame, input, &mut turn.shard.spares);
         turn.shard.stats.hopped_commands += 1;
         Place::Done
+    }
+
+    /// Checks and counts a command that runs elsewhere: its id, or nothing when it was refused, with a reply.
+    fn check(&mut self, turn: &mut Turn<'_, '_>, item: &Item, args: &Args) -> Option<u16> {
+        let id = item.id?;
+        if let Some(fault) = dispatch::check(turn.shard, &self.conn, id, args.len(), turn.now) {
+            dispatch::refuse(fault, turn.out, turn.shard, id);
+            return None;
+        }
+        turn.shard.stats.call(id);
+        self.conn.last_command = id;
+        Some(id)
+    }
+
+    /// A command that may block, with keys on several shards.
+    #[cold]
+    fn spread_blocking(
+        &mut self,
+        turn: &mut Turn<'_, '_>,
+        item: &Item,
+        args: &Args,
+        frame: &[u8],
+    ) -> Place {
+        let Some(id) = self.check(turn, item, args) else { return Place::Done };
+        let frame = bytes::Bytes::copy_from_slice(frame);
+        let queued = transaction::Queued { id, db: self.conn.db, frame };
+        let spread = Box::new(Spread::new(queued, turn.shard));
+        self.set_blocked(turn.shard, Some((turn.shard.index, spread.ticket())));
+        let flow = self.advance_spread(spread, Vec::new(), turn.out, turn.shard, turn.now);
+        Place::Stop(Step::End(flow))
     }
 
     /// Ends a batch: commands handed on are sent first.
@@ -316,6 +512,10 @@ impl Session {
             ..Limits::DEFAULT
         }
     }
+}
+
+fn is_blocking(item: &Item, shard: &Shard) -> bool {
+    item.id.is_some_and(|id| shard.commands.row(id).flags & row::BLOCKING != 0)
 }
 
 /// Where [`Session::place`] leaves a command.
@@ -378,6 +578,33 @@ impl view::Session for Session {
             (Pending::Multi(multi), Done::Exchange(responses)) => {
                 self.advance(multi, responses, out, shard, now)
             }
+            (Pending::Block { .. }, Done::Exchange(responses)) => {
+                self.set_blocked(shard, None);
+                for response in responses {
+                    match response {
+                        Response::Batch(mut batch) => {
+                            batch.take_reply(out);
+                            shard.spares.give_back(batch);
+                        }
+                        _ => wire::resp::reply::error(
+                            out.inline_mut(),
+                            b"ERR a shard did not answer",
+                        ),
+                    }
+                }
+                Flow::Flush
+            }
+            (Pending::Spread(spread), Done::Exchange(responses)) => {
+                self.advance_spread(spread, responses, out, shard, now)
+            }
+            (Pending::Exec(mut exec, mut multi), Done::Exchange(responses)) => {
+                if let Some(requests) = multi.step(responses, out, shard, &self.conn, now) {
+                    self.pending = Some(Pending::Exec(exec, multi));
+                    return Flow::Await(Work::Exchange(requests));
+                }
+                exec.ran(multi.has_run(), &mut self.conn, shard);
+                self.advance_exec(exec, out, shard, now)
+            }
             (Pending::Sleep, _) => {
                 shard.blocked = shard.blocked.saturating_sub(1);
                 wire::resp::reply::ok(out.inline_mut());
@@ -399,7 +626,19 @@ impl view::Session for Session {
         shard.ahead.load(&shard.store);
     }
 
+    fn on_gone(&mut self, shard: &mut Shard) {
+        match &mut self.pending {
+            Some(Pending::Block { owner, ticket }) => {
+                shard.cancel_on(*owner, *ticket, Cancel::TimeOut);
+            }
+            Some(Pending::Spread(spread)) => spread.give_up(shard),
+            _ => {}
+        }
+    }
+
     fn on_close(&mut self, shard: &mut Shard) {
+        transactions::end(&mut self.conn, shard);
+        self.set_blocked(shard, None);
         if matches!(self.pending, Some(Pending::Sleep)) {
             shard.blocked = shard.blocked.saturating_sub(1);
         }

@@ -15,10 +15,12 @@ use crate::{
     group::Group,
     hop::Hop,
     lock::Locks,
+    observe::Observers,
     remote::Parked,
     route::Topology,
     settings::Settings,
     stats::{CpuTime, Report, Stats},
+    work::{Request, Response},
 };
 
 /// How a shard is set up.
@@ -92,6 +94,13 @@ pub struct Shard {
     pub(crate) started: Instant,
     pub(crate) config: ShardConfig,
     pub(crate) blocked: u64,
+    /// Somebody observes keys: writes have to be told of.
+    pub(crate) observed: bool,
+    pub(crate) observers: Observers,
+    /// Answers to requests that had to wait, for the host to carry.
+    pub(crate) served: Vec<(u64, Response)>,
+    /// Requests to other shards whose answers nobody waits for.
+    pub(crate) outbox: Vec<(u16, Request)>,
     pub(crate) peak_bytes: u64,
     cpu: CpuTime,
     /// Time and calls of the last sample for `instantaneous_ops_per_sec`.
@@ -150,6 +159,10 @@ impl Shard {
             started: now,
             config,
             blocked: 0,
+            observed: false,
+            observers: Observers::default(),
+            served: Vec::new(),
+            outbox: Vec::new(),
             peak_bytes: 0,
             cpu: CpuTime::default(),
             sample: (now.mono_ns, 0),
@@ -181,6 +194,24 @@ impl Shard {
     #[must_use]
     pub fn has_kills(&self) -> bool {
         self.clients.has_kills()
+    }
+
+    /// Answers to requests that had to wait, each with its request's token. Look after each session call, each
+    /// [`Shard::serve`] and each [`Shard::time_out`].
+    pub fn take_served(&mut self) -> Vec<(u64, Response)> {
+        std::mem::take(&mut self.served)
+    }
+
+    /// Requests to other shards, to be sent in this order; their answers are not wanted. Look when
+    /// [`Shard::take_served`] is looked at, and when a connection has gone.
+    pub fn take_outbox(&mut self) -> Vec<(u16, Request)> {
+        std::mem::take(&mut self.outbox)
+    }
+
+    /// Whether [`Shard::take_served`] or [`Shard::take_outbox`] has something.
+    #[must_use]
+    pub fn has_mail(&self) -> bool {
+        !self.served.is_empty() || !self.outbox.is_empty()
     }
 
     /// Tells the processor time this shard's thread has used so far, for `INFO cpu`: only the host

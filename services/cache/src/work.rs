@@ -9,6 +9,7 @@
 use bytes::Bytes;
 
 pub use crate::batch::Batch;
+use crate::observe::Cancel;
 
 /// What a session waits for.
 #[derive(Debug)]
@@ -50,6 +51,8 @@ pub enum Request {
         keys: LockKeys,
         /// The command needs memory: make room, and say when there is none.
         needs_memory: bool,
+        /// Watched keys that must be as they were.
+        guards: Vec<Guard>,
     },
     /// Hold these keys for a command that runs on another shard, and lend it what they hold; answered
     /// when they are held.
@@ -60,6 +63,8 @@ pub enum Request {
         keys: Vec<(u16, Box<[u8]>)>,
         /// As in `Lock`.
         needs_memory: bool,
+        /// As in `Lock`.
+        guards: Vec<Guard>,
     },
     /// What borrowed keys hold now; releases the ticket's locks.
     Return {
@@ -67,6 +72,8 @@ pub enum Request {
         ticket: u64,
         /// Each key that was lent, and what it holds, if anything.
         keys: Vec<(u16, Box<[u8]>, Option<Record>)>,
+        /// Whether it may hold something else than before.
+        changed: bool,
     },
     /// A step of a command over several shards.
     Op {
@@ -77,6 +84,55 @@ pub enum Request {
         /// Release the ticket's locks afterwards.
         unlock: bool,
     },
+    /// One command that may block; answered with its batch when it has run or given up.
+    Block {
+        /// Names the wait.
+        ticket: u64,
+        /// The command.
+        batch: Box<Batch>,
+    },
+    /// Tell shard `to`, once, when one of these keys was written.
+    SetAlarm {
+        /// Names the wait.
+        ticket: u64,
+        /// Whom to tell.
+        to: u16,
+        /// The keys with their databases.
+        keys: Vec<(u16, Box<[u8]>)>,
+    },
+    /// An alarm rings; to the shard of the session that set it.
+    Ring {
+        /// Which.
+        ticket: u64,
+    },
+    /// Answered when an alarm rings, or with [`Response::Ended`] when time is up; to the session's own shard.
+    Hold {
+        /// Names the wait.
+        ticket: u64,
+        /// When time is up.
+        deadline_ns: Option<u64>,
+    },
+    /// Ends a wait, or takes an alarm off.
+    Cancel {
+        /// Which.
+        ticket: u64,
+        /// What the command replies then.
+        why: Cancel,
+    },
+}
+
+/// Keys by shard, each with its database.
+pub type ShardKeys = Vec<(u16, Vec<(u16, Box<[u8]>)>)>;
+
+/// A watched key, and what it was when that began: its version, and whether it was there.
+#[derive(Clone, Debug)]
+pub struct Guard {
+    /// Its database.
+    pub db: u16,
+    /// The key.
+    pub key: Box<[u8]>,
+    /// What it was.
+    pub was: (u64, bool),
 }
 
 /// What a multi-key command holds on one shard.
@@ -97,11 +153,15 @@ pub enum Response {
     Locked {
         /// Memory is full and nothing may go.
         full: bool,
+        /// A watched key is not as it was.
+        stale: bool,
     },
     /// The keys are held, and this is what they held, in their order.
     Lent {
         /// As in `Locked`.
         full: bool,
+        /// As in `Locked`.
+        stale: bool,
         /// The records.
         records: Vec<Option<Record>>,
     },
@@ -133,6 +193,10 @@ pub enum Response {
     Report(Box<crate::stats::Report>),
     /// An error, without the dash.
     Error(Vec<u8>),
+    /// A wait is over.
+    Ended(Cancel),
+    /// Versions of watched keys, and whether they are there.
+    Watched(Vec<(u64, bool)>),
 }
 
 /// One key's value and attributes, on its way to another key or shard.
@@ -201,6 +265,17 @@ pub enum Op {
     ClientList(crate::clients::Filter),
     /// Marks connections for closing; counts them.
     ClientKill(crate::clients::Filter),
+    /// Ends the wait of a connection; 1 when it waited.
+    ClientUnblock {
+        /// Its id.
+        id: u64,
+        /// How.
+        why: Cancel,
+    },
+    /// Begins to watch keys.
+    Watch(Vec<(u16, Box<[u8]>)>),
+    /// Ends that.
+    Unwatch(Vec<(u16, Box<[u8]>)>),
 }
 
 impl Op {

@@ -23,7 +23,12 @@ impl Client {
         first: u8,
         common: &mut Common,
     ) -> Result<(), String> {
-        let null = if connection.version == 3 { b'_' } else { b'$' };
+        let null = match (connection.version, &owed.check) {
+            (3, _) => b'_',
+            // What waits in vain gets a missing array.
+            (_, Check::Shared(Shared::Pop | Shared::Shift)) => b'*',
+            _ => b'$',
+        };
         if *reply == Reply::Null && first != null {
             return Err(format!(
                 "the null of another protocol version than {}",
@@ -198,6 +203,9 @@ fn check_shared(
     let seen = Seen(Some(reply));
     let unexpected = || format!("not a reply to {shared:?}");
     match *shared {
+        Shared::Push(_) | Shared::Pop | Shared::Shift => {
+            crate::queue::check(shared, during, reply, common)
+        }
         Shared::Incr(counter) => common.incr_told(counter, during, reply),
         Shared::Count(counter) => common.count_told(counter, during, reply),
         Shared::Write(group, write) => {

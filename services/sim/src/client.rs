@@ -543,6 +543,7 @@ fn void(owed: &Owed, common: &mut Common) {
         | Shared::WriteNew(group, write)
         | Shared::Delete(group, _, write) => common.write_void(group, write),
         Shared::FlushAll(flush) => common.flushes[flush].void = true,
+        Shared::Push(ref items) => common.items.void(items),
         _ => {}
     }
 }
@@ -554,6 +555,7 @@ fn maybe(shared: &Shared, common: &mut Common) {
         | Shared::WriteNew(group, write)
         | Shared::Delete(group, _, write) => common.write_maybe(group, write),
         Shared::FlushAll(flush) => common.flushes[flush].end = Some(common.step),
+        Shared::Pop => common.items.lose(),
         _ => {}
     }
 }

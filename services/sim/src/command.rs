@@ -93,6 +93,12 @@ pub enum Shared {
     TokenRead,
     /// FLUSHALL; the index of the flush.
     FlushAll(usize),
+    /// RPUSH of these items.
+    Push(Vec<u64>),
+    /// A pop that waits.
+    Pop,
+    /// A move between queues that waits.
+    Shift,
 }
 
 /// A multibulk frame.

@@ -375,8 +375,9 @@ pub fn shared(rng: &mut Rng, flushes: bool, common: &mut Common, client: usize) 
             common.incr_issued(counter);
             make(&[b"INCR", &name], Shared::Incr(counter))
         }
-        25..80 => group(rng, common, client),
-        80..98 => token(rng),
+        25..65 => group(rng, common, client),
+        65..83 => crate::queue::draw(rng, common, client),
+        83..98 => token(rng),
         _ if flushes => {
             let sent = common.step;
             common.flushes.push(crate::shared::Flush { sent, end: None, done: false, void: false });

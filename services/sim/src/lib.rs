@@ -19,6 +19,7 @@ pub mod draw;
 pub mod machine;
 pub mod model;
 pub mod op;
+pub mod queue;
 pub mod run;
 pub mod setup;
 pub mod shared;

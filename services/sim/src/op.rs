@@ -173,7 +173,9 @@ impl Seen<'_> {
         self.0.is_none_or(|reply| matches!(reply, Reply::Simple(text) if text == word))
     }
 
-    fn null(self) -> bool {
+    /// Whether it may be a missing value.
+    #[must_use]
+    pub fn null(self) -> bool {
         self.0.is_none_or(|reply| *reply == Reply::Null)
     }
 

@@ -15,6 +15,7 @@ use crate::client::{Client, Moment};
 use crate::command::frame;
 use crate::draw::{counter_name, group_name, key_name, place_name};
 use crate::machine::{Machine, start_cache};
+use crate::queue::{QUEUES, queue_name};
 use crate::setup::Setup;
 use crate::shared::{Common, PLACES, TOKEN, show};
 
@@ -22,6 +23,8 @@ use crate::shared::{Common, PLACES, TOKEN, show};
 const STEPS_PER_TIME_MAX: u32 = 100_000;
 /// Longest run after which somebody must be stuck: resent connection requests take a minute.
 const RUN_MAX_NS: u64 = 400_000_000_000;
+/// A shard's own tasks: housekeeping, deadlines of commands that block, late requests.
+const TASKS: usize = 3;
 const COUNTERS: usize = 2;
 const GROUPS: usize = 2;
 
@@ -385,7 +388,7 @@ impl Run {
             let facts = [
                 ("connections", node.server.live(), 0),
                 ("sessions", shard.client_count(), 0),
-                ("tasks beside housekeeping", cx.task_count(), 1),
+                ("tasks of connections", cx.task_count().saturating_sub(TASKS), 0),
                 ("receive buffers", pool.available() as usize, pool.config().buffers.into()),
             ];
             for (what, found, expected) in facts {
@@ -442,6 +445,18 @@ impl Run {
                 return Err(format!("group {group} differs at the end"));
             }
         }
+        let mut left = Vec::new();
+        for queue in 0..QUEUES {
+            let Reply::Array(items) = self.ask(0, &[b"LRANGE", &queue_name(queue), b"0", b"-1"])?
+            else {
+                return Err(format!("queue {queue} is no list at the end"));
+            };
+            left.extend(items.iter().filter_map(|item| match item {
+                Reply::Bulk(text) => std::str::from_utf8(text).ok()?.parse::<u64>().ok(),
+                _ => None,
+            }));
+        }
+        self.common.items.audit(&left, self.common.flushes_allowed)?;
         let places = (0..PLACES).map(|place| self.ask(0, &[b"GET", &place_name(place)]));
         let places = places.collect::<Result<Vec<_>, _>>()?;
         self.common.token_read(&places)

@@ -4,7 +4,7 @@
 //! never above the number of INCRs sent. *Groups*: their keys lie on several shards and are written
 //! together, so nobody may ever see two values at once; and nobody may read a value after another
 //! write came wholly between it and the read. *The token*: one key that moves between places and
-//! is never in two or in none. Together these prove that commands over several shards are atomic
+//! is never in two or in none. *Queues* (`queue`): no item is popped twice or lost. Together these prove that commands over several shards are atomic
 //! and that an answered write is seen by whoever asks later.
 //!
 //! Steps number what happens in a run, across all clients; an interval is from the step in which a
@@ -16,6 +16,7 @@ use wire::resp::Reply;
 
 use crate::model::During;
 use crate::op::Seen;
+use crate::queue::Items;
 
 /// Places of the token.
 pub const PLACES: usize = 4;
@@ -75,6 +76,8 @@ pub struct Common {
     pub flushes_allowed: bool,
     counters: Vec<Counter>,
     groups: Vec<Vec<Write>>,
+    /// Items of the queues.
+    pub items: Items,
     /// FLUSHALLs so far.
     pub flushes: Vec<Flush>,
     /// Ids of connections, by those who asked for theirs.
@@ -108,6 +111,7 @@ impl Common {
             flushes_allowed,
             counters: vec![Counter::default(); counters],
             groups: vec![vec![nothing]; groups],
+            items: Items::default(),
             flushes: Vec::new(),
             ids: Vec::new(),
             killed: BTreeSet::new(),

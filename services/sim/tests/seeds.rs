@@ -86,11 +86,13 @@ const EXPECTED: &[&str] = &[
     "messages between shards",
     "moved",
     "nonsense",
+    "popped",
     "quit",
     "receives starved",
     "refused",
     "refused at the limit",
     "reset by a client",
+    "waited in vain",
     "waits for locks",
 ];
 

@@ -6,6 +6,7 @@ use super::{Cx, Fault, Outcome};
 use crate::{
     clients::{Filter, Lib, line},
     multi::Plan,
+    observe::Cancel,
 };
 
 type Result = std::result::Result<Outcome, Fault>;
@@ -193,6 +194,23 @@ pub(super) fn kill(cx: &mut Cx<'_>) -> Result {
     Ok(if own { Outcome::Close } else { outcome })
 }
 
+pub(super) fn unblock(cx: &mut Cx<'_>) -> Result {
+    let why = match cx.argc() {
+        3 => Cancel::TimeOut,
+        4 if cx.is(3, "TIMEOUT") => Cancel::TimeOut,
+        4 if cx.is(3, "ERROR") => Cancel::Error,
+        4 => {
+            return Err(Fault::text("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR"));
+        }
+        _ => {
+            let before = "ERR unknown subcommand or wrong number of arguments for '";
+            return Err(Fault::quoting(before, cx.arg(1), "'. Try CLIENT HELP."));
+        }
+    };
+    let id = u64::try_from(cx.integer(2)?).unwrap_or(0);
+    cx.gather(Plan::ClientUnblock { id, why })
+}
+
 pub(super) fn help(cx: &mut Cx<'_>) -> Result {
     cx.help(
         "CLIENT",
@@ -227,6 +245,8 @@ pub(super) fn help(cx: &mut Cx<'_>) -> Result {
             "    Set client meta attr. Options are:",
             "    * LIB-NAME: the client lib name.",
             "    * LIB-VER: the client lib version.",
+            "UNBLOCK <clientid> [TIMEOUT|ERROR]",
+            "    Unblock the specified blocked client.",
             "NO-EVICT (ON|OFF)",
             "    Protect current client connection from eviction.",
             "NO-TOUCH (ON|OFF)",

@@ -148,6 +148,7 @@ pub(super) fn quit(cx: &mut Cx<'_>) -> Result {
 }
 
 pub(super) fn reset(cx: &mut Cx<'_>) -> Result {
+    super::transactions::end(cx.conn, cx.shard);
     set_db(cx, 0);
     set_version(cx, Version::Resp2);
     client::set_name(cx, b"");

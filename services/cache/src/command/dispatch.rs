@@ -4,7 +4,7 @@ use logic::{slot::key_slot, store::KeyHash};
 use view::{Input, Instant, Output};
 use wire::resp::{Args, reply};
 
-use super::{Conn, Cx, Fault, Outcome, row, table::Index};
+use super::{Conn, Cx, Fault, Mode, Outcome, row, table::Index, transactions};
 use crate::{
     multi::{self, Multi},
     shard::Shard,
@@ -44,6 +44,7 @@ pub(crate) fn run(
 ) -> Outcome {
     let Some(id) = call.id else { return unknown(call, out, shard) };
     if let Some(fault) = check(shard, conn, id, call.args.len(), now) {
+        let fault = transactions::refused(shard.commands.row(id), fault, conn, shard);
         return refuse(fault, out, shard, id);
     }
     shard.stats.call(id);
@@ -61,6 +62,21 @@ pub(crate) fn execute(
     conn: &mut Conn,
     now: Instant,
 ) -> Outcome {
+    if shard.observed {
+        return execute_observed(call, id, out, shard, conn, now);
+    }
+    execute_unseen(call, id, out, shard, conn, now)
+}
+
+#[inline]
+fn execute_unseen(
+    call: Call<'_>,
+    id: u16,
+    out: &mut Output,
+    shard: &mut Shard,
+    conn: &mut Conn,
+    now: Instant,
+) -> Outcome {
     let row = shard.commands.row(id);
     let Call { args, frame, input, hash, .. } = call;
     let mut cx = Cx { args, frame, input, row, id, hash, out, shard, conn, now };
@@ -68,6 +84,30 @@ pub(crate) fn execute(
         Ok(outcome) => outcome,
         Err(fault) => fail(fault, out, shard, id),
     }
+}
+
+/// As [`execute`], and tells those who observe keys.
+#[cold]
+#[inline(never)]
+fn execute_observed(
+    call: Call<'_>,
+    id: u16,
+    out: &mut Output,
+    shard: &mut Shard,
+    conn: &mut Conn,
+    now: Instant,
+) -> Outcome {
+    let (db, start) = (conn.db, out.inline().len());
+    let outcome = execute_unseen(call, id, out, shard, conn, now);
+    let has_run = !matches!(outcome, Outcome::Wait(_));
+    if has_run && shard.commands.row(id).flags & row::WRITE != 0 {
+        let reply = out.inline().get(start..).unwrap_or_default();
+        shard.touch_keys(id, db, call.args, call.frame, reply);
+    }
+    if conn.mode == Mode::Direct {
+        shard.serve_ready(now);
+    }
+    outcome
 }
 
 /// Plans a command whose keys live on several shards; `None` when it was refused, with a reply.
@@ -98,7 +138,13 @@ pub(crate) fn spread(
 
 /// What stands against running the command now, in Redis' order.
 #[inline]
-fn check(shard: &mut Shard, conn: &Conn, id: u16, argc: usize, now: Instant) -> Option<Fault> {
+pub(crate) fn check(
+    shard: &mut Shard,
+    conn: &Conn,
+    id: u16,
+    argc: usize,
+    now: Instant,
+) -> Option<Fault> {
     let row = shard.commands.row(id);
     if !row.accepts(argc) {
         return Some(Fault::arity(row.name));
@@ -113,7 +159,7 @@ fn check(shard: &mut Shard, conn: &Conn, id: u16, argc: usize, now: Instant) -> 
 }
 
 #[cold]
-fn refuse(fault: Fault, out: &mut Output, shard: &mut Shard, id: u16) -> Outcome {
+pub(crate) fn refuse(fault: Fault, out: &mut Output, shard: &mut Shard, id: u16) -> Outcome {
     shard.stats.reject(id, fault.code());
     reply::error(out.inline_mut(), &fault.0);
     Outcome::Done

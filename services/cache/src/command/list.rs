@@ -17,7 +17,7 @@ use super::{Cx, Fault, Outcome, zset::keys_and_count};
 type Result<T = Outcome> = std::result::Result<T, Fault>;
 
 /// `LEFT` or `RIGHT`, in lower case.
-fn end(word: &[u8]) -> Option<End> {
+pub(super) fn end(word: &[u8]) -> Option<End> {
     match word {
         b"left" => Some(End::Front),
         b"right" => Some(End::Back),
@@ -25,7 +25,7 @@ fn end(word: &[u8]) -> Option<End> {
     }
 }
 
-fn end_at(cx: &Cx<'_>, index: usize) -> Result<End> {
+pub(super) fn end_at(cx: &Cx<'_>, index: usize) -> Result<End> {
     end(&cx.arg(index).to_ascii_lowercase()).ok_or(Fault::SYNTAX)
 }
 
@@ -69,8 +69,10 @@ pub(super) fn take_first(
     count: usize,
 ) -> Result<Option<(usize, Vec<Vec<u8>>)>> {
     for index in keys {
-        if let Some(taken) = cx.change(index, |list: &mut List, _, _| take(list, from, count))? {
-            return Ok(Some((index, taken)));
+        match cx.change(index, |list: &mut List, _, _| take(list, from, count)) {
+            Ok(Some(taken)) => return Ok(Some((index, taken))),
+            Err(fault) if !cx.is_waking() => return Err(fault),
+            _ => {}
         }
     }
     Ok(None)
@@ -112,12 +114,19 @@ pub(super) fn rpop(cx: &mut Cx<'_>) -> Result {
 
 pub(super) fn lmpop(cx: &mut Cx<'_>) -> Result {
     let (keys, from, count) = keys_and_count(cx, 1, end)?;
-    let Some((key, taken)) = take_first(cx, keys, from, count)? else { return cx.null_array() };
+    match take_first(cx, keys, from, count)? {
+        Some((key, taken)) => reply_taken(cx, key, &taken),
+        None => cx.null_array(),
+    }
+}
+
+/// Replies with a key and what was taken there.
+pub(super) fn reply_taken(cx: &mut Cx<'_>, key: usize, taken: &[Vec<u8>]) -> Result {
     let key = cx.arg(key);
     let out = cx.inline();
     reply::array(out, 2);
     reply::bulk(out, key);
-    reply_values(out, &taken);
+    reply_values(out, taken);
     Ok(Outcome::Done)
 }
 

@@ -4,6 +4,7 @@
 //! [`Fault`] never follows half a reply. Next: [`table`] lists them; one file per group runs them.
 
 mod bitmap;
+mod blocking;
 pub(crate) mod client;
 pub(crate) mod cluster;
 mod collection;
@@ -31,6 +32,7 @@ mod sort;
 mod stream;
 mod string;
 pub mod table;
+pub(crate) mod transactions;
 mod zset;
 
 use std::borrow::Cow;
@@ -42,7 +44,9 @@ use wire::resp::{Args, Version, parse_i64, reply};
 
 use crate::{
     multi::{Multi, Plan},
+    observe::Block,
     shard::Shard,
+    transaction::Transaction,
 };
 use row::Row;
 
@@ -58,6 +62,8 @@ pub enum Outcome {
     Close,
     /// Close the connection without this batch's replies.
     Hangup,
+    /// Its reply is written; the commands behind it are to be looked at anew.
+    Regroup,
     /// The reply comes after this.
     Wait(Box<Waiting>),
 }
@@ -72,6 +78,24 @@ pub enum Waiting {
     },
     /// Other shards.
     Multi(Multi),
+    /// A key.
+    Block(Block),
+    /// The commands of a transaction, with several shards.
+    Exec,
+}
+
+/// Under what circumstances a command runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// By itself: it may block, and who waits for its keys is served after it.
+    #[default]
+    Direct,
+    /// As a part of a transaction or a script: it does not block.
+    Nested,
+    /// With keys of other shards: it may block; who waits is served when these are back.
+    Lent,
+    /// Again, after it blocked: it may go on doing so, and a key of another type is as one that is not there.
+    Waking,
 }
 
 /// An error reply, with its code, without the dash.
@@ -142,6 +166,10 @@ pub struct Conn {
     pub(crate) knows_topology: bool,
     /// The last command's id.
     pub(crate) last_command: u16,
+    /// How its commands run.
+    pub(crate) mode: Mode,
+    /// Its transaction, from WATCH or MULTI on.
+    pub(crate) transaction: Option<Box<Transaction>>,
 }
 
 impl Conn {
@@ -157,7 +185,15 @@ impl Conn {
             shard_port: false,
             knows_topology: false,
             last_command: u16::MAX,
+            mode: Mode::Direct,
+            transaction: None,
         }
+    }
+
+    /// Whether commands are queued for EXEC.
+    #[inline]
+    pub(crate) fn queues(&self) -> bool {
+        self.transaction.as_ref().is_some_and(|transaction| transaction.is_open)
     }
 }
 

@@ -11,51 +11,148 @@
 
 use bytes::Bytes;
 use view::Input;
-use wire::resp::{Limits, ParseState, Parsed, parse_command};
+use wire::resp::{Args, reply};
 
-use super::{Next, Reply, parts::Parts};
+use super::{Next, Reply};
 use crate::{
-    command::{Conn, Cx, dispatch},
-    work::{LockKeys, Record, Request, Response},
+    command::{Conn, Cx, Fault, Mode, Outcome, Waiting, dispatch, row},
+    observe::Block,
+    shard::Shard,
+    transaction::{self, Queued},
+    work::{Guard, LockKeys, Record, Request, Response, ShardKeys},
 };
 
-/// A command on its way, and what was lent to it.
+/// Commands on their way, and what was lent to them.
 #[derive(Debug)]
 pub(crate) struct Bring {
-    id: u16,
-    db: u16,
-    /// The whole command.
-    frame: Bytes,
+    commands: Vec<Queued>,
     pub(super) needs_memory: bool,
-    parts: Parts,
+    keys: ShardKeys,
     lent: Vec<Lent>,
+    transaction: Option<Parts>,
+    /// The command did not run: it waits.
+    blocks: Option<Block>,
+    /// A watched key was not as it was, or there was no room.
+    refused: bool,
+    /// The command was tried before, and waited.
+    is_waking: bool,
+}
+
+/// What makes commands a transaction.
+#[derive(Debug)]
+struct Parts {
+    guards: Vec<(u16, Guard)>,
+    /// How many replies there will be, if that was not said.
+    count: Option<usize>,
 }
 
 /// What one shard has lent.
 #[derive(Debug)]
 struct Lent {
     shard: u16,
-    keys: Vec<Box<[u8]>>,
+    keys: Vec<(u16, Box<[u8]>)>,
     records: Vec<Option<Record>>,
 }
 
 impl Bring {
     /// The command of `cx`.
-    pub(super) fn of(cx: &Cx<'_>, parts: Parts) -> Self {
-        let needs_memory = cx.row.flags & crate::command::row::DENYOOM != 0;
+    pub(super) fn of(cx: &Cx<'_>) -> Self {
         let frame = Bytes::copy_from_slice(cx.frame);
-        Self { id: cx.id, db: cx.conn.db, frame, needs_memory, parts, lent: Vec::new() }
+        Self::command(Queued { id: cx.id, db: cx.conn.db, frame }, cx.shard)
+    }
+
+    /// One command.
+    pub(crate) fn command(queued: Queued, shard: &Shard) -> Self {
+        let needs_memory = shard.commands.row(queued.id).flags & row::DENYOOM != 0;
+        let commands = vec![queued];
+        let keys = keys_of(&commands, shard);
+        Self {
+            commands,
+            needs_memory,
+            keys,
+            lent: Vec::new(),
+            transaction: None,
+            blocks: None,
+            refused: false,
+            is_waking: false,
+        }
+    }
+
+    /// The same, tried again.
+    pub(crate) fn again(self) -> Self {
+        Self { is_waking: true, ..self }
+    }
+
+    /// Commands of a transaction, after watched keys were looked at; `count` replies in all are announced.
+    pub(crate) fn transaction(
+        commands: Vec<Queued>,
+        guards: Vec<(u16, Guard)>,
+        count: Option<usize>,
+        needs_memory: bool,
+        shard: &Shard,
+    ) -> Self {
+        let mut keys = keys_of(&commands, shard);
+        for (owner, _) in &guards {
+            if !keys.iter().any(|(shard, _)| shard == owner) {
+                keys.push((*owner, Vec::new()));
+            }
+        }
+        keys.sort_by_key(|(shard, _)| *shard);
+        Self {
+            commands,
+            needs_memory,
+            keys,
+            lent: Vec::new(),
+            transaction: Some(Parts { guards, count }),
+            blocks: None,
+            refused: false,
+            is_waking: false,
+        }
+    }
+
+    /// The keys by shard.
+    pub(crate) fn keys(&self) -> &ShardKeys {
+        &self.keys
     }
 
     /// The keys to lock, ascending by shard.
     pub(super) fn locks(&self) -> Vec<(u16, LockKeys)> {
-        self.parts.locks(self.db)
+        let lock = |(shard, keys): &(u16, Vec<_>)| (*shard, LockKeys::Some(keys.clone()));
+        self.keys.iter().map(lock).collect()
+    }
+
+    /// Watched keys of a shard.
+    pub(super) fn guards(&self, shard: u16) -> Vec<Guard> {
+        let guards = self.transaction.iter().flat_map(|parts| &parts.guards);
+        guards.filter(|(owner, _)| *owner == shard).map(|(_, guard)| guard.clone()).collect()
     }
 
     /// Takes what a shard has lent.
     pub(super) fn take(&mut self, shard: u16, records: Vec<Option<Record>>) {
-        let keys = self.parts.keys_of(shard).to_vec();
+        let keys = self.keys.iter().find(|(owner, _)| *owner == shard);
+        let keys = keys.map(|(_, keys)| keys.clone()).unwrap_or_default();
         self.lent.push(Lent { shard, keys, records });
+    }
+
+    /// What the command waits for, instead of having run.
+    pub(super) fn take_block(&mut self) -> Option<Block> {
+        self.blocks.take()
+    }
+
+    /// Whether the commands ran.
+    pub(super) const fn has_run(&self) -> bool {
+        !self.refused
+    }
+
+    /// Gives back what was lent, without having run.
+    pub(super) fn refuse(&mut self, ticket: u64, is_stale: bool, reply: &mut Reply<'_>) -> Next {
+        self.refused = true;
+        match (&self.transaction, is_stale) {
+            (Some(_), true) => reply::null_array(reply.out.inline_mut(), reply.conn.version),
+            (Some(_), false) => reply.fault(&transaction::out_of_memory()),
+            (None, _) => reply.fault(&Fault::OOM),
+        }
+        self.give_back(ticket, false)
     }
 
     /// Runs the command, and gives back what was lent.
@@ -63,66 +160,116 @@ impl Bring {
         let now_ms = reply.now.unix_ms();
         let mut kept = Ok(());
         for lent in &mut self.lent {
-            for (key, record) in lent.keys.iter().zip(&mut lent.records) {
+            for ((db, key), record) in lent.keys.iter().zip(&mut lent.records) {
                 let store = &mut reply.shard.store;
                 let hash = store.hash(key);
                 // Without room nothing runs, and what was not put in goes back as it is.
                 if kept.is_ok()
                     && let Some(record) = record.take()
                 {
-                    kept = record.store(store, self.db, hash, key, now_ms);
+                    kept = record.store(store, *db, hash, key, now_ms);
                 }
             }
         }
-        match kept {
+        let changed = match kept {
             Ok(()) => self.execute(reply),
-            Err(full) => reply.fault(&full.into()),
-        }
+            Err(full) => {
+                self.refused = true;
+                reply.fault(&full.into());
+                false
+            }
+        };
         for lent in &mut self.lent {
-            for (key, record) in lent.keys.iter().zip(&mut lent.records) {
+            for ((db, key), record) in lent.keys.iter().zip(&mut lent.records) {
                 if record.is_none() {
                     let hash = reply.shard.store.hash(key);
-                    *record = reply.shard.record(self.db, hash, key, true, now_ms);
+                    *record = reply.shard.record(*db, hash, key, true, now_ms);
                 }
             }
         }
-        self.give_back(ticket)
+        // Now that what was lent is not here any more.
+        reply.shard.serve_ready(reply.now);
+        self.give_back(ticket, changed)
     }
 
-    fn execute(&self, reply: &mut Reply<'_>) {
+    /// Runs the commands; whether one of them may have changed a key.
+    fn execute(&mut self, reply: &mut Reply<'_>) -> bool {
         let mut group = reply.shard.group.take().unwrap_or_default();
-        let input = Input::owned(&self.frame);
-        let limits = Limits { max_bulk_bytes: usize::MAX >> 1, ..Limits::DEFAULT };
-        let args = group.first_mut();
-        // It was parsed once already.
-        if let Parsed::Command { .. } =
-            parse_command(&self.frame, args, &limits, &mut ParseState::new())
-        {
-            let mut conn = Conn::remote(self.db, reply.conn.version, reply.conn.no_touch);
-            let call = dispatch::Call {
-                args,
-                frame: &self.frame,
-                input: &input,
-                id: Some(self.id),
-                hash: None,
-            };
-            dispatch::execute(call, self.id, reply.out, reply.shard, &mut conn, reply.now);
+        let mut conn = Conn::remote(0, reply.conn.version, reply.conn.no_touch);
+        conn.mode = if self.is_waking { Mode::Waking } else { Mode::Lent };
+        if let Some(parts) = &mut self.transaction {
+            conn.mode = Mode::Nested;
+            if let Some(count) = parts.count.take() {
+                reply::array(reply.out.inline_mut(), count);
+            }
+        }
+        let mut changed = false;
+        for queued in &self.commands {
+            let args = group.first_mut();
+            // It was parsed once already.
+            if !transaction::parse(&queued.frame, args) {
+                continue;
+            }
+            conn.db = queued.db;
+            let input = Input::owned(&queued.frame);
+            let (frame, id) = (&queued.frame[..], queued.id);
+            let call = dispatch::Call { args, frame, input: &input, id: Some(id), hash: None };
+            if self.transaction.is_some() {
+                reply.shard.stats.call(id);
+            }
+            changed |= reply.shard.commands.row(id).flags & row::WRITE != 0;
+            let outcome = dispatch::execute(call, id, reply.out, reply.shard, &mut conn, reply.now);
+            if let Outcome::Wait(waiting) = outcome
+                && let Waiting::Block(block) = *waiting
+            {
+                self.blocks = Some(block);
+                changed = false;
+            }
         }
         reply.shard.group = Some(group);
+        changed
     }
 
     /// What was lent, on its way back, with the release of each lender's locks.
-    pub(super) fn give_back(&mut self, ticket: u64) -> Next {
+    fn give_back(&mut self, ticket: u64, changed: bool) -> Next {
         let back = |lent: Lent| {
             let keys = lent.keys.into_iter().zip(lent.records);
-            let keys = keys.map(|(key, record)| (self.db, key, record)).collect();
-            (lent.shard, Request::Return { ticket, keys })
+            let keys = keys.map(|((db, key), record)| (db, key, record)).collect();
+            (lent.shard, Request::Return { ticket, keys, changed })
         };
         Next::Return(std::mem::take(&mut self.lent).into_iter().map(back).collect())
     }
 }
 
-/// Whether a response says that a lender's memory is full.
-pub(super) const fn is_full(response: &Response) -> bool {
-    matches!(response, Response::Locked { full: true } | Response::Lent { full: true, .. })
+/// The keys of commands by shard, each once.
+fn keys_of(commands: &[Queued], shard: &Shard) -> ShardKeys {
+    let mut keys: ShardKeys = Vec::new();
+    let mut args = Args::default();
+    for Queued { id, db, frame } in commands {
+        if !transaction::parse(frame, &mut args) {
+            continue;
+        }
+        for at in shard.commands.row(*id).key_indices(args.len(), |at| args.get(at, frame)) {
+            let key: Box<[u8]> = args.get(at, frame).into();
+            let owner = shard.topology.owner_of(&key);
+            match keys.iter_mut().find(|(other, _)| *other == owner) {
+                Some((_, keys)) => keys.push((*db, key)),
+                None => keys.push((owner, vec![(*db, key)])),
+            }
+        }
+    }
+    for (_, keys) in &mut keys {
+        keys.sort_unstable();
+        keys.dedup();
+    }
+    keys.sort_by_key(|(shard, _)| *shard);
+    keys
+}
+
+/// Whether a response says that a lender's memory is full, and whether a watched key is not as it was.
+pub(super) const fn refusals(response: &Response) -> (bool, bool) {
+    match response {
+        Response::Locked { full, stale } | Response::Lent { full, stale, .. } => (*full, *stale),
+        _ => (false, false),
+    }
 }

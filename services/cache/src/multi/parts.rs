@@ -44,11 +44,6 @@ impl Parts {
         Self(parts)
     }
 
-    /// Those of one shard.
-    pub(super) fn keys_of(&self, shard: u16) -> &[Box<[u8]>] {
-        self.0.iter().find(|part| part.shard == shard).map_or(&[], |part| &part.keys)
-    }
-
     /// What to hold on each shard.
     pub(super) fn locks(&self, db: u16) -> Vec<(u16, LockKeys)> {
         let lock = |part: &Part| {

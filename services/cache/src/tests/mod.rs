@@ -4,3 +4,4 @@ mod basics;
 mod hostile;
 mod shards;
 mod support;
+mod waiting;

@@ -14,6 +14,9 @@ use view::{Flow, Input, Instant, Output, Session as _};
 /// Unix milliseconds at the start of every test.
 pub(super) const START_MS: u64 = 1_700_000_000_000;
 
+/// The token of messages nobody waits for an answer to.
+const NOBODY: u64 = u64::MAX;
+
 enum State {
     Ready,
     Exchange { missing: usize, responses: Vec<Option<Response>> },
@@ -31,6 +34,7 @@ struct Connection {
     /// A call is due although no bytes arrived.
     again: bool,
     peer_gone: bool,
+    knows_gone: bool,
 }
 
 struct Message {
@@ -116,6 +120,7 @@ impl Host {
             state: State::Ready,
             again: false,
             peer_gone: false,
+            knows_gone: false,
         });
         self.connections.len() - 1
     }
@@ -153,11 +158,18 @@ impl Host {
         self.connections[conn].peer_gone = true;
         self.connections[conn].input.clear();
         self.close_if_idle(conn);
+        self.carry();
     }
 
     fn close_if_idle(&mut self, conn: usize) {
         let connection = &mut self.connections[conn];
         let busy = matches!(connection.state, State::Exchange { .. });
+        if connection.peer_gone && busy && !connection.knows_gone {
+            connection.knows_gone = true;
+            connection.session.on_gone(&mut self.shards[connection.shard]);
+            return self.carry();
+        }
+        let connection = &mut self.connections[conn];
         if connection.peer_gone && !busy && !matches!(connection.state, State::Closed) {
             connection.session.on_close(&mut self.shards[connection.shard]);
             connection.state = State::Closed;
@@ -229,6 +241,7 @@ impl Host {
         self.follow(conn, flow);
         self.close_killed();
         self.close_if_idle(conn);
+        self.carry();
     }
 
     fn follow(&mut self, conn: usize, flow: Flow<Work>) {
@@ -279,6 +292,18 @@ impl Host {
         let shard = &mut self.shards[usize::from(message.to)];
         shard.serve(message.token, message.request, self.now, &mut done);
         for (token, response) in done {
+            self.answer(token, response);
+        }
+        self.close_killed();
+        self.carry();
+    }
+
+    /// Hands an answer to who asked.
+    fn answer(&mut self, token: u64, response: Response) {
+        if token == NOBODY {
+            return;
+        }
+        {
             let (conn, index) = ((token >> 32) as usize, token as u32 as usize);
             let State::Exchange { missing, responses } = &mut self.connections[conn].state else {
                 panic!("an answer nobody waits for");
@@ -287,7 +312,28 @@ impl Host {
             responses[index] = Some(response);
             *missing -= 1;
         }
-        self.close_killed();
+    }
+
+    /// Carries what shards have for others.
+    fn carry(&mut self) {
+        for from in 0..self.shards.len() {
+            for (token, response) in self.shards[from].take_served() {
+                self.answer(token, response);
+            }
+            for (to, request) in self.shards[from].take_outbox() {
+                self.messages.push_back(Message { from, to, token: NOBODY, request });
+            }
+        }
+    }
+
+    /// Time passes, and waits end.
+    pub(super) fn wait_ms(&mut self, ms: u64) {
+        self.advance_ms(ms);
+        for shard in &mut self.shards {
+            shard.time_out(self.now);
+        }
+        self.carry();
+        self.settle();
     }
 
     fn close_killed(&mut self) {

@@ -4,12 +4,18 @@
 //! later is what a blocked reader does, so what `$` stands for is settled once.
 
 use logic::object::{Stream, stream::StreamId};
-use wire::resp::{Version, parse_i64, reply};
+use wire::resp::{Version, reply};
 
 use super::{
+    super::{Waiting, blocking::milliseconds},
     Cx, Fault, Outcome, Result, error, has_group, id_arg, most, no_group, peek, put_header,
     reply_entries, reply_entry, reply_id,
 };
+use crate::observe::Block;
+
+fn error_of(code: &str, message: &str) -> Fault {
+    Fault::owned(format!("{code} {message}"))
+}
 
 /// From where a stream is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,20 +51,19 @@ pub(in crate::command) fn xreadgroup(cx: &mut Cx<'_>) -> Result {
 
 fn read(cx: &mut Cx<'_>, in_group: bool) -> Result {
     let mut read = Read::parse(cx, in_group)?;
-    read.resolve(cx, in_group)?;
-    if !read.serve(cx)? {
-        // Where a reader would block: see `block_ms`.
-        let version = cx.conn.version;
-        reply::null_array(cx.inline(), version);
+    if let Err(fault) = read.resolve(cx, in_group) {
+        return read.refused(cx, fault);
     }
-    Ok(Outcome::Done)
-}
-
-/// BLOCK's argument.
-fn timeout(text: &[u8]) -> Result<u64> {
-    let value =
-        parse_i64(text).ok_or(Fault::text("ERR timeout is not an integer or out of range"))?;
-    u64::try_from(value).map_err(|_| Fault::text("ERR timeout is negative"))
+    if read.serve(cx)? {
+        return Ok(Outcome::Done);
+    }
+    match read.block_ms.filter(|_| cx.may_block()) {
+        None => cx.null_array(),
+        Some(ms) => {
+            let block = Block { deadline_ns: cx.deadline_in(ms), frame: read.settled(cx) };
+            Ok(Outcome::Wait(Box::new(Waiting::Block(block))))
+        }
+    }
 }
 
 impl Read {
@@ -69,7 +74,7 @@ impl Read {
             let more = cx.argc() - at - 1;
             if more >= 1 && cx.is(at, "BLOCK") {
                 at += 1;
-                read.block_ms = Some(timeout(cx.arg(at))?);
+                read.block_ms = Some(milliseconds(cx.arg(at))?);
             } else if more >= 1 && cx.is(at, "COUNT") {
                 at += 1;
                 read.count = u64::try_from(cx.integer(at)?).unwrap_or(0);
@@ -145,6 +150,37 @@ impl Read {
             self.after.push(after);
         }
         Ok(())
+    }
+
+    /// What a read comes to whose streams cannot be read: one that waits goes on, unless its group is gone.
+    fn refused(&self, cx: &mut Cx<'_>, fault: Fault) -> Result {
+        if !cx.is_waking() {
+            return Err(fault);
+        }
+        for key in self.first..self.first + self.streams {
+            if !matches!(peek(cx, key, |stream| stream.last_id()), Ok(Some(_))) {
+                return cx.block(None);
+            }
+        }
+        Err(error_of("NOGROUP", "the consumer group this client was blocked on no longer exists"))
+    }
+
+    /// The command with the ids that `$` stands for; nothing when there is no `$`.
+    fn settled(&self, cx: &Cx<'_>) -> Option<Vec<u8>> {
+        let ids = self.first + self.streams;
+        let is_open = |at: &usize| *at >= ids && cx.arg(*at) == b"$";
+        (ids..cx.argc()).find(is_open)?;
+        let mut frame = Vec::with_capacity(cx.frame.len() + 32 * self.streams);
+        reply::array(&mut frame, cx.argc());
+        for at in 0..cx.argc() {
+            match self.after.get(at.wrapping_sub(ids)) {
+                Some(After::Id(id)) if is_open(&at) => {
+                    reply::bulk(&mut frame, id.to_string().as_bytes());
+                }
+                _ => reply::bulk(&mut frame, cx.arg(at)),
+            }
+        }
+        Some(frame)
     }
 
     /// Replies with what there is; `false`, and nothing, when there is nothing.

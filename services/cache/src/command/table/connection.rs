@@ -51,6 +51,22 @@ and the optional `ID` filter.",
             )
             .flags(&["multiple"])]),
         ]),
+    row("client|unblock", -3, client::unblock)
+        .flags(ADMIN | NOSCRIPT | LOADING | STALE, A_ADMIN | A_SLOW | A_DANGEROUS | A_CONNECTION)
+        .scope(Scope::AllShards)
+        .doc(
+            "connection",
+            "5.0.0",
+            "Unblock a client blocked in a blocking command from a different connection",
+        )
+        .complexity("O(log N) where N is the number of client connections")
+        .args(&[
+            arg("client-id", "integer"),
+            arg("timeout_error", "oneof").flags(&["optional"]).args(&[
+                arg("timeout", "pure-token").token("TIMEOUT"),
+                arg("error", "pure-token").token("ERROR"),
+            ]),
+        ]),
     row("client|kill", -3, client::kill)
         .flags(ADMIN | NOSCRIPT | LOADING | STALE, A_ADMIN | A_SLOW | A_DANGEROUS | A_CONNECTION)
         .scope(Scope::AllShards)

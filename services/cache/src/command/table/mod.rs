@@ -4,6 +4,7 @@
 //! counters are plain arrays. Lookup compares two words and a length.
 
 mod bitmap;
+mod blocking;
 mod cluster;
 mod connection;
 mod geo;
@@ -17,12 +18,13 @@ mod set;
 mod sort;
 mod stream;
 mod string;
+mod transactions;
 mod zset;
 
 use super::row::Row;
 
 /// Rows of all groups.
-static GROUPS: [&[Row]; 15] = [
+static GROUPS: [&[Row]; 17] = [
     connection::ROWS,
     keyspace::ROWS,
     string::ROWS,
@@ -38,6 +40,8 @@ static GROUPS: [&[Row]; 15] = [
     hyperloglog::ROWS,
     geo::ROWS,
     sort::ROWS,
+    blocking::ROWS,
+    transactions::ROWS,
 ];
 
 /// All rows, found by name.

@@ -23,7 +23,7 @@ use super::{Cx, Fault, Outcome, float};
 
 pub(super) use add::{Options as AddOptions, add_pairs, zadd, zincrby};
 pub(super) use combine::{zdiff, zdiffstore, zinter, zintercard, zinterstore, zunion, zunionstore};
-pub(super) use pop::{keys_and_count, zmpop, zpopmax, zpopmin};
+pub(super) use pop::{keys_and_count, reply_taken, take_first, which, zmpop, zpopmax, zpopmin};
 pub(super) use random::zrandmember;
 pub(super) use range::{
     zrange, zrangebylex, zrangebyscore, zrangestore, zrevrange, zrevrangebylex, zrevrangebyscore,

@@ -21,9 +21,10 @@ pub(in crate::command) fn take_first(
     count: usize,
 ) -> Result<Option<(usize, Taken)>> {
     for index in keys {
-        let taken = cx.change(index, |set: &mut Zset, with, _| set.pop(highest, count, with))?;
-        if let Some(taken) = taken {
-            return Ok(Some((index, taken)));
+        match cx.change(index, |set: &mut Zset, with, _| set.pop(highest, count, with)) {
+            Ok(Some(taken)) => return Ok(Some((index, taken))),
+            Err(fault) if !cx.is_waking() => return Err(fault),
+            _ => {}
         }
     }
     Ok(None)
@@ -91,13 +92,25 @@ pub(in crate::command) fn keys_and_count<W>(
     Ok((numkeys + 1..end, word, usize::try_from(most).unwrap_or(usize::MAX)))
 }
 
-pub(in crate::command) fn zmpop(cx: &mut Cx<'_>) -> Result {
-    let (keys, highest, count) = keys_and_count(cx, 1, |word| match word {
+/// MIN or MAX, in lower case: whether it is the highest.
+pub(in crate::command) fn which(word: &[u8]) -> Option<bool> {
+    match word {
         b"min" => Some(false),
         b"max" => Some(true),
         _ => None,
-    })?;
-    let Some((key, taken)) = take_first(cx, keys, highest, count)? else { return cx.null_array() };
+    }
+}
+
+pub(in crate::command) fn zmpop(cx: &mut Cx<'_>) -> Result {
+    let (keys, highest, count) = keys_and_count(cx, 1, which)?;
+    match take_first(cx, keys, highest, count)? {
+        Some((key, taken)) => reply_taken(cx, key, taken),
+        None => cx.null_array(),
+    }
+}
+
+/// Replies with a key and what was taken there.
+pub(in crate::command) fn reply_taken(cx: &mut Cx<'_>, key: usize, taken: Taken) -> Result {
     let (key, version) = (cx.arg(key), cx.conn.version);
     let out = cx.inline();
     reply::array(out, 2);
