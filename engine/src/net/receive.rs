@@ -266,6 +266,8 @@ impl<S: Service> Server<S> {
             let mut conns = self.conns.borrow_mut();
             let Some(conn) = conns.get_mut(id) else { return };
             conn.awaiting = false;
+            // What it awaits next, it is told of again.
+            conn.knows_gone = false;
             // It goes on below, or in a turn that has room.
             let listed = std::mem::replace(&mut conn.queued, true);
             // Also when the peer is gone: work in several steps has to be brought to its end.

@@ -84,7 +84,7 @@ pub trait Session {
     }
 
     /// The peer has gone, or the connection is being closed, while the session awaits work: nobody will read what comes
-    /// of it. Called once, before [`Session::on_done`], which follows all the same.
+    /// of it. Called once for each `Work`, before [`Session::on_done`], which follows all the same.
     fn on_gone(&mut self, _shard: &mut Self::Shard) {}
 
     /// The connection is gone; the last call on this session.

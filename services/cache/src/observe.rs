@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use view::{HashMap, Instant};
-use wire::resp::{Args, Limits, ParseState, Parsed, Version, parse_command, reply};
+use wire::resp::{Args, Version, reply};
 
 use crate::{
     batch::Batch,
@@ -19,6 +19,7 @@ use crate::{
     multi,
     shard::Shard,
     spread::ALARM,
+    transaction,
     work::{Request, Response},
 };
 
@@ -435,7 +436,7 @@ impl Shard {
         let mut args = self.observers.args.take().unwrap_or_default();
         let frame = frame_of(batch);
         let mut is_gone = true;
-        if parse(frame, &mut args)
+        if transaction::parse(frame, &mut args)
             && let Some(id) = dispatch::find(&self.commands, &args, frame)
         {
             let row = self.commands.row(id);
@@ -461,7 +462,7 @@ impl Shard {
         let mut out = std::mem::take(&mut batch.out);
         let frame = frame_of(batch);
         let mut outcome = Some(Outcome::Done);
-        if parse(frame, &mut args)
+        if transaction::parse(frame, &mut args)
             && let Some(id) = dispatch::find(&self.commands, &args, frame)
         {
             let db = batch.db;
@@ -496,12 +497,6 @@ fn frame_of(batch: &Batch) -> &[u8] {
         Some((_, frame)) => frame,
         None => &batch.bytes,
     }
-}
-
-fn parse(frame: &[u8], args: &mut Args) -> bool {
-    let limits = Limits { max_bulk_bytes: usize::MAX >> 1, ..Limits::DEFAULT };
-    let parsed = parse_command(frame, args, &limits, &mut ParseState::new());
-    matches!(parsed, Parsed::Command { .. })
 }
 
 /// Whether a reply says that nothing was changed: an error, or, of most commands, zero or nothing.
