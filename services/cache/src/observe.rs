@@ -23,6 +23,9 @@ use crate::{
     work::{Request, Response},
 };
 
+/// Most ends of waits kept for requests that have not come.
+const EARLY_MAX: usize = 1024;
+
 /// A key by database and hash. Two keys of one hash are told apart by what is tried again, not here.
 type Key = (u16, u64);
 
@@ -96,6 +99,8 @@ pub(crate) struct Observers {
     ready: VecDeque<Key>,
     /// Sessions of this shard whose alarms may ring, and whether one did before the session held.
     holds: BTreeMap<u64, bool>,
+    /// Waits that were ended before their requests came, the last of them.
+    early: VecDeque<u64>,
     next: u64,
     /// Changes whenever an earlier deadline than all others comes.
     generation: u64,
@@ -254,6 +259,13 @@ impl Shard {
         now: Instant,
         done: &mut Vec<(u64, Response)>,
     ) -> Option<Box<Batch>> {
+        if let Some(at) = self.observers.early.iter().position(|&early| early == ticket) {
+            self.observers.early.remove(at);
+            write_end(batch.out.inline_mut(), batch.version, Cancel::TimeOut);
+            batch.ends.push(batch.out.mark());
+            done.push((token, Response::Batch(batch)));
+            return None;
+        }
         let mut keys = Vec::new();
         let outcome = self.attempt(&mut batch, Mode::Direct, now, Some(&mut keys));
         match outcome {
@@ -338,8 +350,13 @@ impl Shard {
             let waiter = self.observers.remove(number);
             self.served.extend(waiter.and_then(|waiter| waiter.give_up(why)));
             self.unobserve();
+        } else if !self.cancel_parked(ticket, why) {
+            // Its request is on its way, or it is over already.
+            self.observers.early.push_back(ticket);
+            if self.observers.early.len() > EARLY_MAX {
+                self.observers.early.pop_front();
+            }
         }
-        self.cancel_parked(ticket, why);
     }
 
     /// Ends a wait on whichever shard it is.

@@ -127,8 +127,9 @@ impl Shard {
         done.push((token, Response::Done));
     }
 
-    /// Ends a wait that has not begun, because of a lock.
-    pub(crate) fn cancel_parked(&mut self, ended: u64, why: Cancel) {
+    /// Ends a wait that has not begun, because of a lock; whether there was one.
+    pub(crate) fn cancel_parked(&mut self, ended: u64, why: Cancel) -> bool {
+        let served = self.served.len();
         for parked in std::mem::take(&mut self.parked) {
             match parked.what {
                 Waits::Block { ticket, mut batch } if ticket == ended => {
@@ -140,6 +141,7 @@ impl Shard {
                 what => self.parked.push(Parked { what, token: parked.token }),
             }
         }
+        self.served.len() > served
     }
 
     /// Takes locks now, or queues.
