@@ -32,6 +32,8 @@ pub struct Batch {
     pub out: Output,
     /// The end of each reply.
     pub ends: Vec<Mark>,
+    /// Keys of other shards that the batch's only command, a script, wants: it has not run.
+    pub wanted: Vec<(u16, Box<[u8]>)>,
     /// How many replies were taken, and where the last of them ended.
     taken: (usize, Mark),
 }
@@ -73,6 +75,7 @@ impl Batch {
         self.commands = 0;
         self.out.clear();
         self.ends.clear();
+        self.wanted.clear();
         self.taken = Default::default();
     }
 }

@@ -24,6 +24,7 @@ mod observe;
 mod ops;
 mod remote;
 pub mod route;
+pub mod script;
 pub mod serve;
 pub mod session;
 pub mod settings;

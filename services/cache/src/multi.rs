@@ -10,6 +10,7 @@
 pub(crate) mod bring;
 mod moving;
 mod parts;
+mod widen;
 
 use std::ops::Range;
 
@@ -29,6 +30,7 @@ use crate::{
 use bring::Bring;
 use moving::Move;
 use parts::Parts;
+pub(crate) use widen::Widen;
 
 /// Where a command runs.
 #[derive(Debug, PartialEq, Eq)]
@@ -49,8 +51,10 @@ pub(crate) enum Target {
 pub(crate) fn target(shard: &Shard, conn: &Conn, item: &Item, args: &Args, frame: &[u8]) -> Target {
     let Some(id) = item.id else { return Target::Here };
     let row = shard.commands.row(id);
-    if row.scope != Scope::Keys {
-        return Target::Barrier;
+    match row.scope {
+        Scope::Keys => {}
+        Scope::Script => return script_target(shard, conn, id, args, frame),
+        Scope::Connection | Scope::AllShards => return Target::Barrier,
     }
     let refused = !conn.authenticated && shard.needs_password();
     if !row.has_keys() || refused || !row.accepts(args.len()) {
@@ -71,6 +75,33 @@ pub(crate) fn target(shard: &Shard, conn: &Conn, item: &Item, args: &Args, frame
     let redirect = conn.knows_topology && conn.shard_port;
     let slot = || dispatch::slot_of(args.get(first_at, frame));
     Target::There { shard: first, moved: redirect.then(slot) }
+}
+
+/// Where a script runs: here when its keys are, else by a coordinator, since it may want other keys too.
+#[cold]
+fn script_target(shard: &Shard, conn: &Conn, id: u16, args: &Args, frame: &[u8]) -> Target {
+    let row = shard.commands.row(id);
+    let refused = !conn.authenticated && shard.needs_password();
+    if refused || !row.accepts(args.len()) {
+        return Target::Here;
+    }
+    let owner = |at| shard.topology.owner_of(args.get(at, frame));
+    let mut keys = row.key_indices(args.len(), |at| args.get(at, frame));
+    // It may be run again, which waits: nothing else of the connection may be under way then.
+    let Some(first_at) = keys.next() else { return Target::Barrier };
+    let first = owner(first_at);
+    if keys.any(|at| owner(at) != first) {
+        return Target::Spread;
+    }
+    if first == shard.index {
+        let locked = is_locked(shard, conn.db, Some(id), args, frame);
+        return if locked { Target::Locked } else { Target::Barrier };
+    }
+    if conn.knows_topology && conn.shard_port {
+        let slot = dispatch::slot_of(args.get(first_at, frame));
+        return Target::There { shard: first, moved: Some(slot) };
+    }
+    Target::Spread
 }
 
 /// Whether a lock holds one of the command's keys here.
@@ -133,6 +164,8 @@ pub(crate) enum Plan {
     ClientUnblock { id: u64, why: Cancel },
     /// WATCH of other shards' keys.
     Watch { keys: ShardKeys, watched: Vec<Watched> },
+    /// A script, with keys it declares or was found to use.
+    Widen(Box<Widen>),
 }
 
 /// The coordinator of one command.
@@ -166,6 +199,10 @@ enum Next {
     Last(Vec<(u16, Op)>),
     /// These requests, which release the locks of their shards; the reply is written.
     Return(Vec<(u16, Request)>),
+    /// The same, but the command is locked for and run again.
+    Again(Vec<(u16, Request)>),
+    /// These requests, which concern no lock.
+    Ask(Vec<(u16, Request)>),
     /// The reply is written; release what is held.
     End,
 }
@@ -197,6 +234,7 @@ impl Multi {
             | Plan::Mset { db, parts, .. } => parts.locks(*db),
             Plan::Move(plan) => plan.locks(),
             Plan::Bring(plan) => plan.locks(),
+            Plan::Widen(plan) => plan.locks(),
             _ => Vec::new(),
         };
         let needs_memory = match &plan {
@@ -255,10 +293,14 @@ impl Multi {
                 let (full, stale) = bring::refusals(&response);
                 self.full |= full;
                 self.stale |= stale;
-                if let (Plan::Bring(plan), Response::Lent { records, .. }, Some(&from)) =
-                    (&mut self.plan, response, self.locked.last())
+                if let (Response::Lent { records, .. }, Some(&from)) =
+                    (response, self.locked.last())
                 {
-                    plan.take(from, records);
+                    match &mut self.plan {
+                        Plan::Bring(plan) => plan.take(from, records),
+                        Plan::Widen(plan) => plan.take(from, records),
+                        _ => {}
+                    }
                 }
             }
             if !self.locks.is_empty() {
@@ -291,6 +333,9 @@ impl Multi {
         match (&self.plan, keys) {
             (Plan::Bring(plan), LockKeys::Some(keys)) if target != here => {
                 Request::Borrow { ticket, keys, needs_memory, guards: plan.guards(target) }
+            }
+            (Plan::Widen(_), LockKeys::Some(keys)) if target != here => {
+                Request::Borrow { ticket, keys, needs_memory, guards: Vec::new() }
             }
             (plan, keys) => {
                 let guards = match plan {
@@ -337,9 +382,14 @@ impl Multi {
     }
 
     fn requests(&mut self, next: Next) -> Option<Vec<(u16, Request)>> {
-        if let Next::Return(mut requests) = next {
+        let again = matches!(next, Next::Again(_));
+        if let Next::Return(mut requests) | Next::Again(mut requests) = next {
             let ticket = self.ticket;
             self.stage = Stage::Releasing;
+            if again && let Plan::Widen(plan) = &self.plan {
+                self.stage = Stage::Locking;
+                self.locks = plan.locks();
+            }
             // The rest of the locks is this shard's own.
             for target in std::mem::take(&mut self.locked) {
                 if !requests.iter().any(|(lender, _)| *lender == target) {
@@ -352,7 +402,8 @@ impl Multi {
         let (ops, unlock) = match next {
             Next::Ops(ops) => (ops, false),
             Next::Last(ops) => (ops, true),
-            Next::Return(_) => return None,
+            Next::Ask(requests) => return Some(requests),
+            Next::Return(_) | Next::Again(_) => return None,
             Next::End if self.locked.is_empty() => return None,
             Next::End => {
                 self.stage = Stage::Releasing;
@@ -413,6 +464,7 @@ impl Multi {
                 reply::ok(reply.out.inline_mut());
                 Next::End
             }
+            (Plan::Widen(plan), _) => plan.run(self.ticket, responses, reply),
             (Plan::Flush(db), 0) => {
                 let db = *db;
                 Next::Last(self.shards.clone().map(|target| (target, Op::Flush(db))).collect())
@@ -512,7 +564,7 @@ impl Plan {
                     }
                 }
             }
-            Self::Move(_) | Self::Bring(_) | Self::Watch { .. } => {}
+            Self::Move(_) | Self::Bring(_) | Self::Watch { .. } | Self::Widen(_) => {}
         }
     }
 }
@@ -552,6 +604,7 @@ pub(crate) fn plan(cx: &mut Cx<'_>) -> Result<Multi, Fault> {
             let options = keyspace::copy_options(cx)?;
             Plan::Move(Move::of(cx, options.db, false, !options.replace, false))
         }
+        _ if cx.row.scope == Scope::Script => Plan::Widen(Box::new(Widen::of(cx, Vec::new()))),
         _ => Plan::Bring(Box::new(Bring::of(cx))),
     };
     Ok(Multi::new(plan, cx.shard))

@@ -9,7 +9,7 @@ use wire::resp::{Limits, ParseState, Parsed, parse_command};
 
 use crate::{
     batch::Batch,
-    command::{Conn, Outcome, dispatch},
+    command::{Conn, Outcome, Waiting, dispatch},
     group::{GROUP, Group},
     lock::Wanted,
     multi,
@@ -286,7 +286,7 @@ impl Shard {
 
     /// Runs the next group of a batch; false when a command has to wait.
     fn next_group(&mut self, run: &mut Run, group: &mut Group, now: Instant) -> bool {
-        let Batch { db, version, no_touch, bytes, large, out, ends, .. } = &mut *run.batch;
+        let Batch { db, version, no_touch, bytes, large, out, ends, wanted, .. } = &mut *run.batch;
         let mut conn = Conn::remote(*db, *version, *no_touch);
         let (large_at, owned) = match large.get(run.large) {
             Some((at, frame)) => (*at, (*at == run.at).then_some(frame)),
@@ -316,10 +316,12 @@ impl Shard {
             }
             let call = dispatch::Call { args, frame, input: &input, id: item.id, hash: item.hash };
             let outcome = dispatch::run(call, out, self, &mut conn, now);
-            debug_assert!(
-                !matches!(outcome, Outcome::Wait(_)),
-                "only keyed commands are handed on"
-            );
+            if let Outcome::Wait(waiting) = outcome {
+                match *waiting {
+                    Waiting::Widen(keys) => wanted.extend(keys),
+                    _ => debug_assert!(false, "only keyed commands are handed on"),
+                }
+            }
             match owned {
                 Some(_) => run.large += 1,
                 None => run.at += item.len,

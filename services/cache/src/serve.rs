@@ -35,6 +35,7 @@ pub struct Plan {
     cache: CacheConfig,
     engine: Engine,
     seed: u64,
+    library: crate::script::Library,
     ports: Mutex<Vec<Option<CallsPort<Request, Response>>>>,
 }
 
@@ -44,7 +45,13 @@ impl Plan {
     pub fn new(cache: CacheConfig, engine: &Engine, seed: u64) -> Self {
         let ports = calls::ports(engine.shards, engine.mesh_capacity);
         let ports = Mutex::new(ports.into_iter().map(Some).collect());
-        Self { cache, engine: engine.clone(), seed, ports }
+        Self {
+            cache,
+            engine: engine.clone(),
+            seed,
+            library: crate::script::Library::default(),
+            ports,
+        }
     }
 
     /// Puts the cache on a shard and starts listening.
@@ -91,6 +98,7 @@ impl Plan {
             requirepass: self.cache.requirepass.clone(),
             process_id: std::process::id(),
             max_clients: u32::try_from(self.engine.clients_max).unwrap_or(u32::MAX),
+            library: self.library.clone(),
         }
     }
 }
@@ -116,6 +124,9 @@ pub fn start(
         deadlines: Notify::default(),
         deadlines_seen: Cell::new(0),
     };
+    let clock = cx.clone();
+    let micros = move || clock.driver().now().mono_ns / 1_000;
+    shard.borrow_mut().set_script_clock(Box::new(micros));
     let server = Server::new(cx, cache, shard, config);
     crate::metrics::install(&server);
     cx.spawn("cache housekeeping", housekeeping(Rc::clone(&server)));

@@ -10,7 +10,7 @@
 //! beyond the command that crosses it; an idle session owns no buffer.
 
 use view::{Flow, Input, Instant, Mark, Output};
-use wire::resp::{Args, Limits, ParseState, Parsed, Version, likely_key, parse_command};
+use wire::resp::{Args, Limits, ParseState, Parsed, Version, likely_key, parse_command, reply};
 
 use crate::{
     clients::ConnInfo,
@@ -19,6 +19,7 @@ use crate::{
     hop::Hop,
     multi::{self, Multi},
     observe::{Block, Cancel},
+    script::busy_text,
     shard::Shard,
     spread::Spread,
     transaction::{self, Exec},
@@ -328,8 +329,8 @@ impl Session {
                 let exec = Box::new(Exec::new(*transaction, turn.shard));
                 self.advance_exec(exec, turn.out, turn.shard, turn.now)
             }
-            // It is not one that waits here.
-            Waiting::Block(_) => Flow::Flush,
+            // Those do not come here.
+            Waiting::Block(_) | Waiting::Widen(_) => Flow::Flush,
         }
     }
 
@@ -451,6 +452,18 @@ impl Session {
                 None => Place::Done,
                 Some(_) => Place::Stop(Step::End(self.block_on(target, frame, input, turn.shard))),
             };
+        }
+        if let Some(function) = turn.shard.scripts.library().board().busy(target) {
+            let out = match &mut turn.hop {
+                None => &mut *turn.out,
+                Some(hop) => &mut hop.local,
+            };
+            turn.shard.stats.error("BUSY");
+            reply::error(out.inline_mut(), busy_text(function).as_bytes());
+            if let Some(hop) = &mut turn.hop {
+                hop.mark_local();
+            }
+            return Place::Done;
         }
         let hop = turn.hop.get_or_insert_with(|| turn.shard.spare_hops.pop().unwrap_or_default());
         hop.push(target, &self.conn, frame, input, &mut turn.shard.spares);
@@ -586,7 +599,7 @@ impl view::Session for Session {
                             batch.take_reply(out);
                             shard.spares.give_back(batch);
                         }
-                        _ => wire::resp::reply::error(
+                        _ => reply::error(
                             out.inline_mut(),
                             b"ERR a shard did not answer",
                         ),
@@ -607,7 +620,7 @@ impl view::Session for Session {
             }
             (Pending::Sleep, _) => {
                 shard.blocked = shard.blocked.saturating_sub(1);
-                wire::resp::reply::ok(out.inline_mut());
+                reply::ok(out.inline_mut());
                 Flow::Flush
             }
             _ => Flow::Flush,

@@ -177,6 +177,8 @@ pub(crate) struct Settings {
     pub(crate) max_bulk_bytes: usize,
     /// Most bytes of one request that has not ended.
     pub(crate) max_query_bytes: usize,
+    /// How long a script may run before it counts as busy; 0 for ever.
+    pub(crate) busy_us: u64,
 }
 
 impl Settings {
@@ -190,6 +192,7 @@ impl Settings {
             requirepass: String::new(),
             max_bulk_bytes: 512 << 20,
             max_query_bytes: 1 << 30,
+            busy_us: 5_000_000,
         };
         for (name, text) in [
             ("databases", config.databases.to_string()),
@@ -249,6 +252,9 @@ impl Settings {
             }
             "requirepass" => self.requirepass.clone_from(&text),
             "client-query-buffer-limit" => self.max_query_bytes = text.parse().unwrap_or(1 << 30),
+            "busy-reply-threshold" | "lua-time-limit" => {
+                self.busy_us = text.parse().unwrap_or(5000_u64).saturating_mul(1000);
+            }
             "proto-max-bulk-len" => self.max_bulk_bytes = text.parse().unwrap_or(512 << 20),
             _ => self.put_limit(name, &text),
         }

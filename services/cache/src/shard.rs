@@ -18,6 +18,7 @@ use crate::{
     observe::Observers,
     remote::Parked,
     route::Topology,
+    script::{Library, Scripts},
     settings::Settings,
     stats::{CpuTime, Report, Stats},
     work::{Request, Response},
@@ -48,6 +49,8 @@ pub struct ShardConfig {
     pub process_id: u32,
     /// Most connections of the host, for INFO and CONFIG.
     pub max_clients: u32,
+    /// Scripts and functions, which all shards of a server share.
+    pub library: Library,
 }
 
 impl Default for ShardConfig {
@@ -64,6 +67,7 @@ impl Default for ShardConfig {
             requirepass: String::new(),
             process_id: 0,
             max_clients: 10_000,
+            library: Library::default(),
         }
     }
 }
@@ -102,6 +106,8 @@ pub struct Shard {
     /// Requests to other shards whose answers nobody waits for.
     pub(crate) outbox: Vec<(u16, Request)>,
     pub(crate) peak_bytes: u64,
+    /// Lua scripts and functions.
+    pub(crate) scripts: Scripts,
     cpu: CpuTime,
     /// Time and calls of the last sample for `instantaneous_ops_per_sec`.
     sample: (u64, u64),
@@ -157,6 +163,7 @@ impl Shard {
             spare_hops: Vec::new(),
             next_ticket: 0,
             started: now,
+            scripts: Scripts::new(config.library.clone()),
             config,
             blocked: 0,
             observed: false,
@@ -220,6 +227,11 @@ impl Shard {
         self.cpu = cpu;
     }
 
+    /// Gives scripts a clock, which nothing else here has while a step runs.
+    pub fn set_script_clock(&mut self, clock: crate::script::Clock) {
+        self.scripts.set_clock(clock);
+    }
+
     /// Connections now.
     #[must_use]
     pub fn client_count(&self) -> usize {
@@ -247,6 +259,7 @@ impl Shard {
         report.clients = self.clients.len();
         report.blocked = self.blocked;
         report.ops_per_s = self.ops_per_s;
+        report.script_bytes = self.scripts.memory_bytes() as u64;
         report.cpu = self.cpu;
         report
     }

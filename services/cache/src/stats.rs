@@ -140,6 +140,8 @@ pub struct Report {
     pub blocked: u64,
     /// Commands per second, lately.
     pub ops_per_s: u64,
+    /// Bytes of Lua states.
+    pub script_bytes: u64,
     /// Processor time.
     pub cpu: CpuTime,
     /// Per database: keys, keys with an expiry, mean remaining time.
@@ -170,6 +172,7 @@ impl Report {
         self.clients += other.clients;
         self.blocked += other.blocked;
         self.ops_per_s += other.ops_per_s;
+        self.script_bytes += other.script_bytes;
         self.cpu.user_us += other.cpu.user_us;
         self.cpu.system_us += other.cpu.system_us;
         for (mine, theirs) in self.databases.iter_mut().zip(&other.databases) {

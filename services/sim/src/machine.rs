@@ -69,12 +69,14 @@ pub struct Machine<S: Service> {
 /// A listener could not be opened; the shards that were started are inside.
 pub fn start_cache(world: &World, setup: &Setup) -> (Machine<Cache>, Result<(), Error>) {
     let mut ports = calls::ports(setup.shards, setup.mesh_capacity).into_iter();
+    let library = cache::script::Library::default();
     Machine::start(world, setup.shards, &setup.driver, |cx| {
         let index = cx.index();
         let config = ShardConfig {
             index: index as u16,
             topology: setup.addresses.topology.clone(),
             seed: world.seed(),
+            library: library.clone(),
             ..ShardConfig::default()
         };
         let shard = Rc::new(RefCell::new(Shard::new(config, cx.now())));

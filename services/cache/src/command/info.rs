@@ -211,6 +211,9 @@ impl Context<'_> {
         let report = self.report;
         let limit = self.shard.settings.maxmemory_bytes;
         let peak = report.peak_bytes.max(report.used_bytes);
+        let library = self.shard.scripts.library();
+        let ((scripts, script_bytes), (libraries, _)) =
+            (library.script_count(), library.functions());
         let share = if peak == 0 { 0.0 } else { report.used_bytes as f64 / peak as f64 * 100.0 };
         lines(
             text,
@@ -222,8 +225,12 @@ impl Context<'_> {
                 ("used_memory_peak_human", human(peak)),
                 ("used_memory_peak_perc", format!("{share:.2}%")),
                 ("used_memory_dataset", report.used_bytes.to_string()),
-                ("used_memory_lua", "0".into()),
-                ("used_memory_lua_human", "0B".into()),
+                ("used_memory_lua", report.script_bytes.to_string()),
+                ("used_memory_lua_human", human(report.script_bytes)),
+                ("used_memory_scripts", script_bytes.to_string()),
+                ("used_memory_scripts_human", human(script_bytes as u64)),
+                ("number_of_cached_scripts", scripts.to_string()),
+                ("number_of_libraries", libraries.len().to_string()),
                 ("maxmemory", limit.to_string()),
                 ("maxmemory_human", human(limit)),
                 ("maxmemory_policy", policy_name(self.shard.settings.policy).into()),

@@ -82,6 +82,8 @@ pub enum Waiting {
     Block(Block),
     /// The commands of a transaction, with several shards.
     Exec,
+    /// Keys that a script wants, on a shard that runs it for another: nothing of it has happened.
+    Widen(Vec<(u16, Box<[u8]>)>),
 }
 
 /// Under what circumstances a command runs.
@@ -194,6 +196,11 @@ impl Conn {
     #[inline]
     pub(crate) fn queues(&self) -> bool {
         self.transaction.as_ref().is_some_and(|transaction| transaction.is_open)
+    }
+
+    /// Whether it stands for a connection of another shard, or for a script.
+    pub(crate) const fn is_remote(&self) -> bool {
+        self.slot == u32::MAX
     }
 }
 

@@ -13,7 +13,7 @@ use super::Exec;
 pub type Bits = u32;
 
 /// Flags, in the order `COMMAND` lists them.
-pub const FLAG_NAMES: [&str; 18] = [
+pub const FLAG_NAMES: [&str; 19] = [
     "write",
     "readonly",
     "denyoom",
@@ -30,6 +30,7 @@ pub const FLAG_NAMES: [&str; 18] = [
     "fast",
     "no_auth",
     "may_replicate",
+    "no_mandatory_keys",
     "movablekeys",
     "allow_busy",
 ];
@@ -61,10 +62,12 @@ pub const FAST: Bits = 1 << 13;
 pub const NO_AUTH: Bits = 1 << 14;
 /// May change keys that only it knows of.
 pub const MAY_REPLICATE: Bits = 1 << 15;
+/// It may come without any key.
+pub const NO_MANDATORY_KEYS: Bits = 1 << 16;
 /// Where its keys are depends on its arguments.
-pub const MOVABLE_KEYS: Bits = 1 << 16;
+pub const MOVABLE_KEYS: Bits = 1 << 17;
 /// While a script blocks the server.
-pub const ALLOW_BUSY: Bits = 1 << 17;
+pub const ALLOW_BUSY: Bits = 1 << 18;
 
 /// ACL categories, in Redis' order.
 pub const ACL_NAMES: [&str; 21] = [
@@ -291,6 +294,8 @@ pub enum Scope {
     Connection,
     /// It concerns all shards (DBSIZE, KEYS, INFO …).
     AllShards,
+    /// It runs a script: by its keys, but it may use others than its arguments say.
+    Script,
 }
 
 /// One command, or one subcommand of a container.

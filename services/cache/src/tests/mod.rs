@@ -2,6 +2,7 @@
 
 mod basics;
 mod hostile;
+mod scripts;
 mod shards;
 mod support;
 mod waiting;

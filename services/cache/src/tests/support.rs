@@ -65,11 +65,13 @@ impl Host {
         let now = Instant { mono_ns: 1_000_000_000, unix_us: START_MS * 1000 };
         let ports = (0..shards).map(|index| 6380 + index).collect();
         let topology = Topology::new("127.0.0.1", ports, 7);
+        let library = crate::script::Library::default();
         let shard = |index| {
             let mut config = ShardConfig {
                 index,
                 topology: topology.clone(),
                 seed: 9,
+                library: library.clone(),
                 ..ShardConfig::default()
             };
             edit(&mut config);

@@ -63,8 +63,9 @@ impl Args {
         self.inline = false;
     }
 
+    /// Adds an argument that lies at these offsets of the frame.
     #[inline]
-    pub(super) fn push(&mut self, start: u32, end: u32) {
+    pub fn push(&mut self, start: u32, end: u32) {
         self.ranges.push((start, end));
     }
 

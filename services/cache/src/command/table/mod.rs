@@ -13,6 +13,7 @@ mod hash_field;
 mod hyperloglog;
 mod keyspace;
 mod list;
+mod scripting;
 mod server;
 mod set;
 mod sort;
@@ -24,7 +25,7 @@ mod zset;
 use super::row::Row;
 
 /// Rows of all groups.
-static GROUPS: [&[Row]; 17] = [
+static GROUPS: &[&[Row]] = &[
     connection::ROWS,
     keyspace::ROWS,
     string::ROWS,
@@ -42,6 +43,7 @@ static GROUPS: [&[Row]; 17] = [
     sort::ROWS,
     blocking::ROWS,
     transactions::ROWS,
+    scripting::ROWS,
 ];
 
 /// All rows, found by name.
