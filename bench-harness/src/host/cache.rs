@@ -54,7 +54,7 @@ impl Service for Cache {
                 Some(Done::Exchange(responses))
             }
             Work::Locked => Some(Done::Unlocked),
-            Work::Sleep { .. } => None,
+            Work::Sleep { .. } | Work::Job(_) => None,
         }
     }
 

@@ -59,6 +59,26 @@ pub const CACHE: &[Row] = &[
         ..row("databases", "cache.databases", Kind::Integer { min: 1, max: 1024 }, "16")
     },
     Row {
+        doc: "the directory of the dump; a dump that is there is loaded at start",
+        ..row("dir", "cache.dir", Kind::Path, ".")
+    },
+    Row {
+        doc: "the name of the dump, in the format of redis' dump.rdb",
+        ..row("dbfilename", "cache.dbfilename", Kind::Text { max_bytes: 255 }, "dump.rdb")
+    },
+    Row {
+        doc: "when the dump is saved without being asked: pairs of seconds and changes, as `3600 1 300 100`; off: never",
+        ..unset("save", "cache.save", Kind::Text { max_bytes: 255 })
+    },
+    Row {
+        doc: "compress long strings in dumps",
+        ..row("rdbcompression", "cache.rdbcompression", Kind::Bool, "true")
+    },
+    Row {
+        doc: "end the dump with a checksum",
+        ..row("rdbchecksum", "cache.rdbchecksum", Kind::Bool, "true")
+    },
+    Row {
         doc: "password that clients must give; off: none",
         ..unset("requirepass", "cache.requirepass", Kind::Text { max_bytes: 512 })
     },
@@ -86,19 +106,42 @@ pub struct CacheConfig {
     pub databases: u16,
     /// Password; empty for none.
     pub requirepass: String,
+    /// The directory of the dump.
+    pub dir: PathBuf,
+    /// Its name.
+    pub dbfilename: String,
+    /// When it is saved without being asked.
+    pub save: String,
+    /// Whether long strings in it are compressed.
+    pub rdb_compression: bool,
+    /// Whether it ends with a checksum.
+    pub rdb_checksum: bool,
 }
 
 impl CacheConfig {
     /// The typed form of `values`, whose table must contain [`CACHE`].
     ///
     /// # Errors
-    /// When the ports of `shards` shards do not fit behind the address.
+    /// When the ports of `shards` shards do not fit behind the address, or the dump's name or save points are none.
     pub fn new(values: &Values, address: SocketAddr, shards: usize) -> Result<Self, Error> {
         if usize::from(address.port()) + shards > usize::from(u16::MAX) {
             let problem = format!("--cache: no room for the ports of {shards} shards above it");
             return Err(Error::new("option", ErrorKind::Invalid, problem)
                 .remedied(format!("give a port below {}", usize::from(u16::MAX) - shards)));
         }
+        let invalid = |problem: String, remedy: &str| {
+            Err(Error::new("option", ErrorKind::Invalid, problem).remedied(remedy))
+        };
+        let dbfilename = values.text("dbfilename");
+        if dbfilename.is_empty() || dbfilename.contains('/') {
+            let problem = format!("--dbfilename {dbfilename:?}: a path, not just a filename");
+            return invalid(problem, "give the directory with --dir");
+        }
+        let save = settings::save_points(values.text_if_set("save").unwrap_or_default());
+        let Ok(save) = save else {
+            let problem = "--save: not pairs of seconds and changes".to_owned();
+            return invalid(problem, "give for example --save '3600 1 300 100'");
+        };
         Ok(Self {
             address,
             unix: values.path_if_set("cache-unix").map(Into::into),
@@ -109,6 +152,11 @@ impl CacheConfig {
             samples: u8::try_from(values.integer("maxmemory-samples")).unwrap_or(5),
             databases: u16::try_from(values.integer("databases")).unwrap_or(16),
             requirepass: values.text_if_set("requirepass").unwrap_or_default().into(),
+            dir: values.path("dir").to_owned(),
+            dbfilename: dbfilename.into(),
+            save,
+            rdb_compression: values.flag("rdbcompression"),
+            rdb_checksum: values.flag("rdbchecksum"),
         })
     }
 

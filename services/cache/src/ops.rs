@@ -123,6 +123,7 @@ impl Shard {
                 Response::Done
             }
             Op::SlotKeys { slot, most } => self.slot_keys(slot, most, now_ms),
+            Op::SavePart { db, cursor } => self.save_part(db, cursor, now),
             other => self.run_admin(other, now),
         }
     }

@@ -97,6 +97,10 @@ impl Shard {
                     self.unlock(ticket, now, done);
                 }
             }
+            // The host's; nobody sends it here.
+            Request::Job(_) => {
+                done.push((token, Response::Error(b"ERR not a shard's work".to_vec())))
+            }
             request => self.serve_waiting(token, request, now, done),
         }
     }

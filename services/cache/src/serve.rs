@@ -9,19 +9,20 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::Future;
 use std::rc::Rc;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use engine::config::Engine;
 use engine::error::Error;
-use engine::exec::sync::{Notify, Receiver, Sender, once, within};
+use engine::exec::sync::{Notify, Receiver, Sender, Turns, once, within};
 use engine::net::{ConnId, ConnInfo, Server, ServerConfig, Service, Via};
 use engine::shard::ShardCx;
 use engine::shard::calls::{self, Asker, Calls, CallsPort};
 
 use crate::config::CacheConfig;
 use crate::route::Topology;
-use crate::work::{Done, Request, Response, Work};
-use crate::{Session, Shard, ShardConfig, clients};
+use crate::save::{self, Saves};
+use crate::work::{Done, Job, Request, Response, Work};
+use crate::{Session, Shard, ShardConfig, clients, load};
 
 /// How often a shard looks for due keys.
 const TICK_NS: u64 = 100_000_000;
@@ -36,6 +37,7 @@ pub struct Plan {
     engine: Engine,
     seed: u64,
     library: crate::script::Library,
+    saves: Arc<Saves>,
     ports: Mutex<Vec<Option<CallsPort<Request, Response>>>>,
 }
 
@@ -50,14 +52,15 @@ impl Plan {
             engine: engine.clone(),
             seed,
             library: crate::script::Library::default(),
+            saves: Arc::default(),
             ports,
         }
     }
 
-    /// Puts the cache on a shard and starts listening.
+    /// Puts the cache on a shard, loads its keys and starts listening.
     ///
     /// # Errors
-    /// An address is taken, or not this host's.
+    /// An address is taken, or not this host's; the dump is not one, or not whole.
     ///
     /// # Panics
     /// When called twice for a shard.
@@ -66,7 +69,9 @@ impl Plan {
             let mut ports = self.ports.lock().expect("no shard panics while it takes its port");
             ports[cx.index()].take().expect("a cache is installed once per shard")
         };
-        let shard = Rc::new(RefCell::new(Shard::new(self.shard_config(cx.index()), cx.now())));
+        let mut shard = Shard::new(self.shard_config(cx.index()), cx.now());
+        self.load(&mut shard, cx)?;
+        let shard = Rc::new(RefCell::new(shard));
         let server = start(cx, shard, port, ServerConfig::new(&self.engine));
         server.listen(self.cache.shard_address(cx.index()), Via::Shard)?;
         server.listen(self.cache.address, Via::Shared)?;
@@ -74,6 +79,27 @@ impl Plan {
             server.listen_unix(path)?;
         }
         Ok(server)
+    }
+
+    /// Loads the dump, if there is one.
+    fn load(&self, shard: &mut Shard, cx: &ShardCx) -> Result<(), Error> {
+        let (now, path) = (cx.now(), self.cache.dir.join(&self.cache.dbfilename));
+        self.saves.begin(now);
+        if let Some(loaded) = load::load(shard, &path, now)? {
+            let file = path.display().to_string();
+            let pairs: [(&str, &dyn std::fmt::Display); 4] = [
+                ("file", &file),
+                ("keys", &loaded.keys),
+                ("expired", &loaded.expired),
+                ("skipped", &loaded.skipped),
+            ];
+            cx.log().info("cache", now, "loaded", &pairs);
+            if loaded.skipped > 0 {
+                let what = "functions and modules' data in the dump were not loaded";
+                cx.log().warn("cache", now, what, &[("count", &loaded.skipped)]);
+            }
+        }
+        Ok(())
     }
 
     fn shard_config(&self, index: usize) -> ShardConfig {
@@ -99,6 +125,12 @@ impl Plan {
             process_id: std::process::id(),
             max_clients: u32::try_from(self.engine.clients_max).unwrap_or(u32::MAX),
             library: self.library.clone(),
+            dir: self.cache.dir.display().to_string(),
+            dbfilename: self.cache.dbfilename.clone(),
+            save: self.cache.save.clone(),
+            rdb_compression: self.cache.rdb_compression,
+            rdb_checksum: self.cache.rdb_checksum,
+            saves: Arc::clone(&self.saves),
         }
     }
 }
@@ -123,6 +155,7 @@ pub fn start(
         is_late: Notify::default(),
         deadlines: Notify::default(),
         deadlines_seen: Cell::new(0),
+        saves: Turns::default(),
     };
     let clock = cx.clone();
     let micros = move || clock.driver().now().mono_ns / 1_000;
@@ -141,6 +174,9 @@ async fn housekeeping(server: Rc<Server<Cache>>) {
     loop {
         cx.sleep(pause_ns).await;
         let tick = server.shard().borrow_mut().tick(cx.now(), TICK_BUDGET);
+        if cx.index() == 0 {
+            save::tick(&server);
+        }
         pause_ns = if tick.more { TICK_MORE_NS } else { TICK_NS };
     }
 }
@@ -270,6 +306,8 @@ pub struct Cache {
     /// An earlier deadline of a command that blocks has come.
     deadlines: Notify,
     deadlines_seen: Cell<u64>,
+    /// Who writes the dump.
+    pub(crate) saves: Turns,
 }
 
 impl Cache {
@@ -283,35 +321,36 @@ impl Cache {
     }
 
     /// Handles a request to this shard; answers whatever can be answered now.
-    fn serve(&self, server: &Server<Self>, waiter: Waiter, request: Request) {
+    fn serve(&self, server: &Rc<Server<Self>>, waiter: Waiter, request: Request) {
+        if let Request::Job(job) = request {
+            return Self::begin_job(server, waiter, job);
+        }
         let token = self.asked.borrow_mut().insert(waiter);
         let mut answers = std::mem::take(&mut *self.answers.borrow_mut());
         server.shard().borrow_mut().serve(token, request, server.cx().now(), &mut answers);
         for (token, response) in answers.drain(..) {
-            self.answer(token, response);
+            self.answer_token(token, response);
         }
         *self.answers.borrow_mut() = answers;
     }
 
     /// Answers a request that was asked of this shard.
-    fn answer(&self, token: u64, response: Response) {
+    fn answer_token(&self, token: u64, response: Response) {
         let waiter = self.asked.borrow_mut().remove(token);
-        match waiter {
-            Some(Waiter::Remote(asker)) => self.calls.answer(asker, response),
-            Some(Waiter::Local(sender)) => sender.send(response),
-            Some(Waiter::Nobody) | None => {}
+        if let Some(waiter) = waiter {
+            self.answer(waiter, response);
         }
     }
 
     /// Carries what the shard has for others: answers that had to wait, and requests nobody waits for.
-    fn carry(&self, server: &Server<Self>) {
+    fn carry(&self, server: &Rc<Server<Self>>) {
         while server.shard().borrow().has_mail() {
             let (served, outbox) = {
                 let mut shard = server.shard().borrow_mut();
                 (shard.take_served(), shard.take_outbox())
             };
             for (token, response) in served {
-                self.answer(token, response);
+                self.answer_token(token, response);
             }
             for (to, request) in outbox {
                 if usize::from(to) == server.cx().index() {
@@ -339,6 +378,30 @@ impl Cache {
             late.push_back((to, request));
         }
         self.is_late.notify_all();
+    }
+
+    fn answer(&self, waiter: Waiter, response: Response) {
+        match waiter {
+            Waiter::Remote(asker) => self.calls.answer(asker, response),
+            Waiter::Local(sender) => sender.send(response),
+            Waiter::Nobody => {}
+        }
+    }
+
+    /// Does what a session asked the first shard for, and answers when that is done.
+    fn begin_job(server: &Rc<Server<Self>>, waiter: Waiter, job: Job) {
+        let task = Rc::clone(server);
+        server.cx().spawn("cache job", async move {
+            let response = save::perform(Rc::clone(&task), job).await;
+            task.service().answer(waiter, response);
+        });
+    }
+
+    /// Asks one shard, which may be this one.
+    pub(crate) async fn ask(server: &Rc<Server<Self>>, shard: u16, request: Request) -> Response {
+        let mut responses = Self::exchange(Rc::clone(server), vec![(shard, request)]).await;
+        let gone = || Response::Error(b"ERR a shard has stopped".to_vec());
+        responses.pop().unwrap_or_else(gone)
     }
 
     async fn exchange(server: Rc<Server<Self>>, requests: Vec<(u16, Request)>) -> Vec<Response> {
@@ -432,6 +495,7 @@ impl Service for Cache {
                     Self::unlocked(server, generation).await;
                     Done::Unlocked
                 }
+                Work::Job(job) => Done::Job(Self::ask(&server, 0, Request::Job(job)).await),
                 Work::Sleep { us } => {
                     server.cx().sleep(us.saturating_mul(1_000)).await;
                     Done::Slept

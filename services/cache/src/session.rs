@@ -55,6 +55,7 @@ enum Pending {
     },
     Spread(Box<Spread>),
     Exec(Box<Exec>, Box<Multi>),
+    Job,
 }
 
 /// What a command did to the batch.
@@ -328,6 +329,10 @@ impl Session {
                 };
                 let exec = Box::new(Exec::new(*transaction, turn.shard));
                 self.advance_exec(exec, turn.out, turn.shard, turn.now)
+            }
+            Waiting::Job(job) => {
+                self.pending = Some(Pending::Job);
+                Flow::Await(Work::Job(job))
             }
             // Those do not come here.
             Waiting::Block(_) | Waiting::Widen(_) => Flow::Flush,
@@ -621,6 +626,10 @@ impl view::Session for Session {
             (Pending::Sleep, _) => {
                 shard.blocked = shard.blocked.saturating_sub(1);
                 reply::ok(out.inline_mut());
+                Flow::Flush
+            }
+            (Pending::Job, Done::Job(response)) => {
+                shard.reply_job(&response, out);
                 Flow::Flush
             }
             _ => Flow::Flush,

@@ -124,6 +124,8 @@ static PARAMS: &[Param] = &[
     param("port", Kind::Fixed, "6379"),
     param("protected-mode", Kind::Bool, "yes"),
     param("proto-max-bulk-len", Kind::Memory(1 << 20, i64::MAX as u64), "536870912"),
+    param("rdbchecksum", Kind::Fixed, "yes"),
+    param("rdbcompression", Kind::Bool, "yes"),
     param("repl-backlog-size", Kind::Memory(1, i64::MAX as u64), "1048576"),
     param("replica-read-only", Kind::Bool, "yes"),
     param("requirepass", Kind::Text, ""),
@@ -179,6 +181,10 @@ pub(crate) struct Settings {
     pub(crate) max_query_bytes: usize,
     /// How long a script may run before it counts as busy; 0 for ever.
     pub(crate) busy_us: u64,
+    /// Long strings in dumps are compressed.
+    pub(crate) rdb_compression: bool,
+    /// Files of dumps end with a checksum.
+    pub(crate) rdb_checksum: bool,
 }
 
 impl Settings {
@@ -193,6 +199,8 @@ impl Settings {
             max_bulk_bytes: 512 << 20,
             max_query_bytes: 1 << 30,
             busy_us: 5_000_000,
+            rdb_compression: true,
+            rdb_checksum: true,
         };
         for (name, text) in [
             ("databases", config.databases.to_string()),
@@ -202,6 +210,11 @@ impl Settings {
             ("requirepass", config.requirepass.clone()),
             ("port", config.tcp_port.to_string()),
             ("maxclients", config.max_clients.to_string()),
+            ("dir", config.dir.clone()),
+            ("dbfilename", config.dbfilename.clone()),
+            ("save", config.save.clone()),
+            ("rdbcompression", yes_no(config.rdb_compression).into()),
+            ("rdbchecksum", yes_no(config.rdb_checksum).into()),
         ] {
             settings.put(name, text);
         }
@@ -255,6 +268,8 @@ impl Settings {
             "busy-reply-threshold" | "lua-time-limit" => {
                 self.busy_us = text.parse().unwrap_or(5000_u64).saturating_mul(1000);
             }
+            "rdbcompression" => self.rdb_compression = text == "yes",
+            "rdbchecksum" => self.rdb_checksum = text == "yes",
             "proto-max-bulk-len" => self.max_bulk_bytes = text.parse().unwrap_or(512 << 20),
             _ => self.put_limit(name, &text),
         }
@@ -303,6 +318,15 @@ impl Settings {
             *place = text;
         }
     }
+}
+
+const fn yes_no(yes: bool) -> &'static str {
+    if yes { "yes" } else { "no" }
+}
+
+/// Save points in their usual form, or why they are none.
+pub(crate) fn save_points(text: &str) -> Result<String, String> {
+    save(text)
 }
 
 fn check(kind: Kind, text: String) -> Result<String, String> {

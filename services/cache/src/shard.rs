@@ -4,6 +4,8 @@
 //! the number of keys unless a client asked for exactly that (KEYS). What other shards ask comes in
 //! through [`Shard::serve`]; the host carries requests and responses. Next: [`crate::session`].
 
+use std::sync::Arc;
+
 use logic::store::{EvictResult, Policy, Store, StoreConfig};
 use view::Instant;
 
@@ -19,6 +21,7 @@ use crate::{
     remote::Parked,
     route::Topology,
     script::{Library, Scripts},
+    save::Saves,
     settings::Settings,
     stats::{CpuTime, Report, Stats},
     work::{Request, Response},
@@ -51,6 +54,18 @@ pub struct ShardConfig {
     pub max_clients: u32,
     /// Scripts and functions, which all shards of a server share.
     pub library: Library,
+    /// The directory of the dump.
+    pub dir: String,
+    /// Its name.
+    pub dbfilename: String,
+    /// When it is saved without being asked: pairs of seconds and changes.
+    pub save: String,
+    /// Whether long strings in it are compressed.
+    pub rdb_compression: bool,
+    /// Whether it ends with a checksum.
+    pub rdb_checksum: bool,
+    /// What all shards know of saves.
+    pub saves: Arc<Saves>,
 }
 
 impl Default for ShardConfig {
@@ -68,6 +83,12 @@ impl Default for ShardConfig {
             process_id: 0,
             max_clients: 10_000,
             library: Library::default(),
+            dir: ".".into(),
+            dbfilename: "dump.rdb".into(),
+            save: String::new(),
+            rdb_compression: true,
+            rdb_checksum: true,
+            saves: Arc::default(),
         }
     }
 }
@@ -108,6 +129,9 @@ pub struct Shard {
     pub(crate) peak_bytes: u64,
     /// Lua scripts and functions.
     pub(crate) scripts: Scripts,
+    pub(crate) saves: Arc<Saves>,
+    /// Commands that write, as far as they are told to `saves`.
+    pub(crate) noted_writes: u64,
     cpu: CpuTime,
     /// Time and calls of the last sample for `instantaneous_ops_per_sec`.
     sample: (u64, u64),
@@ -164,6 +188,8 @@ impl Shard {
             next_ticket: 0,
             started: now,
             scripts: Scripts::new(config.library.clone()),
+            saves: Arc::clone(&config.saves),
+            noted_writes: 0,
             config,
             blocked: 0,
             observed: false,
@@ -270,6 +296,7 @@ impl Shard {
         let step = self.store.expire_step(now.unix_ms(), budget, |_, _| {});
         let purging = self.store.purge_step(budget);
         self.peak_bytes = self.peak_bytes.max(self.store.used_bytes());
+        self.note_changes();
         let (then, calls) = self.sample;
         let passed = now.mono_ns.saturating_sub(then);
         if passed >= 1_000_000_000 {

@@ -2,6 +2,8 @@
 
 use logic::store::Store;
 
+use crate::command::{row::WRITE, table::Index};
+
 /// Counters since the start or the last CONFIG RESETSTAT. Plain integers: one shard writes them.
 #[derive(Clone, Debug, Default)]
 pub struct Stats {
@@ -88,6 +90,12 @@ impl Stats {
     #[must_use]
     pub fn total_calls(&self) -> u64 {
         self.calls.iter().sum()
+    }
+
+    /// Calls of commands that write.
+    pub(crate) fn writes(&self, commands: &Index) -> u64 {
+        let writes = commands.all().filter(|(_, row)| row.flags & WRITE != 0);
+        writes.filter_map(|(id, _)| self.calls.get(usize::from(id))).sum()
     }
 
     fn merge(&mut self, other: &Self) {

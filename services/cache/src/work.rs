@@ -25,6 +25,17 @@ pub enum Work {
         /// Microseconds.
         us: u64,
     },
+    /// Hand this to the first shard, which does it on its own time.
+    Job(Job),
+}
+
+/// Something for the whole host, which the first shard does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Job {
+    /// Write the dump, with all keys held; answered when it is on disk.
+    Save,
+    /// Begin to write it in the background.
+    Background,
 }
 
 /// What came of a [`Work`].
@@ -36,6 +47,8 @@ pub enum Done {
     Unlocked,
     /// The time is over.
     Slept,
+    /// What came of a job.
+    Job(Response),
 }
 
 /// A request to one shard.
@@ -112,6 +125,8 @@ pub enum Request {
         /// When time is up.
         deadline_ns: Option<u64>,
     },
+    /// For the first shard's host, which answers when it likes; not for [`Shard::serve`](crate::Shard::serve).
+    Job(Job),
     /// Ends a wait, or takes an alarm off.
     Cancel {
         /// Which.
@@ -191,6 +206,13 @@ pub enum Response {
     Text(String),
     /// Counters for INFO.
     Report(Box<crate::stats::Report>),
+    /// A part of a dump, and where the next one begins.
+    Part {
+        /// Whole keys.
+        bytes: Vec<u8>,
+        /// A database, and a cursor in it.
+        next: Option<(u16, u64)>,
+    },
     /// An error, without the dash.
     Error(Vec<u8>),
     /// A wait is over.
@@ -276,6 +298,13 @@ pub enum Op {
     Watch(Vec<(u16, Box<[u8]>)>),
     /// Ends that.
     Unwatch(Vec<(u16, Box<[u8]>)>),
+    /// One part of a dump.
+    SavePart {
+        /// The database.
+        db: u16,
+        /// Where in it.
+        cursor: u64,
+    },
 }
 
 impl Op {
@@ -283,7 +312,12 @@ impl Op {
     pub(crate) const fn sees_all_keys(&self) -> bool {
         matches!(
             self,
-            Self::Len(_) | Self::Keys(..) | Self::Random(_) | Self::Scan(_) | Self::SlotKeys { .. }
+            Self::Len(_)
+                | Self::Keys(..)
+                | Self::Random(_)
+                | Self::Scan(_)
+                | Self::SlotKeys { .. }
+                | Self::SavePart { .. }
         )
     }
 }

@@ -18,5 +18,6 @@ pub mod glob;
 pub mod group;
 pub mod log;
 pub mod object;
+pub mod rdb;
 pub mod slot;
 pub mod store;

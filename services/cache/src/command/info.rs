@@ -110,10 +110,13 @@ impl Context<'_> {
                 &[
                     ("loading", "0".into()),
                     ("async_loading", "0".into()),
-                    ("rdb_changes_since_last_save", "0".into()),
-                    ("rdb_bgsave_in_progress", "0".into()),
-                    ("rdb_last_save_time", self.shard.started.unix_s().to_string()),
-                    ("rdb_last_bgsave_status", "ok".into()),
+                    ("rdb_changes_since_last_save", self.shard.saves.changes().to_string()),
+                    ("rdb_bgsave_in_progress", u8::from(self.shard.saves.is_running()).to_string()),
+                    ("rdb_last_save_time", self.shard.saves.last_s().to_string()),
+                    (
+                        "rdb_last_bgsave_status",
+                        if self.shard.saves.has_failed() { "err".into() } else { "ok".into() },
+                    ),
                     ("aof_enabled", "0".into()),
                     ("aof_rewrite_in_progress", "0".into()),
                     ("aof_last_bgrewrite_status", "ok".into()),

@@ -11,6 +11,7 @@ mod collection;
 pub(crate) mod config;
 mod connection;
 pub(crate) mod dispatch;
+mod dump;
 mod elements;
 mod expire;
 mod float;
@@ -26,6 +27,7 @@ mod list;
 mod number;
 mod object;
 pub mod row;
+mod save;
 mod server;
 mod set;
 mod sort;
@@ -82,6 +84,8 @@ pub enum Waiting {
     Block(Block),
     /// The commands of a transaction, with several shards.
     Exec,
+    /// The first shard's host.
+    Job(crate::work::Job),
     /// Keys that a script wants, on a shard that runs it for another: nothing of it has happened.
     Widen(Vec<(u16, Box<[u8]>)>),
 }

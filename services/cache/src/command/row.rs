@@ -13,7 +13,7 @@ use super::Exec;
 pub type Bits = u32;
 
 /// Flags, in the order `COMMAND` lists them.
-pub const FLAG_NAMES: [&str; 19] = [
+pub const FLAG_NAMES: [&str; 21] = [
     "write",
     "readonly",
     "denyoom",
@@ -33,6 +33,8 @@ pub const FLAG_NAMES: [&str; 19] = [
     "no_mandatory_keys",
     "movablekeys",
     "allow_busy",
+    "no_async_loading",
+    "no_multi",
 ];
 /// Changes the key space.
 pub const WRITE: Bits = 1;
@@ -68,6 +70,10 @@ pub const NO_MANDATORY_KEYS: Bits = 1 << 16;
 pub const MOVABLE_KEYS: Bits = 1 << 17;
 /// While a script blocks the server.
 pub const ALLOW_BUSY: Bits = 1 << 18;
+/// Not while a replica loads beside what it serves.
+pub const NO_ASYNC_LOADING: Bits = 1 << 19;
+/// Not in a transaction.
+pub const NO_MULTI: Bits = 1 << 20;
 
 /// ACL categories, in Redis' order.
 pub const ACL_NAMES: [&str; 21] = [

@@ -260,6 +260,7 @@ impl Host {
                 connection.state = State::Locked { generation };
                 connection.again = true;
             }
+            Flow::Await(Work::Job(_)) => panic!("no host for jobs"),
             Flow::Await(Work::Sleep { us }) => {
                 connection.state = State::Sleeping { until_us: self.now.unix_us + us };
             }

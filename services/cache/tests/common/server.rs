@@ -34,6 +34,9 @@ impl Server {
     /// The same at a given port; shard k listens on `port + 1 + k`, admin behind the last.
     pub(crate) fn cache_at(port: u16, shards: u16, options: &[&str]) -> Self {
         let mut command = cache_command(port, shards);
+        if !options.contains(&"--dir") {
+            command.arg("--dir").arg(fresh_directory(port));
+        }
         command.args(options);
         Self::start(command, port).unwrap_or_else(|error| panic!("cache binary: {error}"))
     }
@@ -115,6 +118,14 @@ pub(crate) fn cache_command(port: u16, shards: u16) -> Command {
     command.arg("--shards").arg(shards.to_string());
     command.stdout(Stdio::null());
     command
+}
+
+/// An empty directory for the dump of a server that nobody has told where to put it.
+fn fresh_directory(port: u16) -> PathBuf {
+    let path = scratch().join(format!("dump-{port}"));
+    let _ = fs::remove_dir_all(&path);
+    fs::create_dir_all(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    path
 }
 
 /// The directory for files of a test run, below the target directory.

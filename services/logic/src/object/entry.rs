@@ -197,7 +197,7 @@ pub fn parse_int(text: &[u8]) -> Option<i64> {
 
 /// The entry these bytes begin with, and its length without the part that is read from behind.
 #[inline]
-pub(super) fn decode(bytes: &[u8]) -> Option<(Entry<'_>, usize)> {
+pub(crate) fn decode(bytes: &[u8]) -> Option<(Entry<'_>, usize)> {
     let (&head, rest) = bytes.split_first()?;
     let text = |from: usize, len: usize| rest.get(from..from.checked_add(len)?).map(Entry::Str);
     Some(match head {
@@ -231,7 +231,7 @@ pub(super) fn decode(bytes: &[u8]) -> Option<(Entry<'_>, usize)> {
 
 /// Bytes that an entry's length takes behind it; the bounds are listpack's, which waste a byte at 16,383.
 #[inline]
-pub(super) const fn back_len(len: usize) -> usize {
+pub(crate) const fn back_len(len: usize) -> usize {
     match len {
         0..=127 => 1,
         128..16_383 => 2,
@@ -243,7 +243,7 @@ pub(super) const fn back_len(len: usize) -> usize {
 
 /// Whole length of the entry that ends where these bytes do.
 #[inline]
-pub(super) fn total_behind(bytes: &[u8]) -> Option<usize> {
+pub(crate) fn total_behind(bytes: &[u8]) -> Option<usize> {
     let mut len = 0usize;
     for (n, &byte) in bytes.iter().rev().take(5).enumerate() {
         len |= usize::from(byte & 0x7F) << (7 * n);

@@ -115,6 +115,12 @@ impl Hash {
         false
     }
 
+    /// Fields and values in turn, while the hash is small and no field ever expired: what a dump copies.
+    #[must_use]
+    pub fn packed(&self) -> Option<&Packed> {
+        if let Repr::Packed(packed) = &self.repr { Some(packed) } else { None }
+    }
+
     /// The packed form and entries per field, unless this is a table.
     fn small(&self) -> Option<(&Packed, usize)> {
         match &self.repr {

@@ -164,6 +164,15 @@ impl Node {
     }
 }
 
+/// A node as it lies: see [`List::nodes`].
+#[derive(Debug, Clone, Copy)]
+pub enum NodeView<'a> {
+    /// Several values, or one.
+    Packed(&'a Packed),
+    /// One that is too long for a packed node.
+    Plain(&'a [u8]),
+}
+
 /// What a list holds, apart so that the name of one is small.
 struct Nodes {
     nodes: VecDeque<Node>,
@@ -354,6 +363,14 @@ impl List {
     /// All values, from either end.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = Entry<'_>> {
         self.0.nodes.iter().flat_map(Node::iter)
+    }
+
+    /// The nodes in order: what a dump copies.
+    pub fn nodes(&self) -> impl ExactSizeIterator<Item = NodeView<'_>> {
+        self.0.nodes.iter().map(|node| match node {
+            Node::Packed(packed) => NodeView::Packed(packed),
+            Node::Plain(value) => NodeView::Plain(value),
+        })
     }
 
     /// Indexes of values that equal `value` (LPOS): from the `rank`th on (from the end for a negative

@@ -13,7 +13,7 @@
 pub mod bits;
 mod copy;
 mod due;
-mod entry;
+pub(crate) mod entry;
 pub mod geo;
 pub mod hash;
 pub mod hll;

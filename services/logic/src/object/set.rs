@@ -104,6 +104,17 @@ impl Set {
         if let Repr::Ints(ints) = &self.repr { Some(ints) } else { None }
     }
 
+    /// A set of integers alone; one too large for that form becomes a table.
+    #[must_use]
+    pub fn from_ints(ints: IntSet, cx: Cx<'_>) -> Self {
+        let is_large = ints.len() > cx.limits.set_max_intset_entries;
+        let mut set = Self { repr: Repr::Ints(ints) };
+        if is_large {
+            set.make_table(cx);
+        }
+        set
+    }
+
     /// Whether these bytes are a member.
     #[must_use]
     pub fn contains(&self, member: &[u8], cx: Cx<'_>) -> bool {

@@ -16,7 +16,7 @@ mod score;
 use std::ops::Range;
 
 pub use iter::Iter;
-pub use score::{LexBound, ScoreBound, parse_score};
+pub use score::{LexBound, ScoreBound, parse_score, score_text};
 
 use self::score::{ScoreText, score_of_entry};
 use super::{
@@ -156,6 +156,12 @@ impl Zset {
             Form::Packed(packed) => packed.len() / 2,
             Form::Sorted(sorted) => sorted.tree.len(),
         }
+    }
+
+    /// Whether it is in the form of small ones.
+    #[must_use]
+    pub const fn is_packed(&self) -> bool {
+        matches!(self.form, Form::Packed(_))
     }
 
     /// Whether there is none.

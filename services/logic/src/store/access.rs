@@ -44,6 +44,28 @@ pub(super) fn used(policy: Policy, access: u32, now_ms: u64, rng: &mut Rng) -> u
     }
 }
 
+/// For a key of which it is known how long it was not used, or how often it was, as far as the policy asks.
+pub(super) fn known(
+    policy: Policy,
+    idle_s: Option<u64>,
+    freq: Option<u8>,
+    now_ms: u64,
+) -> Option<u32> {
+    match policy {
+        Policy::S3Fifo => None,
+        policy if policy.is_lfu() => Some((minutes(now_ms) << 8) | u32::from(freq?)),
+        _ => {
+            let idle = idle_s?;
+            let clock = u64::from(seconds(now_ms));
+            // Older than the clock goes back: as if used half its range ago.
+            let at = clock
+                .checked_sub(idle)
+                .unwrap_or((clock + u64::from(CLOCK_MASK / 2)) % u64::from(CLOCK_MASK));
+            u32::try_from(at).ok()
+        }
+    }
+}
+
 /// LFU counter after decay by one per minute, 0 to 255.
 pub(super) fn frequency(access: u32, now_ms: u64) -> u32 {
     let elapsed = minutes(now_ms).wrapping_sub(access >> 8) & 0xFFFF;

@@ -27,6 +27,7 @@ mod objects;
 mod record;
 mod s3fifo;
 mod scan;
+mod snapshot;
 mod table;
 #[cfg(test)]
 mod tests;

@@ -7,6 +7,7 @@ mod bitmap;
 mod blocking;
 mod cluster;
 mod connection;
+mod dump;
 mod geo;
 mod hash;
 mod hash_field;
@@ -14,6 +15,7 @@ mod hyperloglog;
 mod keyspace;
 mod list;
 mod scripting;
+mod save;
 mod server;
 mod set;
 mod sort;
@@ -44,6 +46,8 @@ static GROUPS: &[&[Row]] = &[
     blocking::ROWS,
     transactions::ROWS,
     scripting::ROWS,
+    dump::ROWS,
+    save::ROWS,
 ];
 
 /// All rows, found by name.

@@ -106,8 +106,8 @@ pub struct TrimStep {
 
 /// The entries.
 pub(super) struct Entries {
-    nodes: Tree<StreamId, Node>,
-    node_bytes: usize,
+    pub(super) nodes: Tree<StreamId, Node>,
+    pub(super) node_bytes: usize,
     pub(super) length: u64,
     pub(super) first_id: StreamId,
     pub(super) last_id: StreamId,

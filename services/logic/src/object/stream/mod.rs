@@ -17,6 +17,7 @@ mod entries;
 mod group;
 mod id;
 mod node;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -27,6 +28,7 @@ pub use entries::{AddError, Range, RangeRev, SetIdError, Trim, TrimStep, TrimTo}
 pub use group::ConsumerStep;
 pub use id::{AddId, IdError, IdText, StreamId};
 pub use node::{Entry, Fields, Pair};
+pub use snapshot::{NodeBuilder, NodeView};
 pub use view::{ConsumerView, GroupView, Pending};
 
 use entries::Entries;

@@ -32,7 +32,7 @@ pub struct Entry<'a> {
     id: StreamId,
     count: usize,
     /// Names that are not beside their values.
-    names: Option<&'a [u8]>,
+    pub(super) names: Option<&'a [u8]>,
     body: &'a [u8],
 }
 
@@ -389,6 +389,20 @@ impl Node {
         }
         self.tidy(base);
         deleted
+    }
+
+    /// The names of the first entry's fields.
+    pub(super) fn names(&self) -> impl Iterator<Item = &[u8]> {
+        let head = self.head();
+        let mut names = head.map_or(&[][..], |head| head.names);
+        (0..head.map_or(0, |head| head.count)).map_while(move |_| take_text(&mut names))
+    }
+
+    /// Marks the item that was pushed last.
+    pub(super) fn mark_last(&mut self, base: StreamId) {
+        if let Some(at) = self.item_before(base, self.len()).map(|item| item.flags_at) {
+            self.mark(at);
+        }
     }
 
     fn mark(&mut self, flags_at: usize) {

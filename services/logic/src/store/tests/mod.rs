@@ -12,6 +12,7 @@ mod collections;
 mod eviction;
 mod growth;
 mod model;
+mod snapshot;
 
 use bytes::Bytes;
 

@@ -1,0 +1,150 @@
+//! Loading the dump at start: every shard reads the file and keeps its own keys.
+//!
+//! It happens before a shard listens, so nobody sees half of a data set, and what is wrong with the file keeps the
+//! process from starting, with its position: nothing is left out silently.
+//!
+//! Invariants: memory beyond the keys is one piece of the file and one value; a key whose shard is another is passed over
+//! without making anything of it. Next: `logic::rdb` reads, `save.rs` writes.
+
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::path::Path;
+
+use engine::error::{Error, Kind};
+use logic::{
+    rdb::{Item, Reader, Record, Value},
+    store::{Expire, Form, NewValue},
+};
+use view::Instant;
+
+use crate::shard::Shard;
+
+/// Bytes read at a time.
+const PIECE_BYTES: usize = 256 << 10;
+
+/// What a shard has loaded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Loaded {
+    /// Keys this shard keeps.
+    pub(crate) keys: u64,
+    /// Keys of this shard that were due already.
+    pub(crate) expired: u64,
+    /// Libraries of functions, and things of modules, which are not loaded.
+    pub(crate) skipped: u64,
+}
+
+/// Loads a file; `None` when there is none.
+///
+/// # Errors
+/// The file cannot be read, is not whole, or holds what does not fit.
+pub(crate) fn load(shard: &mut Shard, path: &Path, now: Instant) -> Result<Option<Loaded>, Error> {
+    let failed = |error| Error::io("read", error, path.display().to_string());
+    let mut file = match File::open(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        file => file.map_err(failed)?,
+    };
+    let mut piece = vec![0; PIECE_BYTES];
+    read(shard, now, |reader| {
+        let len = loop {
+            match file.read(&mut piece) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                len => break len.map_err(failed)?,
+            }
+        };
+        match piece.get(..len) {
+            Some(bytes) if len > 0 => reader.feed(bytes),
+            _ => reader.end(),
+        }
+        Ok(())
+    })
+    .map(Some)
+    .map_err(|wrong| match wrong {
+        Wrong::Read(error) => error,
+        Wrong::File(problem) => {
+            let problem = format!("{}: {problem}", path.display());
+            let remedy = "look at it with redis-check-rdb, or move it away to start empty";
+            Error::new("load", Kind::Invalid, problem).remedied(remedy)
+        }
+    })
+}
+
+/// Why nothing is loaded.
+#[derive(Debug)]
+pub(crate) enum Wrong {
+    Read(Error),
+    File(String),
+}
+
+/// Loads what `more` feeds to the reader.
+pub(crate) fn read(
+    shard: &mut Shard,
+    now: Instant,
+    mut more: impl FnMut(&mut Reader) -> Result<(), Error>,
+) -> Result<Loaded, Wrong> {
+    let mut loaded = Loaded::default();
+    let mut reader = Reader::new();
+    loop {
+        let mut is_empty = false;
+        match reader.next().map_err(|bad| Wrong::File(bad.to_string()))? {
+            Some(Item::End) => return Ok(loaded),
+            Some(Item::Key(record)) => {
+                shard.load_key(&record, now, &mut loaded).map_err(Wrong::File)?;
+            }
+            Some(Item::Function(_) | Item::Skipped) => loaded.skipped += 1,
+            Some(Item::Aux(..) | Item::Sizes(..)) => {}
+            None => is_empty = true,
+        }
+        if is_empty {
+            more(&mut reader).map_err(Wrong::Read)?;
+        }
+    }
+}
+
+impl Shard {
+    /// Keeps a key of a dump, if it is this shard's.
+    fn load_key(
+        &mut self,
+        record: &Record<'_>,
+        now: Instant,
+        loaded: &mut Loaded,
+    ) -> Result<(), String> {
+        let wrong = |what: &str| format!("at byte {}: {what}", record.at);
+        let databases = self.store.config().databases;
+        let db = u16::try_from(record.db).ok().filter(|&db| db < databases);
+        let db = db.ok_or_else(|| wrong(&format!("database {}, of {databases}", record.db)))?;
+        if self.topology.owner_of(&record.key) != self.index {
+            return Ok(());
+        }
+        let now_ms = now.unix_ms();
+        if record.attributes.expire_at_ms.is_some_and(|at_ms| at_ms <= now_ms) {
+            loaded.expired += 1;
+            return Ok(());
+        }
+        let hash = self.store.hash(&record.key);
+        if self.store.peek(db, hash, &record.key, now_ms).is_some() {
+            return Err(wrong("a key that is there twice"));
+        }
+        let expire = record.attributes.expire_at_ms.map_or(Expire::Clear, Expire::At);
+        let full = |_| wrong("the shard's record space is full");
+        match record.load(self.store.cx(now_ms)).map_err(|bad| bad.to_string())? {
+            Value::String(bytes) => {
+                let value = NewValue::Shared(bytes);
+                let stored =
+                    self.store.set(db, hash, &record.key, value, expire, Form::Plain, now_ms);
+                stored.map_err(full)?;
+            }
+            // All fields of a hash are due.
+            Value::Object(object) if object.is_gone() => {
+                loaded.expired += 1;
+                return Ok(());
+            }
+            Value::Object(object) => {
+                let stored = self.store.put_object(db, hash, &record.key, object, expire, now_ms);
+                stored.map_err(full)?;
+            }
+        }
+        self.store.set_used(db, hash, &record.key, record.attributes, now_ms);
+        loaded.keys += 1;
+        Ok(())
+    }
+}

@@ -1,0 +1,379 @@
+//! Saving: one file for all shards, written by the first one from the parts the shards hand it.
+//!
+//! The file is a temporary one until it is whole and on disk; then it takes the dump's name. A part is a bounded step of
+//! one shard, so nothing stops for longer than a step takes, and memory is a part and a buffer.
+//!
+//! What a file shows: SAVE holds every key of every shard meanwhile, as Redis holds its clients, and shows one moment.
+//! BGSAVE holds nothing: each key is as it was when its turn came. A key that is there all the time is in the file
+//! once; one that is made, removed or renamed meanwhile may be there or not.
+//!
+//! Invariants: one save runs at a time; a save that fails leaves the last file as it was. Next: `serve.rs` for who asks,
+//! `logic::rdb` for the bytes.
+
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+use engine::buf::DirectBuf;
+use engine::driver::OpenOptions;
+use engine::error::Error;
+use engine::exec::sync::yield_now;
+use engine::fs::{Dir, File};
+use engine::net::Server;
+use engine::shard::ShardCx;
+use logic::rdb::{Writer, crc64};
+use view::{Instant, Output};
+use wire::resp::reply;
+
+use crate::{
+    serve::Cache,
+    shard::Shard,
+    work::{Job, LockKeys, Op, Request, Response},
+};
+
+/// Bytes of a part after which no further key is begun.
+const PART_BYTES: usize = 128 << 10;
+/// Keys of a part after which no further bucket is begun.
+const PART_KEYS: u64 = 512;
+/// Bytes written at a time.
+const WRITE_BYTES: usize = 256 << 10;
+/// After a failure, an automatic save is tried again no sooner.
+const RETRY_S: u64 = 5;
+/// The version of Redis whose files these are.
+const REDIS_VERSION: &str = "7.0.15";
+
+/// What all shards know of saves.
+#[derive(Debug, Default)]
+pub struct Saves {
+    /// A save in the background is under way.
+    running: AtomicBool,
+    /// Unix seconds of the last save that succeeded, or of the start.
+    last_s: AtomicU64,
+    /// Unix seconds of the last save in the background that was tried.
+    tried_s: AtomicU64,
+    /// The last save in the background failed.
+    failed: AtomicBool,
+    /// Commands that write since the last save.
+    changes: AtomicU64,
+}
+
+impl Saves {
+    /// The process starts, with what was loaded.
+    pub(crate) fn begin(&self, now: Instant) {
+        self.last_s.store(now.unix_s(), Relaxed);
+    }
+
+    /// Unix seconds of the last save.
+    pub(crate) fn last_s(&self) -> u64 {
+        self.last_s.load(Relaxed)
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        self.running.load(Relaxed)
+    }
+
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed.load(Relaxed)
+    }
+
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes.load(Relaxed)
+    }
+
+    pub(crate) fn changed(&self, more: u64) {
+        if more > 0 {
+            self.changes.fetch_add(more, Relaxed);
+        }
+    }
+
+    /// Whether one of the save points (pairs of seconds and changes) has come.
+    fn is_due(&self, points: &str, now_s: u64) -> bool {
+        let may = !self.is_running()
+            && (!self.has_failed() || now_s > self.tried_s.load(Relaxed).saturating_add(RETRY_S));
+        let mut numbers = points.split_ascii_whitespace().map_while(|word| word.parse().ok());
+        let passed = now_s.saturating_sub(self.last_s());
+        let mut points = std::iter::from_fn(|| Some((numbers.next()?, numbers.next()?)));
+        may && points
+            .any(|(seconds, changes): (u64, u64)| self.changes() >= changes && passed > seconds)
+    }
+}
+
+impl Shard {
+    /// One part of a dump: keys of a database from a cursor on, and of those after it.
+    pub(crate) fn save_part(&mut self, db: u16, cursor: u64, now: Instant) -> Response {
+        let mut writer = Writer::new(self.settings.rdb_compression);
+        let (mut at, mut keys, now_ms) = ((db, cursor), 0, now.unix_ms());
+        let databases = self.store.config().databases;
+        while at.0 < databases && keys < PART_KEYS && writer.out.len() < PART_BYTES {
+            let (db, cursor) = at;
+            if cursor == 0 {
+                if self.store.is_empty(db) {
+                    at.0 += 1;
+                    continue;
+                }
+                writer.database(db, self.store.len(db), self.store.expires_len(db));
+            }
+            let (next, saved) = self.store.save_step(db, cursor, 1, &mut writer, now_ms);
+            // What a step costs without keys is small, but not nothing.
+            keys += saved.max(1);
+            at = if next == 0 { (db + 1, 0) } else { (db, next) };
+        }
+        let next = (at.0 < databases).then_some(at);
+        Response::Part { bytes: writer.out, next }
+    }
+
+    /// The reply to a client who asked for a job.
+    pub(crate) fn reply_job(&mut self, response: &Response, out: &mut Output) {
+        match response {
+            Response::Text(text) => reply::simple(out.inline_mut(), text),
+            Response::Error(text) => {
+                let code = text.split(|&byte| byte == b' ').next().unwrap_or_default();
+                self.stats.error(&String::from_utf8_lossy(code));
+                reply::error(out.inline_mut(), text);
+            }
+            _ => reply::ok(out.inline_mut()),
+        }
+    }
+
+    /// Tells all shards of this one's commands that write.
+    pub(crate) fn note_changes(&mut self) {
+        let writes = self.stats.writes(&self.commands);
+        self.saves.changed(writes.saturating_sub(self.noted_writes));
+        self.noted_writes = writes;
+    }
+}
+
+/// What the answer to a client says.
+fn error(text: &str) -> Response {
+    Response::Error(text.as_bytes().to_vec())
+}
+
+const IN_PROGRESS: &str = "ERR Background save already in progress";
+
+/// Does what a client asked for; on the first shard.
+pub(crate) async fn perform(server: Rc<Server<Cache>>, job: Job) -> Response {
+    let saves = server.shard().borrow().saves.clone();
+    match job {
+        Job::Save if saves.is_running() => error(IN_PROGRESS),
+        Job::Save => match write(&server, true).await {
+            Ok(()) => Response::Done,
+            Err(_) => error("ERR"),
+        },
+        Job::Background if !begin_background(&server) => error(IN_PROGRESS),
+        Job::Background => Response::Text("Background saving started".into()),
+    }
+}
+
+/// Starts a save in the background, unless one runs.
+fn begin_background(server: &Rc<Server<Cache>>) -> bool {
+    let saves = server.shard().borrow().saves.clone();
+    if saves.running.swap(true, Relaxed) {
+        return false;
+    }
+    saves.tried_s.store(server.cx().now().unix_s(), Relaxed);
+    let task = Rc::clone(server);
+    server.cx().spawn("cache save", async move {
+        let done = write(&task, false).await;
+        saves.failed.store(done.is_err(), Relaxed);
+        saves.running.store(false, Relaxed);
+    });
+    true
+}
+
+/// Saves when a save point has come; called on the first shard.
+pub(crate) fn tick(server: &Rc<Server<Cache>>) {
+    let due = {
+        let shard = server.shard().borrow();
+        shard.saves.is_due(shard.settings.get("save"), server.cx().now().unix_s())
+    };
+    if due {
+        begin_background(server);
+    }
+}
+
+/// Writes the file, when no other save does; with all keys held, or none.
+async fn write(server: &Rc<Server<Cache>>, held: bool) -> Result<(), Error> {
+    let _turn = server.service().saves.turn().await;
+    let (saves, ticket, dir, name) = {
+        let mut shard = server.shard().borrow_mut();
+        let setting = |name| shard.settings.get(name).to_owned();
+        let (dir, name) = (PathBuf::from(setting("dir")), setting("dbfilename"));
+        (shard.saves.clone(), shard.ticket(), dir, name)
+    };
+    let changes = saves.changes();
+    if held {
+        lock(server, ticket, true).await;
+    }
+    let done = write_file(server, ticket, &dir, &name).await;
+    if held {
+        lock(server, ticket, false).await;
+    }
+    let now = server.cx().now();
+    match &done {
+        Ok(bytes) => {
+            saves.last_s.store(now.unix_s(), Relaxed);
+            saves.changes.fetch_sub(changes, Relaxed);
+            let pairs: [(&str, &dyn std::fmt::Display); 2] = [("file", &name), ("bytes", bytes)];
+            server.cx().log().info("cache", now, "saved", &pairs);
+        }
+        Err(why) => server.cx().log().error("cache", now, "not saved", &[("why", why)]),
+    }
+    done.map(|_| ())
+}
+
+/// Holds all keys of all shards, or lets them go.
+async fn lock(server: &Rc<Server<Cache>>, ticket: u64, hold: bool) {
+    let count = server.shard().borrow().count;
+    for shard in 0..count {
+        let request = if hold {
+            Request::Lock { ticket, keys: LockKeys::All, needs_memory: false, guards: Vec::new() }
+        } else {
+            Request::Op { ticket, op: Op::Nothing, unlock: true }
+        };
+        Cache::ask(server, shard, request).await;
+    }
+}
+
+/// Writes a temporary file and gives it its name; how many bytes.
+async fn write_file(
+    server: &Rc<Server<Cache>>,
+    ticket: u64,
+    path: &Path,
+    name: &str,
+) -> Result<u64, Error> {
+    let cx = server.cx().clone();
+    let dir = Dir::existing(&cx, path)?;
+    let temp = format!("temp-{}.rdb", std::process::id());
+    let written = write_parts(server, ticket, &cx, &path.join(&temp)).await;
+    let named = match written {
+        Ok(bytes) => dir.rename(&temp, name).map(|()| bytes),
+        Err(error) => Err(error),
+    };
+    if named.is_err() {
+        // It may not be there.
+        let _ = dir.remove(&temp);
+    }
+    let bytes = named?;
+    dir.sync().await?;
+    Ok(bytes)
+}
+
+async fn write_parts(
+    server: &Rc<Server<Cache>>,
+    ticket: u64,
+    cx: &ShardCx,
+    path: &Path,
+) -> Result<u64, Error> {
+    let options = OpenOptions { write: true, create: true, ..OpenOptions::default() };
+    let file = File::open(cx, path, &options)?;
+    file.truncate(0)?;
+    let mut out = Out { file, buf: Some(DirectBuf::zeroed(WRITE_BYTES)), used: 0, end: 0, crc: 0 };
+    let mut writer = Writer::new(false);
+    writer.header();
+    let (now_s, used, count, checksum) = {
+        let shard = server.shard().borrow();
+        let (used, checksum) = (shard.store.used_bytes(), shard.settings.rdb_checksum);
+        (cx.now().unix_s(), used, shard.count, checksum)
+    };
+    writer.aux("redis-ver", REDIS_VERSION.as_bytes());
+    writer.aux("redis-bits", b"64");
+    writer.aux("ctime", now_s.to_string().as_bytes());
+    writer.aux("used-mem", used.to_string().as_bytes());
+    writer.aux("aof-base", b"0");
+    out.write(&writer.out).await?;
+    for shard in 0..count {
+        let mut next = Some((0, 0));
+        while let Some((db, cursor)) = next {
+            let request = Request::Op { ticket, op: Op::SavePart { db, cursor }, unlock: false };
+            match Cache::ask(server, shard, request).await {
+                Response::Part { bytes, next: then } => {
+                    out.write(&bytes).await?;
+                    next = then;
+                }
+                _ => {
+                    let stopped = "a shard has stopped";
+                    return Err(Error::new("save", engine::error::Kind::Invalid, stopped));
+                }
+            }
+            yield_now().await;
+        }
+    }
+    let mut writer = Writer::new(false);
+    writer.eof();
+    out.write(&writer.out).await?;
+    writer.out.clear();
+    writer.checksum(if checksum { out.crc } else { 0 });
+    out.write(&writer.out).await?;
+    out.finish().await
+}
+
+/// The file, written in order.
+struct Out {
+    file: File,
+    buf: Option<DirectBuf>,
+    used: usize,
+    /// Bytes in the file.
+    end: u64,
+    crc: u64,
+}
+
+impl Out {
+    async fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.crc = crc64::update(self.crc, bytes);
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let Some(buf) = &mut self.buf else { break };
+            let room = buf.get_mut(self.used..).unwrap_or_default();
+            let len = room.len().min(rest.len());
+            let (now, later) = rest.split_at(len);
+            if let Some(room) = room.get_mut(..len) {
+                room.copy_from_slice(now);
+            }
+            self.used += len;
+            rest = later;
+            if !rest.is_empty() {
+                self.flush().await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> Result<(), Error> {
+        let buf = self.buf.take().unwrap_or_else(|| DirectBuf::zeroed(WRITE_BYTES));
+        let written = self.file.write_at(buf, self.used, self.end).await?;
+        self.buf = Some(written);
+        self.end += self.used as u64;
+        self.used = 0;
+        Ok(())
+    }
+
+    /// Everything is in the file, and on disk; how many bytes.
+    async fn finish(mut self) -> Result<u64, Error> {
+        self.flush().await?;
+        self.file.sync().await?;
+        Ok(self.end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn save_points_come_after_their_time_with_their_changes() {
+        let saves = Saves::default();
+        saves.last_s.store(1000, Relaxed);
+        saves.changed(10);
+        assert!(!saves.is_due("", 5000), "no save point");
+        assert!(!saves.is_due("60 10", 1060));
+        assert!(saves.is_due("60 10", 1061));
+        assert!(!saves.is_due("60 11", 9000));
+        assert!(saves.is_due("60 11 300 1", 1301));
+        saves.failed.store(true, Relaxed);
+        saves.tried_s.store(1061, Relaxed);
+        assert!(!saves.is_due("60 10", 1066), "a failed one is tried again later");
+        assert!(saves.is_due("60 10", 1067));
+        saves.running.store(true, Relaxed);
+        assert!(!saves.is_due("60 10", 1067), "one at a time");
+    }
+}
