@@ -148,7 +148,7 @@ test-deps:
 	@.ci/need optional 'kcat|command -v kcat' 'redis-server|command -v redis-server' 'redis-tools|command -v redis-cli' \
 	    'memcached|command -v memcached' 'python3 python3-venv|python3 -c "import ensurepip, venv"' \
 	    'nginx-light|command -v nginx' 'haproxy|command -v haproxy' 'nats-server|command -v nats-server' \
-	    'nodejs npm|npm --version' 'g++|g++ --version' 'iproute2|ip -V && tc -V && ss -V'
+	    'libmemcached-tools|command -v memccapable' 'nodejs npm|npm --version' 'g++|g++ --version' 'iproute2|ip -V && tc -V && ss -V'
 
 .PHONY: clients
 clients: test-deps ## install the clients the live tests run, below target/clients

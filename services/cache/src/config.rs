@@ -79,6 +79,20 @@ pub const CACHE: &[Row] = &[
         ..row("rdbchecksum", "cache.rdbchecksum", Kind::Bool, "true")
     },
     Row {
+        doc: "where memcached's protocol listens, shared by all shards; its items are apart from \
+              the keys, without a password",
+        ..unset("memcached", "cache.memcached", Kind::Address)
+    },
+    Row {
+        doc: "largest item of memcached's protocol, with its key and 59 bytes or 63",
+        ..row(
+            "memcached-item-max",
+            "cache.memcached_item_max",
+            Kind::Size { min_bytes: 1 << 10, max_bytes: 512 << 20 },
+            "1mb",
+        )
+    },
+    Row {
         doc: "password that clients must give; off: none",
         ..unset("requirepass", "cache.requirepass", Kind::Text { max_bytes: 512 })
     },
@@ -86,6 +100,8 @@ pub const CACHE: &[Row] = &[
 
 /// Where the cache listens when nothing else is said.
 pub const DEFAULT_ADDRESS: &str = "127.0.0.1:6379";
+/// The same for memcached's protocol.
+pub const DEFAULT_MEMCACHED: &str = "127.0.0.1:11211";
 
 /// The cache's options, checked.
 #[derive(Clone, Debug)]
@@ -116,6 +132,10 @@ pub struct CacheConfig {
     pub rdb_compression: bool,
     /// Whether it ends with a checksum.
     pub rdb_checksum: bool,
+    /// Where memcached's protocol listens.
+    pub memcached: Option<SocketAddr>,
+    /// Its largest item.
+    pub item_max_bytes: usize,
 }
 
 impl CacheConfig {
@@ -157,6 +177,9 @@ impl CacheConfig {
             save,
             rdb_compression: values.flag("rdbcompression"),
             rdb_checksum: values.flag("rdbchecksum"),
+            memcached: values.address_if_set("memcached"),
+            item_max_bytes: usize::try_from(values.size_bytes("memcached-item-max"))
+                .unwrap_or(usize::MAX),
         })
     }
 

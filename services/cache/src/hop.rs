@@ -6,6 +6,7 @@
 //! before it. Next: [`crate::remote`] runs the commands on their shard.
 
 use view::{Input, Mark, Output};
+use wire::resp::Version;
 
 use crate::{
     batch::{Batch, Spares},
@@ -55,6 +56,31 @@ impl Hop {
         let Some((_, batch)) = self.batches.get_mut(at) else { return };
         batch.push(frame, input);
         self.order.push(u16::try_from(at).unwrap_or(HERE));
+    }
+
+    /// Hands a request of memcached's protocol on to a shard.
+    pub(crate) fn push_frame(
+        &mut self,
+        target: u16,
+        frame: &[u8],
+        input: &Input<'_>,
+        spares: &mut Spares,
+    ) {
+        let at = match self.batches.iter().position(|(shard, _)| *shard == target) {
+            Some(at) => at,
+            None => {
+                self.batches.push((target, spares.take(0, Version::Resp2, false)));
+                self.batches.len() - 1
+            }
+        };
+        let Some((_, batch)) = self.batches.get_mut(at) else { return };
+        batch.push(frame, input);
+        self.order.push(u16::try_from(at).unwrap_or(HERE));
+    }
+
+    /// One batch per shard, in the order the shards were first needed.
+    pub(crate) fn take_batches(&mut self) -> impl Iterator<Item = (u16, Box<Batch>)> {
+        self.batches.drain(..)
     }
 
     /// One request per shard, in the order the shards were first needed.

@@ -1,4 +1,4 @@
-//! The cache: Redis clients' protocol on shard-local stores.
+//! The cache: the protocols of Redis and memcached on shard-local stores.
 //!
 //! [`Session`] turns a connection's bytes into replies, with exclusive use of its core's [`Shard`]
 //! for the length of a batch. What concerns other shards leaves as [`Work`] and comes back as
@@ -19,6 +19,7 @@ mod group;
 mod hop;
 mod load;
 mod lock;
+pub mod memcached;
 mod metrics;
 mod multi;
 mod observe;

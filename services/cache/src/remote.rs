@@ -101,6 +101,9 @@ impl Shard {
             Request::Job(_) => {
                 done.push((token, Response::Error(b"ERR not a shard's work".to_vec())))
             }
+            Request::Memcached(ask) => {
+                done.push((token, crate::memcached::serve(self, ask, now)));
+            }
             request => self.serve_waiting(token, request, now, done),
         }
     }

@@ -5,10 +5,10 @@
 //! request that arrives is answered once, when its locks allow. Next: `session.rs` for what runs
 //! inline, `remote.rs` for the owner's side, `engine::shard::calls` for the transport.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::future::Future;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::{Arc, Mutex};
 
 use engine::config::Engine;
@@ -19,6 +19,7 @@ use engine::shard::ShardCx;
 use engine::shard::calls::{self, Asker, Calls, CallsPort};
 
 use crate::config::CacheConfig;
+use crate::memcached::{self, Memcached};
 use crate::route::Topology;
 use crate::save::{self, Saves};
 use crate::work::{Done, Job, Request, Response, Work};
@@ -78,6 +79,10 @@ impl Plan {
         if let Some(path) = self.cache.unix.clone().filter(|_| cx.index() == 0) {
             server.listen_unix(path)?;
         }
+        if let Some(address) = self.cache.memcached {
+            let door = memcached::start(cx, &server, ServerConfig::new(&self.engine));
+            door.listen(address, Via::Shared)?;
+        }
         Ok(server)
     }
 
@@ -131,6 +136,8 @@ impl Plan {
             rdb_compression: self.cache.rdb_compression,
             rdb_checksum: self.cache.rdb_checksum,
             saves: Arc::clone(&self.saves),
+            memcached_port: self.cache.memcached.map_or(0, |address| address.port()),
+            item_max_bytes: self.cache.item_max_bytes,
         }
     }
 }
@@ -156,6 +163,7 @@ pub fn start(
         deadlines: Notify::default(),
         deadlines_seen: Cell::new(0),
         saves: Turns::default(),
+        memcached: OnceCell::new(),
     };
     let clock = cx.clone();
     let micros = move || clock.driver().now().mono_ns / 1_000;
@@ -247,9 +255,18 @@ impl Asked {
     }
 }
 
+/// Whose connection waits for an exchange.
+#[derive(Clone, Copy)]
+pub(crate) enum Owner {
+    /// This server's.
+    Resp(ConnId),
+    /// The one of memcached's protocol.
+    Memcached(ConnId),
+}
+
 /// A pipeline's batches that other shards run.
 struct Exchange {
-    conn: ConnId,
+    owner: Owner,
     responses: Vec<Option<Response>>,
     missing: usize,
 }
@@ -308,15 +325,30 @@ pub struct Cache {
     deadlines_seen: Cell<u64>,
     /// Who writes the dump.
     pub(crate) saves: Turns,
+    /// The server of memcached's protocol, when there is one.
+    memcached: OnceCell<Weak<Server<Memcached>>>,
 }
 
 impl Cache {
+    /// Tells where answers for connections of memcached's protocol go.
+    pub(crate) fn set_memcached(&self, server: &Rc<Server<Memcached>>) {
+        let set = self.memcached.set(Rc::downgrade(server));
+        debug_assert!(set.is_ok(), "there is one door");
+    }
+
     /// Takes the answer of another shard to one of a connection's batches.
     fn answered(&self, server: &Server<Self>, token: u64, response: Response) {
         let exchange = self.exchanges.borrow_mut().answered(token, response);
         if let Some(exchange) = exchange {
-            let responses = exchange.responses.into_iter().flatten().collect();
-            server.done(exchange.conn, Done::Exchange(responses));
+            let done = Done::Exchange(exchange.responses.into_iter().flatten().collect());
+            match exchange.owner {
+                Owner::Resp(conn) => server.done(conn, done),
+                Owner::Memcached(conn) => {
+                    if let Some(door) = self.memcached.get().and_then(Weak::upgrade) {
+                        door.done(conn, done);
+                    }
+                }
+            }
         }
     }
 
@@ -404,7 +436,10 @@ impl Cache {
         responses.pop().unwrap_or_else(gone)
     }
 
-    async fn exchange(server: Rc<Server<Self>>, requests: Vec<(u16, Request)>) -> Vec<Response> {
+    pub(crate) async fn exchange(
+        server: Rc<Server<Self>>,
+        requests: Vec<(u16, Request)>,
+    ) -> Vec<Response> {
         let mut pending: Vec<Receiver<Response>> = Vec::with_capacity(requests.len());
         let cache = server.service();
         for (target, request) in requests {
@@ -429,6 +464,27 @@ impl Cache {
         while server.shard().borrow().locks_generation() == generation {
             server.service().unlocked.notified().await;
         }
+    }
+
+    /// Sends an exchange's requests to other shards when all of them have room.
+    pub(crate) fn begin(&self, owner: Owner, work: Work) -> Option<Work> {
+        let Work::Exchange(requests) = work else { return Some(work) };
+        let direct = |(to, request): &(u16, Request)| {
+            matches!(request, Request::Batch(_) | Request::Memcached(_))
+                && self.calls.has_room(usize::from(*to))
+        };
+        if requests.is_empty() || !requests.iter().all(direct) {
+            return Some(Work::Exchange(requests));
+        }
+        let missing = requests.len();
+        let responses = (0..missing).map(|_| None).collect();
+        let number = self.exchanges.borrow_mut().insert(Exchange { owner, responses, missing });
+        for (index, (to, request)) in requests.into_iter().enumerate() {
+            let token = number << REQUEST_BITS | index as u64;
+            let sent = self.calls.try_ask(usize::from(to), request, token);
+            assert!(sent.is_ok(), "there was room for one request to each shard");
+        }
+        None
     }
 
     fn close_killed(server: &Server<Self>) {
@@ -461,22 +517,7 @@ impl Service for Cache {
     }
 
     fn start(&self, conn: ConnId, work: Work) -> Option<Work> {
-        let Work::Exchange(requests) = work else { return Some(work) };
-        let direct = |(to, request): &(u16, Request)| {
-            matches!(request, Request::Batch(_)) && self.calls.has_room(usize::from(*to))
-        };
-        if requests.is_empty() || !requests.iter().all(direct) {
-            return Some(Work::Exchange(requests));
-        }
-        let missing = requests.len();
-        let responses = (0..missing).map(|_| None).collect();
-        let number = self.exchanges.borrow_mut().insert(Exchange { conn, responses, missing });
-        for (index, (to, request)) in requests.into_iter().enumerate() {
-            let token = number << REQUEST_BITS | index as u64;
-            let sent = self.calls.try_ask(usize::from(to), request, token);
-            assert!(sent.is_ok(), "there was room for one request to each shard");
-        }
-        None
+        self.begin(Owner::Resp(conn), work)
     }
 
     fn perform(

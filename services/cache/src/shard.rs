@@ -18,6 +18,7 @@ use crate::{
     hop::Hop,
     lock::Locks,
     observe::Observers,
+    memcached,
     remote::Parked,
     route::Topology,
     script::{Library, Scripts},
@@ -66,6 +67,10 @@ pub struct ShardConfig {
     pub rdb_checksum: bool,
     /// What all shards know of saves.
     pub saves: Arc<Saves>,
+    /// The port of memcached's protocol, for its `stats settings`; 0 for none.
+    pub memcached_port: u16,
+    /// Longest item of memcached's protocol.
+    pub item_max_bytes: usize,
 }
 
 impl Default for ShardConfig {
@@ -89,6 +94,8 @@ impl Default for ShardConfig {
             rdb_compression: true,
             rdb_checksum: true,
             saves: Arc::default(),
+            memcached_port: 0,
+            item_max_bytes: memcached::ITEM_MAX_BYTES,
         }
     }
 }
@@ -132,10 +139,12 @@ pub struct Shard {
     pub(crate) saves: Arc<Saves>,
     /// Commands that write, as far as they are told to `saves`.
     pub(crate) noted_writes: u64,
-    cpu: CpuTime,
+    pub(crate) cpu: CpuTime,
     /// Time and calls of the last sample for `instantaneous_ops_per_sec`.
     sample: (u64, u64),
     ops_per_s: u64,
+    /// What memcached's protocol keeps.
+    pub(crate) memcached: memcached::State,
 }
 
 /// What [`Shard::tick`] found.
@@ -175,6 +184,7 @@ impl Shard {
             count,
             topology: config.topology.clone(),
             settings: Settings::new(&config),
+            memcached: memcached::State::new(config.item_max_bytes),
             stats: Stats::new(commands.len()),
             commands,
             clients: Clients::default(),
@@ -293,6 +303,7 @@ impl Shard {
     /// Housekeeping, due about every 100 ms: removes due keys and gives memory back, looking at no
     /// more than `budget` entries for each.
     pub fn tick(&mut self, now: Instant, budget: usize) -> Tick {
+        self.flush_due_items(now);
         let step = self.store.expire_step(now.unix_ms(), budget, |_, _| {});
         let purging = self.store.purge_step(budget);
         self.peak_bytes = self.peak_bytes.max(self.store.used_bytes());

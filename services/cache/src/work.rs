@@ -97,6 +97,8 @@ pub enum Request {
         /// Release the ticket's locks afterwards.
         unlock: bool,
     },
+    /// Something of memcached's protocol.
+    Memcached(crate::memcached::Ask),
     /// One command that may block; answered with its batch when it has run or given up.
     Block {
         /// Names the wait.
@@ -219,6 +221,8 @@ pub enum Response {
     Ended(Cancel),
     /// Versions of watched keys, and whether they are there.
     Watched(Vec<(u64, bool)>),
+    /// Counters for memcached's `stats`.
+    Memcached(Box<crate::memcached::Report>),
 }
 
 /// One key's value and attributes, on its way to another key or shard.

@@ -65,15 +65,22 @@ struct Services {
 impl Services {
     /// Those whose address is given; everything on its usual address where none is.
     fn chosen(values: &Values, engine: &Engine) -> Result<Self, Error> {
-        let all = ["cache", "broker"].iter().all(|name| values.address_if_set(name).is_none());
+        let named = |name: &&str| values.address_if_set(name).is_some();
+        let all = !["cache", "broker", "memcached"].iter().any(named);
         let address = |name: &str, default: &str| -> Option<SocketAddr> {
             let default = all.then(|| default.parse().expect("a valid default"));
             values.address_if_set(name).or(default)
         };
         let shards = engine.shards;
-        let cache = address("cache", cache::config::DEFAULT_ADDRESS)
+        let memcached = address("memcached", cache::config::DEFAULT_MEMCACHED);
+        // Memcached's protocol is a door of the cache: that is there with it.
+        let usual = cache::config::DEFAULT_ADDRESS.parse().expect("a valid default");
+        let cache = values
+            .address_if_set("cache")
+            .or(memcached.map(|_| usual))
             .map(|address| CacheConfig::new(values, address, shards))
-            .transpose()?;
+            .transpose()?
+            .map(|config| CacheConfig { memcached, ..config });
         let broker = address("broker", broker::config::DEFAULT_ADDRESS)
             .map(|address| BrokerConfig::new(values, address, shards, &engine.data))
             .transpose()?;
@@ -142,6 +149,9 @@ fn greeting(engine: &Engine, services: &Services) -> String {
         let port = |shard| broker.shard_address(shard).port();
         let line = format!("echo hello | kcat -b {} -P -t greetings", broker.address);
         service("broker", broker.address, port(0), port(shards - 1), &line);
+    }
+    if let Some(address) = services.cache.as_ref().and_then(|cache| cache.memcached) {
+        text.push_str(&format!("  memcached {address}\n"));
     }
     if let Some(admin) = engine.admin {
         text.push_str(&format!("  admin  {admin}  try: curl http://{admin}/metrics\n"));

@@ -77,6 +77,11 @@ pub(super) fn idle_s(access: u32, now_ms: u64) -> u32 {
     seconds(now_ms).wrapping_sub(access) & 0xFF_FFFF
 }
 
+/// Minutes since the last use under an LFU policy, modulo 45 days.
+pub(super) fn idle_minutes(access: u32, now_ms: u64) -> u32 {
+    minutes(now_ms).wrapping_sub(access >> 8) & 0xFFFF
+}
+
 /// S3-FIFO's parts of the access info.
 pub(super) mod s3 {
     const MAIN: u32 = 4;

@@ -173,7 +173,7 @@ impl Store {
         let random = matches!(policy, Policy::AllKeysRandom | Policy::VolatileRandom);
         let samples = if random { 1 } else { usize::from(self.config.samples) };
         let mut any = false;
-        for db in 0..self.config.databases {
+        for db in 0..=self.items_db() {
             let volatile = policy.is_volatile();
             let Some(table) = self.tables.get_mut(usize::from(db)) else {
                 break;

@@ -311,7 +311,7 @@ impl Store {
     }
 
     /// Follows a record that was written anew, perhaps elsewhere.
-    fn rewritten(
+    pub(super) fn rewritten(
         &mut self,
         db: u16,
         hash: KeyHash,

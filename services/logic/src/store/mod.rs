@@ -9,7 +9,8 @@
 //! recount of everything held at any time; no call does work in proportion to the number of keys.
 //! A command on a batch of keys goes: [`Store::hash`] and [`Store::touch_bucket`] for all, then
 //! [`Store::touch_record`] for all, then the operations, so that cache misses overlap.
-//! Next: `lookup.rs` for the operations on one key, `expiry.rs`, `evict.rs`, `scan.rs`.
+//! Next: `lookup.rs` for the operations on one key, `expiry.rs`, `evict.rs`, `scan.rs`; `item.rs` for the
+//! database of items, which has no number.
 
 mod access;
 mod admin;
@@ -21,6 +22,7 @@ mod expiry;
 mod garbage;
 mod grow;
 pub(crate) mod hash;
+mod item;
 mod large;
 mod lookup;
 mod objects;
@@ -36,6 +38,7 @@ mod types;
 use evict::Evictor;
 use expiry::Sweep;
 use hash::{Hasher, Records, Rng};
+pub use item::{Item, Marks};
 use record::Heap;
 use table::Table;
 pub use types::{
@@ -51,7 +54,7 @@ pub struct Store {
     hasher: Hasher,
     limits: Limits,
     heap: Heap,
-    /// By database.
+    /// By database, with that of the items behind them.
     tables: Vec<Table>,
     /// Cleared ones whose records are still held.
     cleared: Vec<Table>,
@@ -74,7 +77,7 @@ impl Store {
             hasher: Hasher::new(config.seed),
             limits: Limits::default(),
             heap: Heap::new(),
-            tables: (0..config.databases).map(|_| Table::new()).collect(),
+            tables: (0..=config.databases).map(|_| Table::new()).collect(),
             cleared: Vec::new(),
             slots: config.slot_stats.then(|| vec![0; usize::from(SLOTS)].into_boxed_slice()),
             evictor: Evictor::new(config.policy),

@@ -11,7 +11,9 @@
 //! Key and value of 16 and 64 bytes take 86 bytes, in a slot of 88.
 //!
 //! Invariant: a record and its large part live and die together.
-//! Next: `table.rs` finds records by key.
+//! Next: `table.rs` finds records by key; `record/tail.rs` for what items keep beside their value.
+
+mod tail;
 
 use bytes::Bytes;
 
@@ -22,6 +24,7 @@ use super::{
     types::{Entry, Form, Full, SHARED_MIN_BYTES, Value},
 };
 use crate::object::Object;
+pub(super) use tail::{FETCHED, TAILED};
 
 /// Set in every record, so that a free slot (first byte 0) is told from it.
 pub(super) const LIVE: u8 = 0x80;
@@ -93,9 +96,10 @@ impl Head {
         self.flags & LARGE_VALUE != 0
     }
 
-    /// Where the value ends, or its index.
+    /// Where the value ends, or its index with the tail behind it (`tail.rs`).
     fn end(&self) -> usize {
-        self.value_at() + if self.is_large() { INDEX_BYTES } else { self.value_len as usize }
+        let index = if self.is_large() { INDEX_BYTES } else { 0 };
+        self.value_at() + index + self.value_len as usize
     }
 
     #[inline]

@@ -11,6 +11,7 @@
 mod collections;
 mod eviction;
 mod growth;
+mod items;
 mod model;
 mod snapshot;
 
