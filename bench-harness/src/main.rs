@@ -81,6 +81,8 @@ enum Commands {
     FindMax(cli::search::FindMaxArgs),
     /// Runs a closed loop at several depths: connections by pipelines, a row each.
     Sweep(cli::sweep::SweepArgs),
+    /// Miss ratios of eviction policies: the store's own beside models of others, over drawn requests.
+    Evict(cli::evict::EvictArgs),
     /// Serves GET and SET of RESP in a way that a load generator must notice, until it is ended.
     Pathology(cli::pathology::PathologyArgs),
     /// Serves a session on another runtime until it is ended.
@@ -276,6 +278,7 @@ fn run(command: Commands) -> Result<ExitCode> {
         Commands::Curve(args) => cli::search::curve(&args),
         Commands::FindMax(args) => cli::search::find_max(&args),
         Commands::Sweep(args) => cli::sweep::run(&args),
+        Commands::Evict(args) => cli::evict::run(&args),
         Commands::Pathology(args) => cli::pathology::run(&args),
         Commands::Host(args) => serve(&args),
     }

@@ -148,3 +148,28 @@ fn what_makes_no_sense_is_refused_in_words() {
         assert!(!output.status.success() && said.contains(words), "{args:?}: {said}");
     }
 }
+
+#[test]
+fn eviction_is_simulated_from_a_file_and_its_bars_are_judged() {
+    let dir = Dir::new("evict");
+    let (file, out) = (dir.file("small.toml"), dir.file("out.json"));
+    let scenario = "about = \"small\"\nkeys = 2000\nrequests = 20000\nwarm-up = 0.5\nrate = 1000.0\nsizes = [0.1]\n\
+                    [[trace]]\nname = \"one\"\nskew = 0.9\n";
+    std::fs::write(&file, scenario).expect("a writable directory");
+    let text = passed(&bench(&["evict", "--scenario", &file, "--json", &out, "--gate"]));
+    assert!(text.contains("redis-sampled-lru") && text.contains("\none "), "{text}");
+    let report = json(&out);
+    let found = report["rows"][0]["found"].as_array().expect("what was found");
+    assert_eq!(found.len(), 5);
+    for found in found {
+        assert!(
+            found["miss_ratio"].as_f64().is_some_and(|miss| (0.1..0.9).contains(&miss)),
+            "{found}"
+        );
+    }
+    std::fs::write(&file, scenario.replace("keys = 2000", "keys = 0"))
+        .expect("a writable directory");
+    let refused = bench(&["evict", "--scenario", &file]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("keys: from 1"));
+}

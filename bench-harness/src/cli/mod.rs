@@ -2,6 +2,7 @@
 
 pub(crate) mod benchmarks;
 pub(crate) mod connections;
+pub(crate) mod evict;
 pub(crate) mod fanout;
 pub(crate) mod files;
 pub(crate) mod flamegraph;

@@ -24,6 +24,25 @@ static HITS: Metric = Metric::counter("cache_hits_total", "Look-ups that found t
 static MISSES: Metric = Metric::counter("cache_misses_total", "Look-ups that did not.");
 static EXPIRED: Metric = Metric::counter("cache_expired_keys_total", "Keys removed when due.");
 static EVICTED: Metric = Metric::counter("cache_evicted_keys_total", "Keys removed for memory.");
+static HOT_SAMPLES: Metric =
+    Metric::counter("cache_hot_key_samples_total", "Commands sampled for HOTKEYS.");
+static ERASE_SCANNED: Metric = Metric::counter(
+    "cache_delete_jobs_scanned_keys_total",
+    "Keys that SCANDEL and DELPREFIX looked at.",
+);
+static ERASE_DELETED: Metric = Metric::counter(
+    "cache_delete_jobs_deleted_keys_total",
+    "Keys that SCANDEL and DELPREFIX deleted.",
+);
+static ERASE_ACTIVE: Metric =
+    Metric::gauge("cache_delete_jobs", "Deletions by SCANDEL and DELPREFIX that are under way.");
+static HOTTEST: Metric = Metric::gauge(
+    "cache_hottest_key_commands_per_second",
+    "Commands per second on the key most commands are about, estimated.",
+);
+static BIG: Metric = Metric::gauge("cache_big_keys", "Keys noted as big, of at most 64.");
+static BIGGEST: Metric =
+    Metric::gauge("cache_biggest_key_bytes", "Memory of the largest key noted as big.");
 static ACCEPTED: Metric = Metric::counter("cache_connections_total", "Connections accepted.");
 static REFUSED: Metric =
     Metric::counter("cache_connections_refused_total", "Connections refused at the limit.");
@@ -38,8 +57,8 @@ static CLIENTS: Metric = Metric::gauge("cache_clients", "Connections now.");
 static KEYS: Metric = Metric::gauge("cache_keys", "Keys in all databases.");
 
 struct Handles {
-    counters: [Counter; 17],
-    gauges: [Gauge; 3],
+    counters: [Counter; 20],
+    gauges: [Gauge; 7],
 }
 
 /// Registers the metrics of a server with its shard.
@@ -63,10 +82,14 @@ pub(crate) fn install(server: &Rc<Server<Cache>>) {
         &SENT,
         &STARVED,
         &PAUSED,
+        &HOT_SAMPLES,
+        &ERASE_SCANNED,
+        &ERASE_DELETED,
     ];
     let handles = Handles {
         counters: counters.map(|metric| registry.counter(metric, &[])),
-        gauges: [&USED, &CLIENTS, &KEYS].map(|metric| registry.gauge(metric, &[])),
+        gauges: [&USED, &CLIENTS, &KEYS, &ERASE_ACTIVE, &HOTTEST, &BIG, &BIGGEST]
+            .map(|metric| registry.gauge(metric, &[])),
     };
     let weak: Weak<Server<Cache>> = Rc::downgrade(server);
     server.cx().add_source(Box::new(move |numbers| {
@@ -98,12 +121,23 @@ fn sample(server: &Server<Cache>, handles: &Handles, numbers: &mut Vec<(&'static
         net.sent_bytes,
         net.starved,
         net.paused,
+        report.hot_samples,
+        report.erase_scanned,
+        report.erase_deleted,
     ];
     for (handle, value) in handles.counters.iter().zip(counters) {
         handle.set(value);
     }
     let keys = report.databases.iter().map(|(keys, ..)| keys).sum();
-    let gauges = [report.used_bytes, net.live, keys];
+    let gauges = [
+        report.used_bytes,
+        net.live,
+        keys,
+        report.erase_active.len() as u64,
+        report.hottest_rate,
+        report.big_keys,
+        report.biggest_bytes,
+    ];
     for (handle, value) in handles.gauges.iter().zip(gauges) {
         handle.set(i64::try_from(value).unwrap_or(i64::MAX));
     }

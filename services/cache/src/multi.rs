@@ -20,7 +20,8 @@ use wire::resp::{Args, reply};
 
 use crate::{
     clients::Filter,
-    command::{Conn, Cx, Fault, cluster, config, dispatch, info, keyspace, row::Scope},
+    command::{Conn, Cx, Fault, cluster, config, dispatch, heavy, info, keyspace, row::Scope},
+    erase::Erase,
     group::Item,
     observe::{Block, Cancel},
     shard::Shard,
@@ -166,6 +167,14 @@ pub(crate) enum Plan {
     Watch { keys: ShardKeys, watched: Vec<Watched> },
     /// A script, with keys it declares or was found to use.
     Widen(Box<Widen>),
+    /// HOTKEYS.
+    Hot(usize),
+    /// HOTKEYS RESET.
+    ResetHot,
+    /// BIGKEYS.
+    Big(usize),
+    /// SCANDEL and DELPREFIX.
+    Erase(Erase),
 }
 
 /// The coordinator of one command.
@@ -517,6 +526,10 @@ impl Plan {
             Self::ClientList(filter) => Op::ClientList(filter.clone()),
             Self::ClientKill { filter, .. } => Op::ClientKill(filter.clone()),
             Self::ClientUnblock { id, why } => Op::ClientUnblock { id: *id, why: *why },
+            Self::Hot(most) => Op::Hot(*most),
+            Self::ResetHot => Op::ResetHot,
+            Self::Big(_) => Op::Big,
+            Self::Erase(erase) => Op::Erase(erase.clone()),
             _ => Op::Nothing,
         };
         (None, op)
@@ -535,7 +548,11 @@ impl Plan {
                 reply.int(sum(&responses));
             }
             Self::Mset { nx: true, .. } => reply.int(1),
-            Self::Mset { .. } | Self::Flush(_) | Self::ResetStats | Self::Configure(_) => {
+            Self::Mset { .. }
+            | Self::Flush(_)
+            | Self::ResetStats
+            | Self::Configure(_)
+            | Self::ResetHot => {
                 reply::ok(reply.out.inline_mut());
             }
             Self::Keys(..) => keyspace::reply_keys(reply.out, keys(responses)),
@@ -565,6 +582,9 @@ impl Plan {
                 }
             }
             Self::Move(_) | Self::Bring(_) | Self::Watch { .. } | Self::Widen(_) => {}
+            Self::Hot(most) => heavy::reply_hot(reply.out, version, *most, responses),
+            Self::Big(most) => heavy::reply_big(reply.out, version, *most, responses),
+            Self::Erase(erase) => reply.int(erase.id),
         }
     }
 }

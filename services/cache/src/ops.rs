@@ -180,6 +180,14 @@ impl Shard {
                 keys.iter().for_each(|(db, key)| self.unwatch(*db, key));
                 Response::Done
             }
+            Op::Hot(most) => Response::Hot(self.hot.top(most, now)),
+            Op::ResetHot => {
+                self.hot.clear(now);
+                Response::Done
+            }
+            Op::Big => Response::Big(self.store.big_keys(now.unix_ms())),
+            Op::Erase(erase) if self.erasing.start(erase.clone()) => Response::Done,
+            Op::Erase(_) => Response::Error(crate::command::erase::TOO_MANY.to_vec()),
             _ => Response::Done,
         }
     }

@@ -316,6 +316,9 @@ impl Shard {
         };
         let count = group.collect(rest, frame_len, &limits, GROUP);
         group.resolve(self, rest, count, conn.db, true);
+        if self.hot.passes(count) {
+            self.sample_hot(group, rest, count, conn.db);
+        }
         for (item, args) in group.commands(count) {
             let frame = item.frame(rest);
             if multi::is_locked(self, conn.db, item.id, args, frame) {

@@ -145,6 +145,9 @@ impl Session {
             let count = group.collect(turn.bytes, len, &limits, most);
             let local = turn.shard.count == 1;
             group.resolve(turn.shard, turn.bytes, count, self.conn.db, local);
+            if turn.shard.hot.passes(count) {
+                turn.shard.sample_hot(group, turn.bytes, count, self.conn.db);
+            }
             let ended = if queues {
                 self.queue(&mut turn, input, group)
             } else {

@@ -14,8 +14,10 @@ use crate::{
     batch::Spares,
     clients::Clients,
     command::table::Index,
+    erase::Erasing,
     group::Group,
     hop::Hop,
+    hot::Hot,
     lock::Locks,
     observe::Observers,
     memcached,
@@ -145,6 +147,10 @@ pub struct Shard {
     ops_per_s: u64,
     /// What memcached's protocol keeps.
     pub(crate) memcached: memcached::State,
+    /// Which keys are used most.
+    pub(crate) hot: Hot,
+    /// Deletions in the background.
+    pub(crate) erasing: Erasing,
 }
 
 /// What [`Shard::tick`] found.
@@ -160,6 +166,9 @@ pub struct Tick {
 const SPARE_HOPS_MAX: usize = 64;
 /// One whose buffer has grown beyond this is not kept.
 const HOP_MAX_BYTES: usize = 64 << 10;
+
+/// A key that is looked at for deletion costs as much as so many that are looked at for expiry.
+const ERASE_PART: usize = 4;
 
 /// Most keys one write may evict before it is let through or refused.
 const EVICT_PER_WRITE: usize = 64;
@@ -200,6 +209,8 @@ impl Shard {
             scripts: Scripts::new(config.library.clone()),
             saves: Arc::clone(&config.saves),
             noted_writes: 0,
+            hot: Hot::new(config.seed, now),
+            erasing: Erasing::default(),
             config,
             blocked: 0,
             observed: false,
@@ -297,6 +308,13 @@ impl Shard {
         report.ops_per_s = self.ops_per_s;
         report.script_bytes = self.scripts.memory_bytes() as u64;
         report.cpu = self.cpu;
+        report.hot_samples = self.hot.samples();
+        report.hottest_rate = self.hot.top(1, now).first().map_or(0, |key| key.rate as u64);
+        (report.big_keys, report.biggest_bytes) = self.store.big_noted();
+        report.erase_done = self.erasing.done;
+        report.erase_scanned = self.erasing.scanned;
+        report.erase_deleted = self.erasing.deleted;
+        report.erase_active = self.erasing.active();
         report
     }
 
@@ -306,6 +324,11 @@ impl Shard {
         self.flush_due_items(now);
         let step = self.store.expire_step(now.unix_ms(), budget, |_, _| {});
         let purging = self.store.purge_step(budget);
+        let erasing = self.erase_step(budget / ERASE_PART, now);
+        if self.hot.tick(now) {
+            // Forgets those that are not big any more.
+            self.store.big_keys(now.unix_ms());
+        }
         self.peak_bytes = self.peak_bytes.max(self.store.used_bytes());
         self.note_changes();
         let (then, calls) = self.sample;
@@ -316,7 +339,7 @@ impl Shard {
             self.ops_per_s = u64::try_from(made / u128::from(passed)).unwrap_or(u64::MAX);
             self.sample = (now.mono_ns, total);
         }
-        Tick { expired: step.expired, more: step.more || purging }
+        Tick { expired: step.expired, more: step.more || purging || erasing }
     }
 
     /// Makes room for a write; false when memory is full and nothing may go.

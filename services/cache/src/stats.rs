@@ -154,6 +154,22 @@ pub struct Report {
     pub cpu: CpuTime,
     /// Per database: keys, keys with an expiry, mean remaining time.
     pub databases: Vec<(u64, u64, u64)>,
+    /// Commands sampled for HOTKEYS.
+    pub hot_samples: u64,
+    /// Commands per second on the hottest key.
+    pub hottest_rate: u64,
+    /// Keys noted for BIGKEYS.
+    pub big_keys: u64,
+    /// What the largest of them takes.
+    pub biggest_bytes: u64,
+    /// Deletions in the background that are done.
+    pub erase_done: u64,
+    /// Keys they looked at, and those under way.
+    pub erase_scanned: u64,
+    /// Keys they deleted, and those under way.
+    pub erase_deleted: u64,
+    /// Those under way.
+    pub erase_active: Vec<crate::erase::Progress>,
 }
 
 impl Report {
@@ -183,10 +199,31 @@ impl Report {
         self.script_bytes += other.script_bytes;
         self.cpu.user_us += other.cpu.user_us;
         self.cpu.system_us += other.cpu.system_us;
+        self.merge_keys(other);
         for (mine, theirs) in self.databases.iter_mut().zip(&other.databases) {
             let expires = mine.1 + theirs.1;
             let weighted = mine.2.saturating_mul(mine.1) + theirs.2.saturating_mul(theirs.1);
             *mine = (mine.0 + theirs.0, expires, weighted.checked_div(expires).unwrap_or(0));
+        }
+    }
+
+    fn merge_keys(&mut self, other: &Self) {
+        self.hot_samples += other.hot_samples;
+        self.hottest_rate = self.hottest_rate.max(other.hottest_rate);
+        self.big_keys += other.big_keys;
+        self.biggest_bytes = self.biggest_bytes.max(other.biggest_bytes);
+        // A job is done when it is on every shard.
+        self.erase_done = self.erase_done.min(other.erase_done);
+        self.erase_scanned += other.erase_scanned;
+        self.erase_deleted += other.erase_deleted;
+        for theirs in &other.erase_active {
+            match self.erase_active.iter_mut().find(|mine| mine.id == theirs.id) {
+                Some(mine) => {
+                    mine.scanned += theirs.scanned;
+                    mine.deleted += theirs.deleted;
+                }
+                None => self.erase_active.push(*theirs),
+            }
         }
     }
 }

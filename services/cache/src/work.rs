@@ -223,6 +223,10 @@ pub enum Response {
     Watched(Vec<(u64, bool)>),
     /// Counters for memcached's `stats`.
     Memcached(Box<crate::memcached::Report>),
+    /// Keys that are used much.
+    Hot(Vec<crate::hot::HotKey>),
+    /// Keys that hold much.
+    Big(Vec<logic::store::Big>),
 }
 
 /// One key's value and attributes, on its way to another key or shard.
@@ -291,6 +295,14 @@ pub enum Op {
     ClientList(crate::clients::Filter),
     /// Marks connections for closing; counts them.
     ClientKill(crate::clients::Filter),
+    /// At most so many of the keys that are used most.
+    Hot(usize),
+    /// Forgets which keys are used most.
+    ResetHot,
+    /// The keys that hold most.
+    Big,
+    /// Starts a deletion in the background.
+    Erase(crate::erase::Erase),
     /// Ends the wait of a connection; 1 when it waited.
     ClientUnblock {
         /// Its id.

@@ -1,7 +1,7 @@
 //! Other people's clients of memcached's protocol, unmodified, against our server.
 //!
-//! What: pymemcache's own integration tests, memccapable (the text protocol's conformance test of libmemcached), and a
-//! script with python-memcached's habits through pymemcache; each against one shard and against two.
+//! What: pymemcache's own integration tests and memccapable, libmemcached's conformance test of the text protocol,
+//! each against one shard and against two.
 //! Next: `testing::live` for how a script is run, and what happens to one whose client is missing.
 
 mod common;

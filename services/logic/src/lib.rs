@@ -1,5 +1,5 @@
 //! Pure shard-local logic of the services: the cache's value store and collections, hash slots, glob patterns; what a
-//! partition's log knows of itself; consumer groups.
+//! partition's log knows of itself; consumer groups; rate limits.
 //!
 //! Invariants: no I/O, no clock, no thread, no `unsafe`; time is an argument and randomness comes
 //! from a seeded generator handed in at construction, so equal inputs give equal results.
@@ -16,8 +16,10 @@
 
 pub mod glob;
 pub mod group;
+pub mod limit;
 pub mod log;
 pub mod object;
 pub mod rdb;
 pub mod slot;
 pub mod store;
+pub mod topk;

@@ -6,7 +6,7 @@ use view::{Instant, Output};
 use wire::resp::reply;
 
 use super::{Conn, connection::REDIS_VERSION};
-use crate::{settings::policy_name, shard::Shard, stats::Report, work::Response};
+use crate::{erase::Progress, settings::policy_name, shard::Shard, stats::Report, work::Response};
 
 /// Sections in Redis' order, and whether plain INFO shows them.
 const SECTIONS: [(&str, bool); 12] = [
@@ -272,8 +272,20 @@ impl Context<'_> {
                 ("cross_shard_requests", stats.hop_requests.to_string()),
                 ("moved_replies", stats.moved.to_string()),
                 ("lock_waits", stats.lock_waits.to_string()),
+                ("hot_key_samples", report.hot_samples.to_string()),
+                ("hottest_key_commands_per_sec", report.hottest_rate.to_string()),
+                ("big_keys", report.big_keys.to_string()),
+                ("biggest_key_bytes", report.biggest_bytes.to_string()),
+                ("delete_jobs_active", report.erase_active.len().to_string()),
+                ("delete_jobs_done", report.erase_done.to_string()),
+                ("delete_jobs_scanned_keys", report.erase_scanned.to_string()),
+                ("delete_jobs_deleted_keys", report.erase_deleted.to_string()),
             ],
         );
+        for (at, job) in report.erase_active.iter().enumerate() {
+            let Progress { id, scanned, deleted } = job;
+            let _ = write!(text, "delete_job_{at}:id={id},scanned={scanned},deleted={deleted}\r\n");
+        }
     }
 
     /// Calls are counted; time is not measured per command, the batch has one clock reading.

@@ -13,16 +13,19 @@ mod connection;
 pub(crate) mod dispatch;
 mod dump;
 mod elements;
+pub(crate) mod erase;
 mod expire;
 mod float;
 mod geo;
 mod hash;
+pub(crate) mod heavy;
 mod hyperloglog;
 pub(crate) mod info;
 mod introspect;
 pub(crate) mod keyspace;
 mod lcs;
 mod ldouble;
+mod limit;
 mod list;
 mod number;
 mod object;
@@ -286,11 +289,11 @@ impl<'a> Cx<'a> {
     #[inline]
     pub(crate) fn value(&self, index: usize) -> NewValue<'a> {
         let part = self.arg(index);
-        if part.len() >= logic::store::SHARED_MIN_BYTES
-            && self.input.is_owned()
-            && let Some(part) = self.args.in_frame(index, self.frame)
-        {
-            return NewValue::Shared(self.input.slice(part));
+        if part.len() >= logic::store::SHARED_MIN_BYTES {
+            return match self.args.in_frame(index, self.frame) {
+                Some(place) if self.input.is_owned() => NewValue::Shared(self.input.slice(place)),
+                _ => NewValue::Shared(Bytes::copy_from_slice(part)),
+            };
         }
         NewValue::Copy(part)
     }

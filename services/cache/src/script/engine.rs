@@ -212,6 +212,11 @@ impl Engine {
 
     /// Compiles a chunk; the error is Lua's text.
     pub(super) fn load(&self, source: &[u8], name: &str, env: &Table) -> Result<Function, Vec<u8>> {
+        if source.first() == Some(&27) {
+            // Binary chunks are text that is none.
+            let name = name.trim_start_matches('@');
+            return Err(format!("{name}:1: unexpected symbol near 'char(27)'").into_bytes());
+        }
         let chunk = self.lua.load(source).set_name(name).set_mode(ChunkMode::Text);
         chunk.set_environment(env.clone()).into_function().map_err(|error| match error {
             mlua::Error::SyntaxError { message, .. } => message.into_bytes(),

@@ -225,10 +225,17 @@ fn raised_at(lua: &Lua) -> Option<(String, i64)> {
             (source.what == "C", (chunk, line.unwrap_or(-1)))
         })
     };
-    match look(1) {
-        Some((true, _)) => look(2).map(|(_, place)| place),
-        Some((false, place)) => Some(place),
-        None => None,
+    let mut level = match look(1)? {
+        (true, _) => 2,
+        (false, _) => 1,
+    };
+    loop {
+        let (_, place) = look(level)?;
+        // What the prelude puts before Lua's functions is none of the script's.
+        if place.0 != "@prelude" {
+            return Some(place);
+        }
+        level += 1;
     }
 }
 

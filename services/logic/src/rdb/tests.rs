@@ -156,11 +156,11 @@ fn what_has_changed_on_the_way_is_refused() {
     }
 }
 
+/// A key of a file: its database, its name, what stands beside it, and what it holds.
+type Key = (u64, Vec<u8>, Attributes, Vec<String>);
+
 /// Reads a file in pieces of a size; its keys, with what they hold.
-fn read_file(
-    bytes: &[u8],
-    piece: usize,
-) -> Result<Vec<(u64, Vec<u8>, Attributes, Vec<String>)>, Bad> {
+fn read_file(bytes: &[u8], piece: usize) -> Result<Vec<Key>, Bad> {
     let with = With::new();
     let (mut reader, mut pieces) = (Reader::new(), bytes.chunks(piece));
     let mut keys = Vec::new();

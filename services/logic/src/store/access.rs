@@ -1,4 +1,4 @@
-//! The 24 bits of access info per record, read by the policy in force: the LRU clock in seconds,
+//! The 24 bits of access info per record, read by the policy in force: the LRU clock in ticks,
 //! the LFU minutes and counter (both as in Redis' `evict.c`), or S3-FIFO's frequency and queue.
 //!
 //! After a change of policy the old bits are read by the new rules until the key is next used, as
@@ -7,13 +7,16 @@
 use super::{hash::Rng, types::Policy};
 
 const CLOCK_MASK: u64 = 0xFF_FFFF;
+/// Of the LRU clock, whose ticks are a second in Redis: keys that were used in one tick are alike, and where there are many
+/// requests to few keys that is most of them (docs/decisions/0017).
+const TICK_MS: u64 = 125;
 const LFU_INIT: u32 = 5;
 const LFU_LOG_FACTOR: u32 = 10;
 /// S3-FIFO: two bits of frequency; the queue entry's number starts at bit 8.
 const S3_FREQ_MAX: u32 = 3;
 
-fn seconds(now_ms: u64) -> u32 {
-    ((now_ms / 1000) & CLOCK_MASK) as u32
+fn ticks(now_ms: u64) -> u32 {
+    ((now_ms / TICK_MS) & CLOCK_MASK) as u32
 }
 
 fn minutes(now_ms: u64) -> u32 {
@@ -25,7 +28,7 @@ pub(super) fn fresh(policy: Policy, now_ms: u64) -> u32 {
     match policy {
         Policy::S3Fifo => 0,
         policy if policy.is_lfu() => (minutes(now_ms) << 8) | LFU_INIT,
-        _ => seconds(now_ms),
+        _ => ticks(now_ms),
     }
 }
 
@@ -40,7 +43,7 @@ pub(super) fn used(policy: Policy, access: u32, now_ms: u64, rng: &mut Rng) -> u
             let step = counter < 255 && rng.below(base * LFU_LOG_FACTOR + 1) == 0;
             (minutes(now_ms) << 8) | (counter + u32::from(step))
         }
-        _ => seconds(now_ms),
+        _ => ticks(now_ms),
     }
 }
 
@@ -58,9 +61,7 @@ pub(super) fn known(
             let idle = idle_s?;
             let clock = u64::from(seconds(now_ms));
             // Older than the clock goes back: as if used half its range ago.
-            let at = clock
-                .checked_sub(idle)
-                .unwrap_or((clock + u64::from(CLOCK_MASK / 2)) % u64::from(CLOCK_MASK));
+            let at = clock.checked_sub(idle).unwrap_or((clock + CLOCK_MASK / 2) % CLOCK_MASK);
             u32::try_from(at).ok()
         }
     }
@@ -72,9 +73,14 @@ pub(super) fn frequency(access: u32, now_ms: u64) -> u32 {
     (access & 0xFF).saturating_sub(elapsed)
 }
 
-/// Seconds since the last use, modulo the clock's 194 days.
+/// Ticks since the last use, modulo the clock's 24 days.
+pub(super) fn idle_ticks(access: u32, now_ms: u64) -> u32 {
+    ticks(now_ms).wrapping_sub(access) & CLOCK_MASK as u32
+}
+
+/// Seconds since the last use.
 pub(super) fn idle_s(access: u32, now_ms: u64) -> u32 {
-    seconds(now_ms).wrapping_sub(access) & 0xFF_FFFF
+    idle_ticks(access, now_ms) / (1000 / TICK_MS) as u32
 }
 
 /// Minutes since the last use under an LFU policy, modulo 45 days.

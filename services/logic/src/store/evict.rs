@@ -80,8 +80,13 @@ impl Evictor {
     }
 
     fn offer(&mut self, candidate: Candidate) {
-        if self.pool.iter().any(|c| c.at == candidate.at && c.hash == candidate.hash) {
-            return;
+        let same = |c: &Candidate| c.at == candidate.at && c.hash == candidate.hash;
+        if let Some(known) = self.pool.iter().position(same) {
+            if self.pool.get(known).is_some_and(|c| c.score >= candidate.score) {
+                return;
+            }
+            // It has been idle for longer than when it was met.
+            self.pool.remove(known);
         }
         let at = self.pool.partition_point(|c| c.score <= candidate.score);
         if self.pool.len() < POOL {
@@ -211,7 +216,7 @@ fn score(policy: Policy, head: &Head, now_ms: u64) -> Option<u64> {
     }
     Some(match policy {
         Policy::AllKeysLru | Policy::VolatileLru => {
-            u64::from(access::idle_s(head.access, now_ms)) + 2
+            u64::from(access::idle_ticks(head.access, now_ms)) + 2
         }
         Policy::AllKeysLfu | Policy::VolatileLfu => {
             257 - u64::from(access::frequency(head.access, now_ms))

@@ -7,7 +7,7 @@
 
 use bytes::Bytes;
 
-use super::types::Full;
+use super::{big::BIG_MIN_BYTES, types::Full};
 use crate::object::Object;
 
 const BLOCK: usize = 256;
@@ -151,15 +151,29 @@ impl Larges {
         &mut self,
         index: u32,
         edit: impl FnOnce(&mut Object) -> R,
-    ) -> Option<(R, Gone)> {
+    ) -> Option<(R, After)> {
         let Part::Object(object) = &mut self.slot_mut(index)?.as_mut()?.part else { return None };
         let before = object.mem_bytes() as u64;
         let result = edit(object);
-        let (after, gone) = (object.mem_bytes() as u64, Gone(object.is_gone()));
+        let after = object.mem_bytes() as u64;
+        let came_to = if object.is_gone() {
+            After::Gone
+        } else if after >= BIG_MIN_BYTES && after.ilog2() > before.max(1).ilog2() {
+            After::Grown(after)
+        } else {
+            After::Kept
+        };
         self.payload_bytes = self.payload_bytes - before + after;
-        Some((result, gone))
+        Some((result, came_to))
     }
 }
 
-/// Whether a collection has become one that its key goes with.
-pub(super) struct Gone(pub(super) bool);
+/// What a collection has become by a change.
+pub(super) enum After {
+    /// Nothing to speak of.
+    Kept,
+    /// A big one, of so many bytes.
+    Grown(u64),
+    /// One that its key goes with.
+    Gone,
+}

@@ -7,7 +7,8 @@
 use bytes::Bytes;
 
 use super::{
-    Entry, Expire, Form, Full, KeyHash, NewValue, Policy, Records, SHARED_MIN_BYTES, Store, access,
+    BIG_MIN_BYTES, Entry, Expire, Form, Full, KeyHash, NewValue, Policy, Records, SHARED_MIN_BYTES,
+    Store, access,
     arena::Ref,
     record::{Body, Draft, Head, MAX_EXPIRY_MS},
     table::Place,
@@ -108,6 +109,9 @@ impl Store {
         let value = match value {
             NewValue::Shared(bytes) if bytes.len() >= SHARED_MIN_BYTES => {
                 let cost = bytes.len();
+                if cost as u64 >= BIG_MIN_BYTES {
+                    self.note_big(db, hash, key, cost as u64);
+                }
                 Body::Owned(bytes, cost)
             }
             NewValue::Shared(ref bytes) => Body::Copy(bytes),
@@ -199,6 +203,9 @@ impl Store {
             let mut value = Vec::from(value);
             let result = edit(&mut value);
             let cost = value.capacity();
+            if cost as u64 >= BIG_MIN_BYTES {
+                self.note_big(db, hash, key, cost as u64);
+            }
             self.heap.put_large_value(at, &head, Bytes::from(value), cost);
             self.heap.set_access(at, head.access, access);
             return Ok(Some(result));

@@ -15,6 +15,7 @@
 mod access;
 mod admin;
 mod arena;
+mod big;
 mod bucket;
 mod due;
 mod evict;
@@ -35,6 +36,8 @@ mod table;
 mod tests;
 mod types;
 
+use big::BigKeys;
+pub use big::{BIG_MIN_BYTES, Big};
 use evict::Evictor;
 use expiry::Sweep;
 use hash::{Hasher, Records, Rng};
@@ -65,6 +68,7 @@ pub struct Store {
     rng: Rng,
     stats: StoreStats,
     scratch: Vec<u8>,
+    big: BigKeys,
 }
 
 impl Store {
@@ -85,6 +89,7 @@ impl Store {
             rng: Rng::new(config.seed ^ 0x5EED),
             stats: StoreStats::default(),
             scratch: Vec::new(),
+            big: BigKeys::default(),
             config,
         }
     }

@@ -6,7 +6,8 @@
 //! Next: [`crate::object`] for the collections themselves.
 
 use super::{
-    Entry, Expire, Form, Full, KeyHash, Store, access, large::Gone, lookup::Found, record::Body,
+    BIG_MIN_BYTES, Entry, Expire, Form, Full, KeyHash, Store, access, large::After, lookup::Found,
+    record::Body,
 };
 use crate::object::{Cx, Limits, Object, Rng};
 
@@ -90,6 +91,10 @@ impl Store {
         expire: Expire,
         now_ms: u64,
     ) -> Result<bool, Full> {
+        let bytes = object.mem_bytes() as u64;
+        if bytes >= BIG_MIN_BYTES {
+            self.note_big(db, hash, key, bytes);
+        }
         self.write(db, hash, key, Body::Object(object), expire, Form::Plain, now_ms)
     }
 
@@ -107,8 +112,11 @@ impl Store {
         let Found { place, at, head } = found;
         let Self { heap, hasher, limits, rng, .. } = self;
         let cx = Cx { hasher, limits, now_ms };
-        let (result, gone) = heap.edit_object(at, &head, |object| edit(object, cx, rng))?;
-        if let Gone(true) = gone {
+        let (result, after) = heap.edit_object(at, &head, |object| edit(object, cx, rng))?;
+        if let After::Grown(bytes) = after {
+            self.note_big(db, hash, key, bytes);
+        }
+        if let After::Gone = after {
             self.discard(db, hash.0, place, at, &head, now_ms);
         } else {
             let access = access::used(self.config.policy, head.access, now_ms, &mut self.rng);

@@ -20,7 +20,7 @@ use bytes::Bytes;
 use super::{
     arena::{Arena, MAX_SLOT_BYTES, Ref},
     garbage::Garbage,
-    large::{Gone, Large, Larges, LongKey, Part},
+    large::{After, Large, Larges, LongKey, Part},
     types::{Entry, Form, Full, SHARED_MIN_BYTES, Value},
 };
 use crate::object::Object;
@@ -437,7 +437,7 @@ impl Heap {
         at: Ref,
         head: &Head,
         edit: impl FnOnce(&mut Object) -> R,
-    ) -> Option<(R, Gone)> {
+    ) -> Option<(R, After)> {
         let index = large_index(self.arena.bytes(at), head)?;
         self.larges.edit(index, edit)
     }

@@ -11,8 +11,10 @@ mod dump;
 mod geo;
 mod hash;
 mod hash_field;
+mod heavy;
 mod hyperloglog;
 mod keyspace;
+mod limit;
 mod list;
 mod scripting;
 mod save;
@@ -48,6 +50,8 @@ static GROUPS: &[&[Row]] = &[
     scripting::ROWS,
     dump::ROWS,
     save::ROWS,
+    limit::ROWS,
+    heavy::ROWS,
 ];
 
 /// All rows, found by name.
@@ -95,7 +99,7 @@ impl Index {
             while slots[at].id != EMPTY {
                 at = (at + 1) % SLOTS;
             }
-            let odd = row.name.len() > LONGEST || row.name.contains('_');
+            let odd = row.name.len() > LONGEST || row.name.contains(['_', '.']);
             slots[at] = Slot { key, id: u16::try_from(id).unwrap_or(EMPTY), odd };
         }
         Self { rows, first_sub, top_level: top.len(), slots }
@@ -225,7 +229,7 @@ mod tests {
             assert_eq!(index.find_full(row.name.to_uppercase().as_bytes()), Some(id));
         }
         for (_, row) in index.top_level() {
-            let known = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';
+            let known = |byte: u8| byte.is_ascii_lowercase() || b"_.".contains(&byte);
             assert!(row.name.bytes().all(known), "{}", row.name);
         }
         for name in [
@@ -239,6 +243,7 @@ mod tests {
             b"bitfield\x7Fro",
             b"nosuchcommand",
             b"sort\x7fro",
+            b"cl\x0ethrottle",
             b"georadiuxxymember",
             b"client|nope",
             b"x|y",

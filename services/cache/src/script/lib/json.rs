@@ -9,7 +9,7 @@ use std::rc::Rc;
 use mlua::{LightUserData, Lua, MultiValue, Table, Value};
 
 use crate::script::{
-    host::{Host, Params, kind},
+    host::{Host, Params, kind, position},
     text::{format_g, read_double},
 };
 
@@ -201,7 +201,9 @@ fn encode(params: &Params<'_>, config: &Cell<Config>) -> mlua::Result<MultiValue
     if params.len() != 1 {
         return Err(params.bad(1, "expected 1 argument"));
     }
-    let mut encoder = Encoder { params, config: config.get(), out: Vec::new() };
+    // Taken now: tables are walked through calls of Lua's own.
+    let place = position(params.lua, 1);
+    let mut encoder = Encoder { params, config: config.get(), place, out: Vec::new() };
     encoder.value(params.get(1), 0)?;
     one(Value::String(params.lua.create_string(&encoder.out)?))
 }
@@ -209,12 +211,14 @@ fn encode(params: &Params<'_>, config: &Cell<Config>) -> mlua::Result<MultiValue
 struct Encoder<'a> {
     params: &'a Params<'a>,
     config: Config,
+    /// Where it was called.
+    place: String,
     out: Vec<u8>,
 }
 
 impl Encoder<'_> {
     fn error(&self, text: &str) -> mlua::Error {
-        self.params.host.error(self.params.lua, text)
+        self.params.host.plain(format!("{}{text}", self.place))
     }
 
     fn refuse(&self, value: &Value, why: &str) -> mlua::Error {

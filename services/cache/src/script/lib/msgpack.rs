@@ -251,7 +251,7 @@ impl<'a> Reader<'a> {
             0xcc => Value::Integer(self.number(1)? as i64),
             0xcd => Value::Integer(self.number(2)? as i64),
             0xce => Value::Integer(self.number(4)? as i64),
-            0xcf => Value::Number(self.number(8)? as f64),
+            0xcf => Value::Integer(self.number(8)? as i64),
             0xd0 => Value::Integer(i64::from(self.number(1)? as i8)),
             0xd1 => Value::Integer(i64::from(self.number(2)? as i16)),
             0xd2 => Value::Integer(i64::from(self.number(4)? as i32)),

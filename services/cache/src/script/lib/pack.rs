@@ -141,6 +141,10 @@ impl<'a> Format<'a> {
 
 fn pack(params: &Params<'_>) -> mlua::Result<Value> {
     let text = params.text(1)?;
+    // What comes after the last argument is nil, not nothing.
+    let mut values = params.values.clone();
+    values.push_back(Value::Nil);
+    let params = &Params { host: params.host, lua: params.lua, values };
     let mut format = Format::new(params, &text);
     let (mut out, mut argument) = (Vec::new(), 2);
     while let Some(Item { option, mut size, padding }) = format.next(out.len())? {
