@@ -157,7 +157,11 @@ impl Log {
         Self::start_to(level, std::io::stderr())
     }
 
-    fn start_to(
+    /// The same, writing to a file, or whatever else takes lines.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn start_to(
         level: Level,
         output: impl std::io::Write + Send + 'static,
     ) -> std::io::Result<(Self, Writer)> {

@@ -4,6 +4,8 @@
 //! time, after which the process ends all the same. Next: `shard::launch` for the threads,
 //! `signal` for the handlers, `admin` for the port that shows what goes on.
 
+use std::ffi::OsString;
+use std::fs::File;
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -37,6 +39,18 @@ pub struct Standalone {
     pub rows: &'static [Row],
 }
 
+/// What a service has decided before its shards start.
+pub struct Prepared {
+    /// Puts it on a shard.
+    pub installer: Installer,
+    /// Where it serves.
+    pub place: String,
+    /// Where the log goes; `None` for standard error.
+    pub log: Option<File>,
+    /// Called once everything listens.
+    pub ready: Box<dyn FnOnce()>,
+}
+
 impl Standalone {
     /// Runs the service from the command line until a signal asks to stop: `make` gives what puts it on a
     /// shard, and where it serves.
@@ -44,26 +58,49 @@ impl Standalone {
         &self,
         make: impl FnOnce(&Values, &Engine, Seed) -> Result<(Installer, String), Error>,
     ) -> ExitCode {
-        match self.run(make) {
+        self.main_from(std::env::args_os().skip(1), |values, engine, seed| {
+            let (installer, place) = make(values, engine, seed)?;
+            Ok(Prepared { installer, place, log: None, ready: Box::new(|| {}) })
+        })
+    }
+
+    /// The same from these arguments, for a service that has read the command line in its own way.
+    pub fn main_from(
+        &self,
+        args: impl IntoIterator<Item = OsString>,
+        make: impl FnOnce(&Values, &Engine, Seed) -> Result<Prepared, Error>,
+    ) -> ExitCode {
+        match self.run(args, make) {
             Ok(true) => ExitCode::SUCCESS,
             Ok(false) => {
                 eprintln!("{}: connections were still busy when --drain-timeout ended", self.name);
                 ExitCode::FAILURE
             }
-            Err(error) => {
-                eprintln!("{}: {error}", self.name);
-                ExitCode::FAILURE
-            }
+            Err(error) => self.fail(&error),
         }
+    }
+
+    /// Says what keeps the service from starting.
+    #[must_use]
+    pub fn fail(&self, error: &Error) -> ExitCode {
+        eprintln!("{}: {error}", self.name);
+        ExitCode::FAILURE
+    }
+
+    /// The options of the service and of the engine.
+    #[must_use]
+    pub fn table(&self) -> Table {
+        Table::new(self.name, self.about, &[], &[self.rows, ENGINE])
     }
 
     fn run(
         &self,
-        make: impl FnOnce(&Values, &Engine, Seed) -> Result<(Installer, String), Error>,
+        args: impl IntoIterator<Item = OsString>,
+        make: impl FnOnce(&Values, &Engine, Seed) -> Result<Prepared, Error>,
     ) -> Result<bool, Error> {
         let name = self.name;
-        let table = Table::new(name, self.about, &[], &[self.rows, ENGINE]);
-        let parsed = table.load(std::env::args_os().skip(1))?;
+        let table = self.table();
+        let parsed = table.load(args)?;
         if parsed.help {
             print!("{}", table.help());
             return Ok(true);
@@ -75,9 +112,12 @@ impl Standalone {
         let engine = Engine::new(&parsed.values, &allowed_cpus()?)?;
         let seed = engine.seed.map_or_else(Seed::from_os, |seed| Ok(Seed(seed)))?;
         reserve_descriptors()?;
-        let (installer, place) = make(&parsed.values, &engine, seed)?;
-        let (log, writer) = Log::start(engine.log_level)
-            .map_err(|source| Error::io("clone", source, "the log's thread"))?;
+        let Prepared { installer, place, log, ready } = make(&parsed.values, &engine, seed)?;
+        let (log, writer) = match log {
+            None => Log::start(engine.log_level),
+            Some(file) => Log::start_to(engine.log_level, file),
+        }
+        .map_err(|source| Error::io("clone", source, "the log's thread"))?;
         let mut installers = vec![installer];
         if let Some(address) = engine.admin {
             let admin = Admin::new(address, engine.shards);
@@ -85,6 +125,7 @@ impl Standalone {
         }
         let drained = run(&engine, seed, &log, installers, || {
             eprintln!("{name}: serving on {place}, {} shards", engine.shards);
+            ready();
         })?;
         drop(writer);
         Ok(drained)

@@ -148,6 +148,12 @@ impl Drop for Signals {
     }
 }
 
+/// Asks this process to stop, as SIGTERM from outside would: for a service whose clients may ask for that.
+pub fn ask_to_stop() {
+    // Fails for a signal there is not; this one there is.
+    let _ = signal_hook::low_level::raise(SIGTERM);
+}
+
 /// Whether the process ignores `signal`, as Rust's runtime arranges for SIGPIPE before `main`.
 fn ignores(signal: i32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();

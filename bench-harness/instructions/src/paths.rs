@@ -167,7 +167,7 @@ fn read_produce(times: u64) -> Result<()> {
 fn session(lines: &[&[u8]], times: u64) -> Result<()> {
     let mut shard = Shard::new(ShardConfig { seed: 1, ..ShardConfig::default() }, NOW);
     let peer = SocketAddr::from(([127, 0, 0, 1], 1)).to_string();
-    let info = ConnInfo { id: 1, peer: &peer, local: "", fd: -1, shard_port: false };
+    let info = ConnInfo { id: 1, peer: &peer, local: "", conn: 0, fd: -1, shard_port: false };
     let mut session = Session::new(info, &mut shard, NOW);
     let mut out = Output::default();
     let mut give = |bytes: &[u8]| -> Result<()> {

@@ -32,6 +32,7 @@ impl Service for Cache {
     fn open(&self, shard: &mut Shard, peer: SocketAddr, now: Instant) -> Session {
         self.connections.set(self.connections.get() + 1);
         let info = ConnInfo {
+            conn: 0,
             id: self.connections.get(),
             peer: &peer.to_string(),
             local: "",

@@ -237,7 +237,8 @@ impl TlsConfig {
                 "give a port further from that of --broker than there are shards",
             );
         }
-        let tls = TlsFiles { cert, key, client_ca: path("broker-tls-client-ca") }.load()?;
+        let client_ca = path("broker-tls-client-ca");
+        let tls = TlsFiles { cert, key, client_ca, client_optional: false }.load()?;
         Ok(Some(Self { address, tls }))
     }
 }

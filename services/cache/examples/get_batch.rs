@@ -62,8 +62,14 @@ fn main() {
     let keys: usize = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(100_000);
     let now = Instant { mono_ns: 1, unix_us: 1_700_000_000_000_000 };
     let mut shard = Shard::new(ShardConfig::default(), now);
-    let info =
-        ConnInfo { id: 1, peer: "127.0.0.1:1", local: "127.0.0.1:6379", fd: 8, shard_port: false };
+    let info = ConnInfo {
+        id: 1,
+        peer: "127.0.0.1:1",
+        local: "127.0.0.1:6379",
+        conn: 0,
+        fd: 8,
+        shard_port: false,
+    };
     let session = Session::new(info, &mut shard, now);
     let mut bench = Bench { shard, session, buffer: Vec::new(), now };
     let value = "v".repeat(64);

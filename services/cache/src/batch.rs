@@ -34,6 +34,8 @@ pub struct Batch {
     pub ends: Vec<Mark>,
     /// Keys of other shards that the batch's only command, a script, wants: it has not run.
     pub wanted: Vec<(u16, Box<[u8]>)>,
+    /// Address and name of the client, where commands are looked at one by one.
+    pub(crate) client: Option<(String, Vec<u8>)>,
     /// How many replies were taken, and where the last of them ended.
     taken: (usize, Mark),
 }
@@ -73,6 +75,7 @@ impl Batch {
         self.bytes.clear();
         self.large.clear();
         self.commands = 0;
+        self.client = None;
         self.out.clear();
         self.ends.clear();
         self.wanted.clear();

@@ -17,6 +17,8 @@ pub struct ConnInfo<'a> {
     pub peer: &'a str,
     /// Our end, `ip:port` or a path.
     pub local: &'a str,
+    /// The host's name for it, by which [`Shard::take_lines`](crate::Shard::take_lines) calls it.
+    pub conn: u64,
     /// The descriptor's number, for CLIENT LIST; -1 when there is none.
     pub fd: i32,
     /// Whether it came in on the shard's own port rather than on the shared one.
@@ -27,7 +29,9 @@ pub struct ConnInfo<'a> {
 #[derive(Debug)]
 pub(crate) struct Record {
     pub(crate) id: u64,
-    peer: Box<str>,
+    /// The host's name for it.
+    pub(crate) conn: u64,
+    pub(crate) peer: Box<str>,
     pub(crate) local: Rc<str>,
     pub(crate) name: Option<Box<[u8]>>,
     pub(crate) lib: Option<Box<Lib>>,
@@ -42,6 +46,17 @@ pub(crate) struct Record {
     /// What it waits for in a command: on which shard, and under which name.
     pub(crate) blocked: Option<(u16, u64)>,
     killed: bool,
+    /// Who it is; `None` for the default user.
+    pub(crate) user: Option<Box<[u8]>>,
+    /// It sees everybody's commands.
+    pub(crate) monitors: bool,
+}
+
+impl Record {
+    /// Its user's name.
+    pub(crate) fn user_name(&self) -> &[u8] {
+        self.user.as_deref().unwrap_or(crate::acl::DEFAULT)
+    }
 }
 
 /// What CLIENT SETINFO told.
@@ -76,7 +91,7 @@ impl Filter {
             || (self.by_id && !self.ids.contains(&record.id))
             || differs(&self.peer, record.peer.as_bytes())
             || differs(&self.local, record.local.as_bytes())
-            || differs(&self.user, b"default"))
+            || differs(&self.user, record.user_name()))
     }
 }
 
@@ -95,6 +110,7 @@ impl Clients {
         let local = self.local(info.local);
         let record = Record {
             id: info.id,
+            conn: info.conn,
             peer: info.peer.into(),
             local,
             name: None,
@@ -109,6 +125,8 @@ impl Clients {
             no_touch: false,
             blocked: None,
             killed: false,
+            user: None,
+            monitors: false,
         };
         self.open += 1;
         match self.free.pop() {
@@ -212,9 +230,13 @@ pub(crate) fn line(record: &Record, now_ms: u64, command: Option<&'static str>, 
     let unix = !record.local.contains(':');
     let mut flags = String::new();
     let is_blocked = record.blocked.is_some();
-    for (set, letter) in
-        [(is_blocked, 'b'), (unix, 'U'), (record.no_evict, 'e'), (record.no_touch, 'T')]
-    {
+    for (set, letter) in [
+        (record.monitors, 'O'),
+        (is_blocked, 'b'),
+        (unix, 'U'),
+        (record.no_evict, 'e'),
+        (record.no_touch, 'T'),
+    ] {
         if set {
             flags.push(letter);
         }
@@ -226,7 +248,7 @@ pub(crate) fn line(record: &Record, now_ms: u64, command: Option<&'static str>, 
         text,
         "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={flags} db={} sub=0 psub=0 \
          ssub=0 multi=-1 qbuf=0 qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem=0 \
-         tot-mem=0 events=r cmd={} user=default redir=-1 resp={}",
+         tot-mem=0 events=r cmd={} user={} redir=-1 resp={}",
         record.id,
         record.peer,
         record.local,
@@ -236,6 +258,7 @@ pub(crate) fn line(record: &Record, now_ms: u64, command: Option<&'static str>, 
         now_ms.saturating_sub(record.last_ms) / 1000,
         record.db,
         command.unwrap_or("NULL"),
+        String::from_utf8_lossy(record.user_name()),
         if record.version == Version::Resp3 { 3 } else { 2 },
     );
 }

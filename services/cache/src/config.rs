@@ -1,12 +1,18 @@
 //! The cache's options and their typed form.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use engine::config::{Kind, Row, Values};
 use engine::error::{Error, Kind as ErrorKind};
+use engine::net::tls::{Tls, TlsFiles};
 use logic::store::Policy;
 
+use crate::acl::{Rules, User};
+use crate::command::{acl, table::Index};
+use crate::directive::{Bind, Directives};
 use crate::settings;
 
 const fn unset(name: &'static str, key: &'static str, kind: Kind) -> Row {
@@ -104,7 +110,7 @@ pub const DEFAULT_ADDRESS: &str = "127.0.0.1:6379";
 pub const DEFAULT_MEMCACHED: &str = "127.0.0.1:11211";
 
 /// The cache's options, checked.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct CacheConfig {
     /// The shared address.
     pub address: SocketAddr,
@@ -136,6 +142,31 @@ pub struct CacheConfig {
     pub memcached: Option<SocketAddr>,
     /// Its largest item.
     pub item_max_bytes: usize,
+    /// Where the shared port listens; port 0 in `address` for nowhere.
+    pub binds: Vec<Bind>,
+    /// Whether each shard listens on a port of its own, too.
+    pub has_shard_ports: bool,
+    /// Mode of the Unix socket; the system's otherwise.
+    pub unix_mode: Option<u32>,
+    /// The shared port for TLS.
+    pub tls: Option<(u16, Arc<dyn Tls>)>,
+    /// Parameters as CONFIG GET shows them, where they differ from their defaults.
+    pub settings: Vec<(String, String)>,
+    /// Users that there are at start; without one of that name, the default user may do everything.
+    pub users: Vec<User>,
+    /// The redis.conf this was started with; empty for none.
+    pub config_file: String,
+    /// Connections from other hosts are refused while `protected-mode` is on and there is no password.
+    pub protects: bool,
+    /// Set to the wall clock in microseconds when the first shard starts.
+    pub clock_us: Arc<AtomicU64>,
+}
+
+impl std::fmt::Debug for CacheConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // No password, and no keys.
+        f.debug_struct("CacheConfig").field("address", &self.address).finish_non_exhaustive()
+    }
 }
 
 impl CacheConfig {
@@ -144,25 +175,42 @@ impl CacheConfig {
     /// # Errors
     /// When the ports of `shards` shards do not fit behind the address, or the dump's name or save points are none.
     pub fn new(values: &Values, address: SocketAddr, shards: usize) -> Result<Self, Error> {
-        if usize::from(address.port()) + shards > usize::from(u16::MAX) {
+        let mut config = Self::unplaced(values, address);
+        config.ports_fit(shards)?;
+        config.check_dump()?;
+        Ok(config)
+    }
+
+    /// Checks what is said of the dump, and puts its save points into their usual form.
+    fn check_dump(&mut self) -> Result<(), Error> {
+        let invalid = |problem: String, remedy: &str| {
+            Err(Error::new("option", ErrorKind::Invalid, problem).remedied(remedy))
+        };
+        let name = &self.dbfilename;
+        if name.is_empty() || name.contains('/') {
+            let problem = format!("--dbfilename {name:?}: a path, not just a filename");
+            return invalid(problem, "give the directory with --dir");
+        }
+        let Ok(save) = settings::save_points(&self.save) else {
+            let problem = "--save: not pairs of seconds and changes".to_owned();
+            return invalid(problem, "give for example --save '3600 1 300 100'");
+        };
+        self.save = save;
+        Ok(())
+    }
+
+    fn ports_fit(&self, shards: usize) -> Result<(), Error> {
+        if self.has_shard_ports && usize::from(self.address.port()) + shards > usize::from(u16::MAX)
+        {
             let problem = format!("--cache: no room for the ports of {shards} shards above it");
             return Err(Error::new("option", ErrorKind::Invalid, problem)
                 .remedied(format!("give a port below {}", usize::from(u16::MAX) - shards)));
         }
-        let invalid = |problem: String, remedy: &str| {
-            Err(Error::new("option", ErrorKind::Invalid, problem).remedied(remedy))
-        };
-        let dbfilename = values.text("dbfilename");
-        if dbfilename.is_empty() || dbfilename.contains('/') {
-            let problem = format!("--dbfilename {dbfilename:?}: a path, not just a filename");
-            return invalid(problem, "give the directory with --dir");
-        }
-        let save = settings::save_points(values.text_if_set("save").unwrap_or_default());
-        let Ok(save) = save else {
-            let problem = "--save: not pairs of seconds and changes".to_owned();
-            return invalid(problem, "give for example --save '3600 1 300 100'");
-        };
-        Ok(Self {
+        Ok(())
+    }
+
+    fn unplaced(values: &Values, address: SocketAddr) -> Self {
+        Self {
             address,
             unix: values.path_if_set("cache-unix").map(Into::into),
             announce: values.text_if_set("cache-announce").map(Into::into),
@@ -173,14 +221,120 @@ impl CacheConfig {
             databases: u16::try_from(values.integer("databases")).unwrap_or(16),
             requirepass: values.text_if_set("requirepass").unwrap_or_default().into(),
             dir: values.path("dir").to_owned(),
-            dbfilename: dbfilename.into(),
-            save,
+            dbfilename: values.text("dbfilename").into(),
+            save: values.text_if_set("save").unwrap_or_default().to_owned(),
             rdb_compression: values.flag("rdbcompression"),
             rdb_checksum: values.flag("rdbchecksum"),
             memcached: values.address_if_set("memcached"),
             item_max_bytes: usize::try_from(values.size_bytes("memcached-item-max"))
                 .unwrap_or(usize::MAX),
-        })
+            binds: vec![Bind { ip: address.ip(), optional: false }],
+            has_shard_ports: true,
+            unix_mode: None,
+            tls: None,
+            settings: Vec::new(),
+            users: Vec::new(),
+            config_file: String::new(),
+            protects: false,
+            clock_us: Arc::default(),
+        }
+    }
+
+    /// The same with directives of redis-server, which say where to listen when nothing of our own does.
+    ///
+    /// # Errors
+    /// Their ports or files are not fit.
+    pub fn with_directives(
+        values: &Values,
+        address: SocketAddr,
+        shards: usize,
+        directives: &Directives,
+    ) -> Result<Self, Error> {
+        let mut config = Self::unplaced(values, address);
+        let given = |name: &str| Some(directives.get(name)).filter(|text| !text.is_empty());
+        if directives.is_drop_in {
+            config.binds = directives.bind()?;
+            let ip = config.binds.first().map_or(address.ip(), |bind| bind.ip);
+            config.address = SocketAddr::new(ip, directives.port());
+            config.has_shard_ports = directives.get("cluster-enabled") == "yes";
+            config.protects = true;
+        }
+        config.ports_fit(shards)?;
+        let other = |name: &str, default: &str| given(name).filter(|text| *text != default);
+        if let Some(dir) = other("dir", ".") {
+            config.dir = dir.into();
+        }
+        if let Some(name) = other("dbfilename", "dump.rdb") {
+            config.dbfilename = name.into();
+        }
+        if let Some(save) = given("save") {
+            config.save = save.into();
+        }
+        config.rdb_compression &= directives.get("rdbcompression") != "no";
+        config.check_dump()?;
+        if let Some(path) = given("unixsocket") {
+            config.unix = Some(path.into());
+        }
+        config.unix_mode = directives.unix_permissions()?;
+        if directives.tls_port() > 0 {
+            let path = |name: &str| PathBuf::from(directives.get(name));
+            let clients = directives.get("tls-auth-clients");
+            let files = TlsFiles {
+                cert: path("tls-cert-file"),
+                key: path("tls-key-file"),
+                client_ca: (clients != "no").then(|| path("tls-ca-cert-file")),
+                client_optional: clients == "optional",
+            };
+            config.tls = Some((directives.tls_port(), files.load()?));
+        }
+        let pairs = directives.settings().map(|(name, text)| (name.to_owned(), text.to_owned()));
+        config.settings = pairs.collect();
+        let dir = std::path::absolute(&config.dir).unwrap_or_default();
+        config.settings.push(("dir".into(), dir.display().to_string()));
+        if directives.is_drop_in {
+            let shown =
+                |bind: &Bind| format!("{}{}", if bind.optional { "-" } else { "" }, bind.ip);
+            let binds: Vec<String> = config.binds.iter().map(shown).collect();
+            config.settings.push(("bind".into(), binds.join(" ")));
+        }
+        config.users = users(directives)?;
+        if let Some(file) = &directives.file {
+            config.config_file = file.display().to_string();
+        }
+        Ok(config)
+    }
+
+    /// Where the service can be reached, for people.
+    #[must_use]
+    pub fn place(&self) -> String {
+        let mut places = Vec::new();
+        if self.address.port() > 0 {
+            places.push(self.address.to_string());
+        }
+        if let Some((port, _)) = &self.tls {
+            places.push(SocketAddr::new(self.address.ip(), *port).to_string() + " (TLS)");
+        }
+        if let Some(path) = &self.unix {
+            places.push(path.display().to_string());
+        }
+        places.join(", ")
+    }
+
+    /// The shared addresses at a port, and whether this host need not have them.
+    pub fn addresses(&self, port: u16) -> impl Iterator<Item = (SocketAddr, bool)> + '_ {
+        let at = move |bind: &Bind| (SocketAddr::new(bind.ip, port), bind.optional);
+        self.binds.iter().filter(move |_| port > 0).map(at)
+    }
+
+    /// The host that cluster clients are told.
+    #[must_use]
+    pub fn announced(&self) -> String {
+        match (&self.announce, self.address.ip()) {
+            (Some(host), _) => host.clone(),
+            (None, IpAddr::V4(ip)) if ip.is_unspecified() => "127.0.0.1".into(),
+            (None, IpAddr::V6(ip)) if ip.is_unspecified() => "127.0.0.1".into(),
+            (None, ip) => ip.to_string(),
+        }
     }
 
     /// A shard's own address.
@@ -189,4 +343,38 @@ impl CacheConfig {
         let offset = u16::try_from(shard).unwrap_or(u16::MAX).saturating_add(1);
         SocketAddr::new(self.address.ip(), self.address.port().saturating_add(offset))
     }
+}
+
+/// The users of `user` lines, or of the file that `aclfile` names.
+fn users(directives: &Directives) -> Result<Vec<User>, Error> {
+    let commands = Index::new();
+    let all_channels = directives.get("acl-pubsub-default") == "allchannels";
+    let rules = Rules { commands: &commands, all_channels };
+    let invalid = |problem: String| {
+        Error::new("option", ErrorKind::Invalid, problem).remedied("correct the user's rules")
+    };
+    let mut users = Vec::new();
+    for line in &directives.users {
+        let Some((name, given)) = line.split_first() else { continue };
+        let user = acl::make_user(&rules, name.as_bytes(), given)
+            .map_err(|why| invalid(format!("user {name}: {why}")))?;
+        if users.iter().any(|known: &User| known.name == user.name) {
+            return Err(invalid(format!("user {name}: it is there twice")));
+        }
+        users.push(user);
+    }
+    let file = directives.get("aclfile");
+    if file.is_empty() {
+        return Ok(users);
+    }
+    if !users.is_empty() {
+        let problem = "aclfile and user: users are either in the one or in the other";
+        return Err(Error::new("option", ErrorKind::Invalid, problem)
+            .remedied("move the `user` lines to the file"));
+    }
+    let path = std::path::Path::new(directives.get("dir")).join(file);
+    let name = path.display().to_string();
+    let text =
+        std::fs::read_to_string(&path).map_err(|source| Error::io("read", source, name.clone()))?;
+    acl::parse_users(&rules, &name, &text).map_err(invalid)
 }

@@ -83,6 +83,14 @@ impl Hop {
         self.batches.drain(..)
     }
 
+    /// Says whose the commands for a shard are.
+    pub(crate) fn name_client(&mut self, target: u16, peer: &str, name: &[u8]) {
+        let batch = self.batches.iter_mut().find(|(shard, _)| *shard == target);
+        if let Some((_, batch)) = batch {
+            batch.client.get_or_insert_with(|| (peer.to_owned(), name.to_vec()));
+        }
+    }
+
     /// One request per shard, in the order the shards were first needed.
     pub(crate) fn take_requests(&mut self) -> Vec<(u16, Request)> {
         self.batches.drain(..).map(|(shard, batch)| (shard, Request::Batch(batch))).collect()

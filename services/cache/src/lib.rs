@@ -10,16 +10,19 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod acl;
+pub mod admin;
 mod ahead;
 mod batch;
 pub mod clients;
 pub mod command;
 pub mod config;
+pub mod directive;
 pub mod erase;
 mod group;
 mod hop;
-mod load;
 pub mod hot;
+mod load;
 mod lock;
 pub mod memcached;
 mod metrics;
@@ -28,8 +31,8 @@ mod observe;
 mod ops;
 mod remote;
 pub mod route;
-pub mod script;
 pub mod save;
+pub mod script;
 pub mod serve;
 pub mod session;
 pub mod settings;
@@ -39,11 +42,14 @@ pub mod stats;
 #[cfg(test)]
 mod tests;
 mod transaction;
+mod watch;
 pub mod work;
 
+pub use acl::User;
 pub use clients::ConnInfo;
 pub use observe::Cancel;
 pub use session::Session;
 pub use shard::{Shard, ShardConfig};
 pub use stats::CpuTime;
+pub use watch::Clock;
 pub use work::{Done, Job, Request, Response, Work};

@@ -19,6 +19,7 @@ use view::{Instant, Output};
 use wire::resp::{Args, reply};
 
 use crate::{
+    admin::{Ask, How, Replying},
     clients::Filter,
     command::{Conn, Cx, Fault, cluster, config, dispatch, heavy, info, keyspace, row::Scope},
     erase::Erase,
@@ -26,6 +27,7 @@ use crate::{
     observe::{Block, Cancel},
     shard::Shard,
     transaction::Watched,
+    watch::guard,
     work::{Guard, LockKeys, Op, Request, Response, Scan, ShardKeys},
 };
 use bring::Bring;
@@ -57,8 +59,10 @@ pub(crate) fn target(shard: &Shard, conn: &Conn, item: &Item, args: &Args, frame
         Scope::Script => return script_target(shard, conn, id, args, frame),
         Scope::Connection | Scope::AllShards => return Target::Barrier,
     }
-    let refused = !conn.authenticated && shard.needs_password();
-    if !row.has_keys() || refused || !row.accepts(args.len()) {
+    if !row.has_keys() || !row.accepts(args.len()) {
+        return Target::Here;
+    }
+    if !conn.plain && guard::is_refused(args, frame, id, shard, conn) {
         return Target::Here;
     }
     let owner = |at| shard.topology.owner_of(args.get(at, frame));
@@ -118,8 +122,8 @@ pub(crate) fn is_locked(
     }
     let Some(id) = id else { return false };
     let row = shard.commands.row(id);
-    // COPY may write to another database than the connection's: it waits for every lock.
-    row.name == "copy"
+    // COPY and MOVE may write to another database than the connection's: it waits for every lock.
+    matches!(row.name, "copy" | "move")
         || row.key_indices(args.len(), |at| args.get(at, frame)).any(|at| {
             let hash = shard.store.hash(args.get(at, frame));
             shard.locks.blocks(0, db, hash.get())
@@ -175,6 +179,8 @@ pub(crate) enum Plan {
     Big(usize),
     /// SCANDEL and DELPREFIX.
     Erase(Erase),
+    /// An administrator's command.
+    Admin { ask: Ask, about: String, how: How },
 }
 
 /// The coordinator of one command.
@@ -237,7 +243,9 @@ impl Multi {
 
     fn over(shards: Range<u16>, plan: Plan, shard: &mut Shard) -> Self {
         let locks = match &plan {
-            Plan::Flush(_) => shards.clone().map(|index| (index, LockKeys::All)).collect(),
+            Plan::Flush(_) | Plan::Admin { ask: Ask::Swap(..), .. } => {
+                shards.clone().map(|index| (index, LockKeys::All)).collect()
+            }
             Plan::Count { db, parts, .. }
             | Plan::Mget { db, parts }
             | Plan::Mset { db, parts, .. } => parts.locks(*db),
@@ -530,6 +538,7 @@ impl Plan {
             Self::ResetHot => Op::ResetHot,
             Self::Big(_) => Op::Big,
             Self::Erase(erase) => Op::Erase(erase.clone()),
+            Self::Admin { ask, .. } => Op::Admin(ask.clone()),
             _ => Op::Nothing,
         };
         (None, op)
@@ -579,6 +588,14 @@ impl Plan {
                         Some(value) => Cx::reply_shared(reply.out, value),
                         None => reply::null(reply.out.inline_mut(), version),
                     }
+                }
+            }
+            Self::Admin { ask, about, how } => {
+                let (out, shard, now) = (&mut *reply.out, &mut *reply.shard, reply.now);
+                let mut replying = Replying { out, shard, version, now };
+                match how {
+                    How::Plain(finish) => finish(&mut replying, ask, responses),
+                    How::About(finish) => finish(&mut replying, about, responses),
                 }
             }
             Self::Move(_) | Self::Bring(_) | Self::Watch { .. } | Self::Widen(_) => {}

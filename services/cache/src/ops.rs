@@ -161,9 +161,14 @@ impl Shard {
             }
             Op::Configure(pairs) => {
                 for (name, text) in pairs {
+                    if name == "requirepass" {
+                        self.set_default_password(&text);
+                    }
                     self.settings.put(&name, text);
                 }
                 self.apply_memory_settings();
+                self.watch.configure(&self.settings);
+                self.look_again();
                 Response::Done
             }
             Op::ClientList(filter) => {
@@ -171,6 +176,7 @@ impl Shard {
                 Response::Text(self.clients.list(&filter, now.unix_ms(), name))
             }
             Op::ClientKill(filter) => Response::Count(self.clients.kill(&filter)),
+            Op::Admin(ask) => self.run_ask(ask, now),
             Op::ClientUnblock { id, why } => Response::Count(u64::from(self.unblock(id, why))),
             Op::Watch(keys) => {
                 let watch = |(db, key): &(u16, Box<[u8]>)| self.watch(*db, key, now.unix_ms());

@@ -7,8 +7,11 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
+use std::fs::Permissions;
 use std::future::Future;
+use std::os::unix::fs::PermissionsExt as _;
 use std::rc::{Rc, Weak};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use engine::config::Engine;
@@ -31,6 +34,22 @@ const TICK_NS: u64 = 100_000_000;
 const TICK_MORE_NS: u64 = 1_000_000;
 /// Entries looked at per tick.
 const TICK_BUDGET: usize = 2_000;
+
+/// The token of requests whose answers nobody waits for.
+const NOBODY: u64 = u64::MAX;
+/// What may wait for a monitor that does not read; it misses further lines.
+const MONITOR_OUTPUT_MAX_BYTES: usize = 32 << 20;
+
+/// What a stranger is told while `protected-mode` is on.
+const PROTECTED: &[u8] = b"-DENIED Redis is running in protected mode because protected mode is enabled and no password is \
+set for the default user. In this mode connections are only accepted from the loopback interface. If you want to connect \
+from external computers to Redis you may adopt one of the following solutions: 1) Just disable protected mode sending the \
+command 'CONFIG SET protected-mode no' from the loopback interface by connecting to Redis from the same host the server is \
+running, however MAKE SURE Redis is not publicly accessible from internet if you do so. Use CONFIG REWRITE to make this \
+change permanent. 2) Alternatively you can just disable the protected mode by editing the Redis configuration file, and \
+setting the protected mode option to 'no', and then restarting the server. 3) If you started the server manually just for \
+testing, restart it with the '--protected-mode no' option. 4) Setup a an authentication password for the default user. NOTE: \
+You only need to do one of the above things in order for the server to start accepting connections from the outside.\r\n";
 
 /// Everything that has to be decided before the shards start.
 pub struct Plan {
@@ -74,11 +93,7 @@ impl Plan {
         self.load(&mut shard, cx)?;
         let shard = Rc::new(RefCell::new(shard));
         let server = start(cx, shard, port, ServerConfig::new(&self.engine));
-        server.listen(self.cache.shard_address(cx.index()), Via::Shard)?;
-        server.listen(self.cache.address, Via::Shared)?;
-        if let Some(path) = self.cache.unix.clone().filter(|_| cx.index() == 0) {
-            server.listen_unix(path)?;
-        }
+        self.listen(&server)?;
         if let Some(address) = self.cache.memcached {
             let door = memcached::start(cx, &server, ServerConfig::new(&self.engine));
             door.listen(address, Via::Shared)?;
@@ -107,14 +122,45 @@ impl Plan {
         Ok(())
     }
 
+    fn listen(&self, server: &Server<Cache>) -> Result<(), Error> {
+        let (cache, index) = (&self.cache, server.cx().index());
+        if cache.has_shard_ports {
+            server.listen(cache.shard_address(index), Via::Shard)?;
+        }
+        for (address, optional) in cache.addresses(cache.address.port()) {
+            let listening = server.listen(address, Via::Shared);
+            if !optional {
+                listening?;
+            }
+        }
+        if let Some((port, tls)) = &cache.tls {
+            for (address, optional) in cache.addresses(*port) {
+                let listening = server.listen_tls(address, Via::Shared, tls);
+                if !optional {
+                    listening?;
+                }
+            }
+        }
+        if index > 0 {
+            return Ok(());
+        }
+        cache.clock_us.store(server.cx().now().unix_us, Ordering::Relaxed);
+        let Some(path) = cache.unix.clone() else { return Ok(()) };
+        server.listen_unix(path.clone())?;
+        if let Some(mode) = cache.unix_mode {
+            std::fs::set_permissions(&path, Permissions::from_mode(mode))
+                .map_err(|source| Error::io("chmod", source, path.display().to_string()))?;
+        }
+        Ok(())
+    }
+
     fn shard_config(&self, index: usize) -> ShardConfig {
-        let host = match (&self.cache.announce, self.cache.address.ip()) {
-            (Some(host), _) => host.clone(),
-            (None, ip) if ip.is_unspecified() => "127.0.0.1".into(),
-            (None, ip) => ip.to_string(),
-        };
-        let shards = 0..self.engine.shards;
-        let ports = shards.map(|shard| self.cache.shard_address(shard).port()).collect();
+        let host = self.cache.announced();
+        // Without ports of their own, all shards are where the shared port is.
+        let shared = self.cache.address.port();
+        let own = |shard| self.cache.shard_address(shard).port();
+        let port = |shard| if self.cache.has_shard_ports { own(shard) } else { shared };
+        let ports = (0..self.engine.shards).map(port).collect();
         // Ids of nodes depend on the address alone, so that they survive a restart.
         let topology = Topology::new(&host, ports, u64::from(self.cache.address.port()));
         ShardConfig {
@@ -138,6 +184,10 @@ impl Plan {
             saves: Arc::clone(&self.saves),
             memcached_port: self.cache.memcached.map_or(0, |address| address.port()),
             item_max_bytes: self.cache.item_max_bytes,
+            settings: self.cache.settings.clone(),
+            users: self.cache.users.clone(),
+            config_file: self.cache.config_file.clone(),
+            protects: self.cache.protects,
         }
     }
 }
@@ -168,6 +218,8 @@ pub fn start(
     let clock = cx.clone();
     let micros = move || clock.driver().now().mono_ns / 1_000;
     shard.borrow_mut().set_script_clock(Box::new(micros));
+    let clock = cx.clone();
+    shard.borrow_mut().set_clock(Box::new(move || clock.driver().mono_ns()));
     let server = Server::new(cx, cache, shard, config);
     crate::metrics::install(&server);
     cx.spawn("cache housekeeping", housekeeping(Rc::clone(&server)));
@@ -226,9 +278,6 @@ enum Waiter {
     Local(Sender<Response>),
     Nobody,
 }
-
-/// The token of questions whose answers nobody waits for: no exchange has it.
-const NOBODY: u64 = u64::MAX;
 
 /// Requests this shard has not answered; the index is the request's token.
 #[derive(Default)]
@@ -460,6 +509,33 @@ impl Cache {
         responses
     }
 
+    /// Sends the requests that nobody waits for, as far as there is room.
+    fn post_lines(&self) {
+        let mut shard = self.shard.borrow_mut();
+        while let Some((to, request)) = shard.take_post() {
+            if let Err(request) = self.calls.try_ask(usize::from(to), request, NOBODY) {
+                shard.put_back(to, request);
+                break;
+            }
+        }
+    }
+
+    /// Hands monitors what they are to read.
+    fn show(&self, server: &Server<Self>) {
+        if !self.shard.borrow().has_lines() {
+            return;
+        }
+        let (lines, names) = self.shard.borrow_mut().take_lines();
+        for name in names {
+            // One that does not read, or is gone, misses them.
+            server.push(ConnId::from_bits(name), |_, out| {
+                if out.len() < MONITOR_OUTPUT_MAX_BYTES {
+                    out.push(lines.clone());
+                }
+            });
+        }
+    }
+
     async fn unlocked(server: Rc<Server<Self>>, generation: u64) {
         while server.shard().borrow().locks_generation() == generation {
             server.service().unlocked.notified().await;
@@ -503,6 +579,9 @@ impl Service for Cache {
     type Done = Done;
 
     fn open(&self, info: ConnInfo, shard: &mut Shard) -> Result<Session, Vec<u8>> {
+        if shard.protects_from(&info.peer) {
+            return Err(PROTECTED.to_vec());
+        }
         if shard.client_count() >= self.clients_max {
             return Err(b"-ERR max number of clients reached\r\n".to_vec());
         }
@@ -510,6 +589,7 @@ impl Service for Cache {
             id: info.id,
             peer: &info.peer.to_string(),
             local: &info.local.to_string(),
+            conn: info.conn.to_bits(),
             fd: info.fd,
             shard_port: info.via == Via::Shard,
         };
@@ -556,16 +636,24 @@ impl Service for Cache {
         }
         Self::close_killed(server);
         self.carry(server);
+        self.post_lines();
+        self.show(server);
+        if self.shard.borrow().wants_to_stop() {
+            engine::signal::ask_to_stop();
+            self.shard.borrow_mut().stopping();
+        }
         more
     }
 
     fn end_turn(&self) {
+        self.post_lines();
         self.calls.flush();
     }
 
     fn park(&self) -> bool {
         // What a task left is carried by the next turn.
-        !self.shard.borrow().has_mail() && self.calls.park()
+        let shard = self.shard.borrow();
+        !shard.has_mail() && !shard.has_lines() && !shard.wants_to_stop() && self.calls.park()
     }
 
     fn unpark(&self) {

@@ -14,7 +14,7 @@ use wire::resp::{Args, Limits, ParseState, Parsed, Version, likely_key, parse_co
 
 use crate::{
     clients::ConnInfo,
-    command::{Conn, Mode, Outcome, Waiting, dispatch, row, transactions},
+    command::{Conn, Mode, Outcome, ReplyMode, Waiting, dispatch, row, transactions},
     group::{Group, Item},
     hop::Hop,
     multi::{self, Multi},
@@ -23,6 +23,7 @@ use crate::{
     shard::Shard,
     spread::Spread,
     transaction::{self, Exec},
+    watch::guard::{self, PAUSE_STEP_US},
     work::{Done, Request, Response, Work},
 };
 
@@ -69,6 +70,8 @@ enum Step {
     Locked,
     /// Consumed; the commands behind it are to be looked at anew.
     Regroup,
+    /// Not consumed; clients are paused.
+    Later,
 }
 
 /// Everything a step needs beside the session.
@@ -88,7 +91,7 @@ impl Session {
     pub fn new(info: ConnInfo<'_>, shard: &mut Shard, now: Instant) -> Self {
         shard.stats.connections += 1;
         let slot = shard.clients.open(info, now.unix_ms());
-        let conn = Conn {
+        let mut conn = Conn {
             id: info.id,
             slot,
             db: 0,
@@ -100,7 +103,14 @@ impl Session {
             last_command: u16::MAX,
             mode: Mode::Direct,
             transaction: None,
+            user: None,
+            seen: 0,
+            restricted: false,
+            watched: false,
+            reply: ReplyMode::On,
+            plain: false,
         };
+        conn.refresh(shard);
         Self { conn, parse: ParseState::new(), pending: None }
     }
 
@@ -121,6 +131,9 @@ impl Session {
     ) -> Flow<Work> {
         let full = out.len() + MAX_OUTPUT_BYTES;
         let bytes = input.remaining();
+        if self.conn.seen != shard.generation {
+            self.conn.refresh(shard);
+        }
         let mut limits = self.limits(shard);
         let start = out.mark();
         let mut turn = Turn { out, start, shard, now, hop: None, bytes };
@@ -185,6 +198,7 @@ impl Session {
             match self.step(turn, input, item, args, item.frame(bytes)) {
                 Step::Next => {}
                 Step::Barrier => return Some(Flow::Flush),
+                Step::Later => return Some(Flow::Await(Work::Sleep { us: PAUSE_STEP_US })),
                 Step::Locked => {
                     turn.shard.stats.lock_waits += 1;
                     return Some(Flow::Await(Work::Locked));
@@ -252,7 +266,9 @@ impl Session {
             Some(hop) => {
                 let outcome =
                     dispatch::run(call, &mut hop.local, turn.shard, &mut self.conn, turn.now);
-                hop.mark_local();
+                if !matches!(outcome, Outcome::Later) {
+                    hop.mark_local();
+                }
                 outcome
             }
         };
@@ -261,6 +277,7 @@ impl Session {
             Outcome::Close => Step::End(Flow::Close),
             Outcome::Hangup => Step::End(turn.hangup()),
             Outcome::Regroup => Step::Regroup,
+            Outcome::Later => Step::Later,
             Outcome::Wait(waiting) if turn.hop.is_some() => {
                 debug_assert!(matches!(*waiting, Waiting::Block(_)), "others end the batch before");
                 Step::Barrier
@@ -432,10 +449,25 @@ impl Session {
                 return self.spread_blocking(turn, item, args, frame);
             }
             multi::Target::Spread => {
+                if let Some(id) = item.id
+                    && !self.conn.plain
+                    && guard::is_held_back(turn.shard, &self.conn, id, turn.now)
+                {
+                    return Place::Stop(Step::Later);
+                }
                 let call = dispatch::Call { args, frame, input, id: item.id, hash: item.hash };
+                let start = turn.out.mark();
                 return match dispatch::spread(call, turn.out, turn.shard, &mut self.conn, turn.now)
                 {
-                    None => Place::Done,
+                    None => {
+                        if self.conn.reply != ReplyMode::On {
+                            turn.out.truncate(start);
+                        }
+                        if self.conn.reply == ReplyMode::Skip {
+                            self.conn.set_reply(ReplyMode::On);
+                        }
+                        Place::Done
+                    }
                     Some(multi) => Place::Stop(Step::End(self.wait(Waiting::Multi(multi), turn))),
                 };
             }
@@ -456,7 +488,7 @@ impl Session {
             if turn.hop.is_some() {
                 return Place::Stop(Step::Barrier);
             }
-            return match self.check(turn, item, args) {
+            return match self.check(turn, item, args, frame) {
                 None => Place::Done,
                 Some(_) => Place::Stop(Step::End(self.block_on(target, frame, input, turn.shard))),
             };
@@ -473,16 +505,37 @@ impl Session {
             }
             return Place::Done;
         }
+        if let Some(id) = item.id
+            && !self.conn.plain
+            && !guard::may_leave(args, frame, id, turn.shard, &self.conn, turn.now)
+        {
+            return Place::Stop(Step::Later);
+        }
         let hop = turn.hop.get_or_insert_with(|| turn.shard.spare_hops.pop().unwrap_or_default());
         hop.push(target, &self.conn, frame, input, &mut turn.shard.spares);
+        if !self.conn.plain
+            && let Some(record) = turn.shard.clients.get(self.conn.slot)
+        {
+            hop.name_client(target, &record.peer, record.name.as_deref().unwrap_or_default());
+        }
         turn.shard.stats.hopped_commands += 1;
+        if self.conn.reply == ReplyMode::Skip {
+            // Its reply alone is left out.
+            return Place::Stop(Step::End(Flow::Flush));
+        }
         Place::Done
     }
 
     /// Checks and counts a command that runs elsewhere: its id, or nothing when it was refused, with a reply.
-    fn check(&mut self, turn: &mut Turn<'_, '_>, item: &Item, args: &Args) -> Option<u16> {
+    fn check(
+        &mut self,
+        turn: &mut Turn<'_, '_>,
+        item: &Item,
+        args: &Args,
+        frame: &[u8],
+    ) -> Option<u16> {
         let id = item.id?;
-        if let Some(fault) = dispatch::check(turn.shard, &self.conn, id, args.len(), turn.now) {
+        if let Some(fault) = guard::check(args, frame, id, turn.shard, &self.conn, turn.now) {
             dispatch::refuse(fault, turn.out, turn.shard, id);
             return None;
         }
@@ -500,7 +553,7 @@ impl Session {
         args: &Args,
         frame: &[u8],
     ) -> Place {
-        let Some(id) = self.check(turn, item, args) else { return Place::Done };
+        let Some(id) = self.check(turn, item, args, frame) else { return Place::Done };
         let frame = bytes::Bytes::copy_from_slice(frame);
         let queued = transaction::Queued { id, db: self.conn.db, frame };
         let spread = Box::new(Spread::new(queued, turn.shard));
@@ -529,7 +582,7 @@ impl Session {
         Limits {
             max_bulk_bytes: shard.settings.max_bulk_bytes,
             max_frame_bytes: shard.settings.max_query_bytes,
-            unauthenticated: !self.conn.authenticated && shard.needs_password(),
+            unauthenticated: !self.conn.plain && !self.conn.authenticated && shard.needs_password(),
             ..Limits::DEFAULT
         }
     }
@@ -588,55 +641,16 @@ impl view::Session for Session {
         shard: &mut Shard,
         now: Instant,
     ) -> Flow<Work> {
-        let Some(pending) = self.pending.take() else { return Flow::Flush };
-        match (pending, done) {
-            (Pending::Hop(mut hop), Done::Exchange(responses)) => {
-                let close = hop.close;
-                hop.assemble(responses, out, &mut shard.spares);
-                shard.keep_hop(hop);
-                if close { Flow::Close } else { Flow::Flush }
-            }
-            (Pending::Multi(multi), Done::Exchange(responses)) => {
-                self.advance(multi, responses, out, shard, now)
-            }
-            (Pending::Block { .. }, Done::Exchange(responses)) => {
-                self.set_blocked(shard, None);
-                for response in responses {
-                    match response {
-                        Response::Batch(mut batch) => {
-                            batch.take_reply(out);
-                            shard.spares.give_back(batch);
-                        }
-                        _ => reply::error(
-                            out.inline_mut(),
-                            b"ERR a shard did not answer",
-                        ),
-                    }
-                }
-                Flow::Flush
-            }
-            (Pending::Spread(spread), Done::Exchange(responses)) => {
-                self.advance_spread(spread, responses, out, shard, now)
-            }
-            (Pending::Exec(mut exec, mut multi), Done::Exchange(responses)) => {
-                if let Some(requests) = multi.step(responses, out, shard, &self.conn, now) {
-                    self.pending = Some(Pending::Exec(exec, multi));
-                    return Flow::Await(Work::Exchange(requests));
-                }
-                exec.ran(multi.has_run(), &mut self.conn, shard);
-                self.advance_exec(exec, out, shard, now)
-            }
-            (Pending::Sleep, _) => {
-                shard.blocked = shard.blocked.saturating_sub(1);
-                reply::ok(out.inline_mut());
-                Flow::Flush
-            }
-            (Pending::Job, Done::Job(response)) => {
-                shard.reply_job(&response, out);
-                Flow::Flush
-            }
-            _ => Flow::Flush,
+        if self.conn.reply == ReplyMode::On {
+            return self.resume(done, out, shard, now);
         }
+        let start = out.mark();
+        let flow = self.resume(done, out, shard, now);
+        out.truncate(start);
+        if self.conn.reply == ReplyMode::Skip && !matches!(flow, Flow::Await(_)) {
+            self.conn.set_reply(ReplyMode::On);
+        }
+        flow
     }
 
     fn foresee(&self, bytes: &[u8], shard: &mut Shard) {
@@ -667,6 +681,65 @@ impl view::Session for Session {
         if matches!(self.pending, Some(Pending::Sleep)) {
             shard.blocked = shard.blocked.saturating_sub(1);
         }
+        shard.stop_watching(self.conn.slot);
         shard.clients.close(self.conn.slot);
+    }
+}
+
+impl Session {
+    /// Goes on with what was waited for.
+    fn resume(
+        &mut self,
+        done: Done,
+        out: &mut Output,
+        shard: &mut Shard,
+        now: Instant,
+    ) -> Flow<Work> {
+        let Some(pending) = self.pending.take() else { return Flow::Flush };
+        match (pending, done) {
+            (Pending::Hop(mut hop), Done::Exchange(responses)) => {
+                let close = hop.close;
+                hop.assemble(responses, out, &mut shard.spares);
+                shard.keep_hop(hop);
+                if close { Flow::Close } else { Flow::Flush }
+            }
+            (Pending::Multi(multi), Done::Exchange(responses)) => {
+                self.advance(multi, responses, out, shard, now)
+            }
+            (Pending::Block { .. }, Done::Exchange(responses)) => {
+                self.set_blocked(shard, None);
+                for response in responses {
+                    match response {
+                        Response::Batch(mut batch) => {
+                            batch.take_reply(out);
+                            shard.spares.give_back(batch);
+                        }
+                        _ => reply::error(out.inline_mut(), b"ERR a shard did not answer"),
+                    }
+                }
+                Flow::Flush
+            }
+            (Pending::Spread(spread), Done::Exchange(responses)) => {
+                self.advance_spread(spread, responses, out, shard, now)
+            }
+            (Pending::Exec(mut exec, mut multi), Done::Exchange(responses)) => {
+                if let Some(requests) = multi.step(responses, out, shard, &self.conn, now) {
+                    self.pending = Some(Pending::Exec(exec, multi));
+                    return Flow::Await(Work::Exchange(requests));
+                }
+                exec.ran(multi.has_run(), &mut self.conn, shard);
+                self.advance_exec(exec, out, shard, now)
+            }
+            (Pending::Sleep, _) => {
+                shard.blocked = shard.blocked.saturating_sub(1);
+                reply::ok(out.inline_mut());
+                Flow::Flush
+            }
+            (Pending::Job, Done::Job(response)) => {
+                shard.reply_job(&response, out);
+                Flow::Flush
+            }
+            _ => Flow::Flush,
+        }
     }
 }

@@ -10,7 +10,7 @@ use crate::shard::ShardConfig;
 
 /// What a parameter accepts.
 #[derive(Clone, Copy, Debug)]
-enum Kind {
+pub(crate) enum Kind {
     /// `yes` or `no`.
     Bool,
     /// An integer in this range.
@@ -57,18 +57,39 @@ pub const POLICIES: &[&str] = &[
     "s3fifo",
 ];
 
+/// Levels of the log.
+pub(crate) const LOG_LEVELS: &[&str] = &["debug", "verbose", "notice", "warning"];
+
 static PARAMS: &[Param] = &[
     param("acl-pubsub-default", Kind::Word(&["allchannels", "resetchannels"]), "resetchannels"),
+    param("aclfile", Kind::Fixed, ""),
+    param("acllog-max-len", Kind::Int(0, i64::MAX), "128"),
+    param("active-defrag-cycle-max", Kind::Int(1, 99), "25"),
+    param("active-defrag-cycle-min", Kind::Int(1, 99), "1"),
+    param("active-defrag-ignore-bytes", Kind::Memory(1, i64::MAX as u64), "104857600"),
+    param("active-defrag-max-scan-fields", Kind::Int(1, i64::MAX), "1000"),
+    param("active-defrag-threshold-lower", Kind::Int(0, 1000), "10"),
+    param("active-defrag-threshold-upper", Kind::Int(0, 1000), "100"),
     param("active-expire-effort", Kind::Int(1, 10), "1"),
     param("activedefrag", Kind::Bool, "no"),
     param("activerehashing", Kind::Bool, "yes"),
+    param("always-show-logo", Kind::Fixed, "no"),
+    param("aof-disable-auto-gc", Kind::Bool, "no"),
+    param("aof-load-truncated", Kind::Bool, "yes"),
+    param("aof-rewrite-incremental-fsync", Kind::Bool, "yes"),
+    param("aof-timestamp-enabled", Kind::Bool, "no"),
+    param("aof-use-rdb-preamble", Kind::Bool, "yes"),
+    param("aof_rewrite_cpulist", Kind::Fixed, ""),
     param("appenddirname", Kind::Fixed, "appendonlydir"),
     param("appendfilename", Kind::Fixed, "appendonly.aof"),
     param("appendfsync", Kind::Word(&["everysec", "always", "no"]), "everysec"),
     param("appendonly", Kind::Bool, "no"),
     param("auto-aof-rewrite-min-size", Kind::Memory(0, i64::MAX as u64), "67108864"),
     param("auto-aof-rewrite-percentage", Kind::Int(0, I32), "100"),
+    param("bgsave_cpulist", Kind::Fixed, ""),
     param("bind", Kind::Fixed, "* -::*"),
+    param("bind-source-addr", Kind::Text, ""),
+    param("bio_cpulist", Kind::Fixed, ""),
     param("busy-reply-threshold", Kind::Int(0, i64::MAX), "5000"),
     param(
         "client-output-buffer-limit",
@@ -76,14 +97,37 @@ static PARAMS: &[Param] = &[
         "normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60",
     ),
     param("client-query-buffer-limit", Kind::Memory(1 << 20, i64::MAX as u64), "1073741824"),
+    param("cluster-allow-pubsubshard-when-down", Kind::Bool, "yes"),
     param("cluster-allow-reads-when-down", Kind::Bool, "no"),
+    param("cluster-allow-replica-migration", Kind::Bool, "yes"),
+    param("cluster-announce-bus-port", Kind::Int(0, 65_535), "0"),
+    param("cluster-announce-hostname", Kind::Text, ""),
+    param("cluster-announce-ip", Kind::Text, ""),
+    param("cluster-announce-port", Kind::Int(0, 65_535), "0"),
+    param("cluster-announce-tls-port", Kind::Int(0, 65_535), "0"),
+    param("cluster-config-file", Kind::Fixed, "nodes.conf"),
     param("cluster-enabled", Kind::Fixed, "no"),
+    param("cluster-link-sendbuf-limit", Kind::Memory(0, i64::MAX as u64), "0"),
+    param("cluster-migration-barrier", Kind::Int(0, I32), "1"),
     param("cluster-node-timeout", Kind::Int(0, i64::MAX), "15000"),
+    param("cluster-port", Kind::Fixed, "0"),
+    param(
+        "cluster-preferred-endpoint-type",
+        Kind::Word(&["ip", "hostname", "unknown-endpoint"]),
+        "ip",
+    ),
+    param("cluster-replica-no-failover", Kind::Bool, "no"),
+    param("cluster-replica-validity-factor", Kind::Int(0, I32), "10"),
     param("cluster-require-full-coverage", Kind::Bool, "yes"),
+    param("cluster-slave-no-failover", Kind::Bool, "no"),
+    param("cluster-slave-validity-factor", Kind::Int(0, I32), "10"),
+    param("crash-log-enabled", Kind::Bool, "yes"),
+    param("crash-memcheck-enabled", Kind::Bool, "yes"),
     param("daemonize", Kind::Fixed, "no"),
     param("databases", Kind::Fixed, "16"),
     param("dbfilename", Kind::Protected, "dump.rdb"),
     param("dir", Kind::Protected, "."),
+    param("disable-thp", Kind::Fixed, "yes"),
     param("dynamic-hz", Kind::Bool, "yes"),
     param("enable-debug-command", Kind::Fixed, "local"),
     param("enable-module-command", Kind::Fixed, "no"),
@@ -94,9 +138,12 @@ static PARAMS: &[Param] = &[
     param("hash-max-ziplist-value", Kind::Int(0, i64::MAX), "64"),
     param("hll-sparse-max-bytes", Kind::Memory(0, i64::MAX as u64), "3000"),
     param("hz", Kind::Int(0, I32), "10"),
+    param("ignore-warnings", Kind::Text, ""),
     param("io-threads", Kind::Fixed, "1"),
+    param("io-threads-do-reads", Kind::Fixed, "no"),
+    param("jemalloc-bg-thread", Kind::Bool, "yes"),
     param("latency-monitor-threshold", Kind::Int(0, i64::MAX), "0"),
-    param("latency-tracking", Kind::Bool, "yes"),
+    param("latency-tracking", Kind::Bool, "no"),
     param("latency-tracking-info-percentiles", Kind::Text, "50 99 99.9"),
     param("lazyfree-lazy-eviction", Kind::Bool, "no"),
     param("lazyfree-lazy-expire", Kind::Bool, "no"),
@@ -109,8 +156,10 @@ static PARAMS: &[Param] = &[
     param("list-max-listpack-size", Kind::Int(-I32 - 1, I32), "-2"),
     param("list-max-ziplist-size", Kind::Int(-I32 - 1, I32), "-2"),
     param("logfile", Kind::Fixed, ""),
-    param("loglevel", Kind::Word(&["debug", "verbose", "notice", "warning"]), "notice"),
+    param("loglevel", Kind::Word(LOG_LEVELS), "notice"),
     param("lua-time-limit", Kind::Int(0, i64::MAX), "5000"),
+    param("masterauth", Kind::Text, ""),
+    param("masteruser", Kind::Text, ""),
     param("maxclients", Kind::Int(1, u32::MAX as i64), "10000"),
     param("maxmemory", Kind::Memory(0, u64::MAX), "0"),
     param("maxmemory-clients", Kind::Memory(0, u64::MAX), "0"),
@@ -119,29 +168,99 @@ static PARAMS: &[Param] = &[
     param("maxmemory-samples", Kind::Int(1, I32), "5"),
     param("min-replicas-max-lag", Kind::Int(0, I32), "10"),
     param("min-replicas-to-write", Kind::Int(0, I32), "0"),
+    param("min-slaves-max-lag", Kind::Int(0, I32), "10"),
+    param("min-slaves-to-write", Kind::Int(0, I32), "0"),
+    param("no-appendfsync-on-rewrite", Kind::Bool, "no"),
     param("notify-keyspace-events", Kind::Events, ""),
+    param("oom-score-adj", Kind::Word(&["no", "yes", "relative", "absolute"]), "no"),
+    param("oom-score-adj-values", Kind::Text, "0 200 800"),
     param("pidfile", Kind::Fixed, ""),
     param("port", Kind::Fixed, "6379"),
+    param("proc-title-template", Kind::Text, "{title} {listen-addr} {server-mode}"),
+    param(
+        "propagation-error-behavior",
+        Kind::Word(&["ignore", "panic", "panic-on-replicas"]),
+        "ignore",
+    ),
     param("protected-mode", Kind::Bool, "yes"),
     param("proto-max-bulk-len", Kind::Memory(1 << 20, i64::MAX as u64), "536870912"),
+    param("rdb-del-sync-files", Kind::Bool, "no"),
+    param("rdb-save-incremental-fsync", Kind::Bool, "yes"),
     param("rdbchecksum", Kind::Fixed, "yes"),
     param("rdbcompression", Kind::Bool, "yes"),
     param("repl-backlog-size", Kind::Memory(1, i64::MAX as u64), "1048576"),
+    param("repl-backlog-ttl", Kind::Int(0, i64::MAX), "3600"),
+    param("repl-disable-tcp-nodelay", Kind::Bool, "no"),
+    param("repl-diskless-load", Kind::Word(&["disabled", "on-empty-db", "swapdb"]), "disabled"),
+    param("repl-diskless-sync", Kind::Bool, "yes"),
+    param("repl-diskless-sync-delay", Kind::Int(0, I32), "5"),
+    param("repl-diskless-sync-max-replicas", Kind::Int(0, I32), "0"),
+    param("repl-ping-replica-period", Kind::Int(1, I32), "10"),
+    param("repl-ping-slave-period", Kind::Int(1, I32), "10"),
+    param("repl-timeout", Kind::Int(1, I32), "60"),
+    param("replica-announce-ip", Kind::Text, ""),
+    param("replica-announce-port", Kind::Int(0, 65_535), "0"),
+    param("replica-announced", Kind::Bool, "yes"),
+    param("replica-ignore-disk-write-errors", Kind::Bool, "no"),
+    param("replica-ignore-maxmemory", Kind::Bool, "yes"),
+    param("replica-lazy-flush", Kind::Bool, "no"),
+    param("replica-priority", Kind::Int(0, I32), "100"),
     param("replica-read-only", Kind::Bool, "yes"),
+    param("replica-serve-stale-data", Kind::Bool, "yes"),
+    param("replicaof", Kind::Fixed, ""),
     param("requirepass", Kind::Text, ""),
+    param("sanitize-dump-payload", Kind::Word(&["no", "yes", "clients"]), "no"),
     param("save", Kind::Save, ""),
+    param("server_cpulist", Kind::Fixed, ""),
     param("set-max-intset-entries", Kind::Int(0, i64::MAX), "512"),
+    param("set-proc-title", Kind::Fixed, "yes"),
+    param("shutdown-on-sigint", Kind::Text, "default"),
+    param("shutdown-on-sigterm", Kind::Text, "default"),
+    param("shutdown-timeout", Kind::Int(0, I32), "10"),
+    param("slave-announce-ip", Kind::Text, ""),
+    param("slave-announce-port", Kind::Int(0, 65_535), "0"),
+    param("slave-ignore-maxmemory", Kind::Bool, "yes"),
+    param("slave-lazy-flush", Kind::Bool, "no"),
+    param("slave-priority", Kind::Int(0, I32), "100"),
+    param("slave-read-only", Kind::Bool, "yes"),
+    param("slave-serve-stale-data", Kind::Bool, "yes"),
+    param("slaveof", Kind::Fixed, ""),
     param("slowlog-log-slower-than", Kind::Int(-1, i64::MAX), "10000"),
     param("slowlog-max-len", Kind::Int(0, i64::MAX), "128"),
+    param("socket-mark-id", Kind::Fixed, "0"),
     param("stop-writes-on-bgsave-error", Kind::Bool, "yes"),
     param("stream-node-max-bytes", Kind::Memory(0, i64::MAX as u64), "4096"),
     param("stream-node-max-entries", Kind::Int(0, i64::MAX), "100"),
     param("supervised", Kind::Fixed, "no"),
+    param("syslog-enabled", Kind::Fixed, "no"),
+    param("syslog-facility", Kind::Fixed, "local0"),
+    param("syslog-ident", Kind::Fixed, "redis"),
     param("tcp-backlog", Kind::Fixed, "511"),
     param("tcp-keepalive", Kind::Int(0, I32), "300"),
     param("timeout", Kind::Int(0, I32), "0"),
+    param("tls-auth-clients", Kind::Fixed, "yes"),
+    param("tls-ca-cert-dir", Kind::Fixed, ""),
+    param("tls-ca-cert-file", Kind::Fixed, ""),
+    param("tls-cert-file", Kind::Fixed, ""),
+    param("tls-ciphers", Kind::Fixed, ""),
+    param("tls-ciphersuites", Kind::Fixed, ""),
+    param("tls-client-cert-file", Kind::Fixed, ""),
+    param("tls-client-key-file", Kind::Fixed, ""),
+    param("tls-client-key-file-pass", Kind::Fixed, ""),
+    param("tls-cluster", Kind::Fixed, "no"),
+    param("tls-dh-params-file", Kind::Fixed, ""),
+    param("tls-key-file", Kind::Fixed, ""),
+    param("tls-key-file-pass", Kind::Fixed, ""),
+    param("tls-port", Kind::Fixed, "0"),
+    param("tls-prefer-server-ciphers", Kind::Fixed, "no"),
+    param("tls-protocols", Kind::Fixed, ""),
+    param("tls-replication", Kind::Fixed, "no"),
+    param("tls-session-cache-size", Kind::Fixed, "20480"),
+    param("tls-session-cache-timeout", Kind::Fixed, "300"),
+    param("tls-session-caching", Kind::Fixed, "yes"),
     param("tracking-table-max-keys", Kind::Int(0, i64::MAX), "1000000"),
     param("unixsocket", Kind::Fixed, ""),
+    param("unixsocketperm", Kind::Fixed, "0"),
     param("zset-max-listpack-entries", Kind::Int(0, i64::MAX), "128"),
     param("zset-max-listpack-value", Kind::Int(0, i64::MAX), "64"),
     param("zset-max-ziplist-entries", Kind::Int(0, i64::MAX), "128"),
@@ -149,13 +268,26 @@ static PARAMS: &[Param] = &[
 ];
 
 /// Spellings that share one value.
-const ALIASES: [(&str, &str); 6] = [
+const ALIASES: [(&str, &str); 19] = [
     ("hash-max-listpack-entries", "hash-max-ziplist-entries"),
     ("hash-max-listpack-value", "hash-max-ziplist-value"),
     ("list-max-listpack-size", "list-max-ziplist-size"),
     ("zset-max-listpack-entries", "zset-max-ziplist-entries"),
     ("zset-max-listpack-value", "zset-max-ziplist-value"),
     ("busy-reply-threshold", "lua-time-limit"),
+    ("cluster-replica-no-failover", "cluster-slave-no-failover"),
+    ("cluster-replica-validity-factor", "cluster-slave-validity-factor"),
+    ("min-replicas-max-lag", "min-slaves-max-lag"),
+    ("min-replicas-to-write", "min-slaves-to-write"),
+    ("repl-ping-replica-period", "repl-ping-slave-period"),
+    ("replica-announce-ip", "slave-announce-ip"),
+    ("replica-announce-port", "slave-announce-port"),
+    ("replica-ignore-maxmemory", "slave-ignore-maxmemory"),
+    ("replica-lazy-flush", "slave-lazy-flush"),
+    ("replica-priority", "slave-priority"),
+    ("replica-read-only", "slave-read-only"),
+    ("replica-serve-stale-data", "slave-serve-stale-data"),
+    ("replicaof", "slaveof"),
 ];
 
 /// Why a parameter was not set.
@@ -217,6 +349,9 @@ impl Settings {
             ("rdbchecksum", yes_no(config.rdb_checksum).into()),
         ] {
             settings.put(name, text);
+        }
+        for (name, text) in &config.settings {
+            settings.put(name, text.clone());
         }
         settings
     }
@@ -327,6 +462,21 @@ const fn yes_no(yes: bool) -> &'static str {
 /// Save points in their usual form, or why they are none.
 pub(crate) fn save_points(text: &str) -> Result<String, String> {
     save(text)
+}
+
+/// Name, type and default of a parameter, in lower case.
+pub(crate) fn parameter(name: &str) -> Option<(&'static str, Kind, &'static str)> {
+    let param = PARAMS.iter().find(|param| param.name == name)?;
+    Some((param.name, param.kind, param.default))
+}
+
+/// The text to keep of a value that was given at start, when also parameters that are fixed later may be set.
+pub(crate) fn check_at_start(name: &str, kind: Kind, text: String) -> Result<String, String> {
+    match kind {
+        Kind::Fixed | Kind::Protected => Ok(text),
+        Kind::BufferLimits => buffer_limits(parameter(name).map_or("", |(.., text)| text), &text),
+        kind => check(kind, text),
+    }
 }
 
 fn check(kind: Kind, text: String) -> Result<String, String> {

@@ -4,12 +4,14 @@
 //! the number of keys unless a client asked for exactly that (KEYS). What other shards ask comes in
 //! through [`Shard::serve`]; the host carries requests and responses. Next: [`crate::session`].
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
-use logic::store::{EvictResult, Policy, Store, StoreConfig};
+use engine::driver::PeerName;
+use logic::store::{EvictResult, ExpireStep, Policy, Store, StoreConfig};
 use view::Instant;
 
 use crate::{
+    acl::{Acl, DEFAULT, Rules, User},
     ahead::Ahead,
     batch::Spares,
     clients::Clients,
@@ -19,14 +21,15 @@ use crate::{
     hop::Hop,
     hot::Hot,
     lock::Locks,
-    observe::Observers,
     memcached,
+    observe::Observers,
     remote::Parked,
     route::Topology,
-    script::{Library, Scripts},
     save::Saves,
+    script::{Library, Scripts},
     settings::Settings,
     stats::{CpuTime, Report, Stats},
+    watch::Watch,
     work::{Request, Response},
 };
 
@@ -73,6 +76,14 @@ pub struct ShardConfig {
     pub memcached_port: u16,
     /// Longest item of memcached's protocol.
     pub item_max_bytes: usize,
+    /// Parameters as CONFIG GET shows them, where they differ from their defaults.
+    pub settings: Vec<(String, String)>,
+    /// Users, or new ones in place of the default user that there is otherwise.
+    pub users: Vec<User>,
+    /// The redis.conf this process was started with, for CONFIG REWRITE; empty for none.
+    pub config_file: String,
+    /// Connections from other hosts are refused while `protected-mode` is on and there is no password.
+    pub protects: bool,
 }
 
 impl Default for ShardConfig {
@@ -98,6 +109,10 @@ impl Default for ShardConfig {
             saves: Arc::default(),
             memcached_port: 0,
             item_max_bytes: memcached::ITEM_MAX_BYTES,
+            settings: Vec::new(),
+            users: Vec::new(),
+            config_file: String::new(),
+            protects: false,
         }
     }
 }
@@ -151,6 +166,18 @@ pub struct Shard {
     pub(crate) hot: Hot,
     /// Deletions in the background.
     pub(crate) erasing: Erasing,
+    pub(crate) acl: Acl,
+    pub(crate) watch: Watch,
+    /// Moves when connections have to look again at what applies to their commands.
+    pub(crate) generation: u32,
+    /// Something looks at commands one by one.
+    pub(crate) looks: bool,
+    /// Requests to other shards that nobody waits for.
+    pub(crate) posts: VecDeque<(u16, Request)>,
+    /// Due keys are looked for.
+    pub(crate) expires: bool,
+    /// A client has asked the process to stop.
+    pub(crate) stops: bool,
 }
 
 /// What [`Shard::tick`] found.
@@ -187,7 +214,12 @@ impl Shard {
             samples: config.samples,
             slot_stats: count > 1,
         });
-        Self {
+        let all_channels = config
+            .settings
+            .iter()
+            .any(|(name, text)| name == "acl-pubsub-default" && text == "allchannels");
+        let acl = Acl::new(&Rules { commands: &commands, all_channels });
+        let mut shard = Self {
             store,
             index: config.index,
             count,
@@ -221,7 +253,57 @@ impl Shard {
             cpu: CpuTime::default(),
             sample: (now.mono_ns, 0),
             ops_per_s: 0,
+            acl,
+            watch: Watch::default(),
+            generation: 0,
+            looks: false,
+            posts: VecDeque::new(),
+            expires: true,
+            stops: false,
+        };
+        let password = shard.settings.requirepass.clone();
+        shard.set_default_password(&password);
+        for user in std::mem::take(&mut shard.config.users) {
+            shard.acl.put(user);
         }
+        shard.watch.configure(&shard.settings);
+        shard.apply_memory_settings();
+        shard.look_again();
+        shard
+    }
+
+    /// The default user's only password; none when it is empty.
+    pub(crate) fn set_default_password(&mut self, password: &str) {
+        let rules = Rules { commands: &self.commands, all_channels: false };
+        let mut user = User::clone(self.acl.default_user());
+        let rule = if password.is_empty() { "nopass".into() } else { format!(">{password}") };
+        for rule in ["resetpass", rule.as_str()] {
+            // These rules are right.
+            let _ = rules.apply(&mut user, rule.as_bytes());
+        }
+        debug_assert!(*user.name == *DEFAULT, "it keeps its name");
+        self.acl.put(user);
+    }
+
+    /// Whether a client has asked the process to stop.
+    #[must_use]
+    pub const fn wants_to_stop(&self) -> bool {
+        self.stops
+    }
+
+    /// The process was asked to stop.
+    pub const fn stopping(&mut self) {
+        self.stops = false;
+    }
+
+    /// Whether somebody at this address is refused: they come from another host, and there is no password.
+    #[must_use]
+    pub fn protects_from(&self, peer: &PeerName) -> bool {
+        let PeerName::Tcp(peer) = peer else { return false };
+        self.config.protects
+            && !self.acl.must_log_in()
+            && !peer.ip().to_canonical().is_loopback()
+            && self.settings.get("protected-mode") == "yes"
     }
 
     /// Keeps a hop for the next batch.
@@ -322,7 +404,11 @@ impl Shard {
     /// more than `budget` entries for each.
     pub fn tick(&mut self, now: Instant, budget: usize) -> Tick {
         self.flush_due_items(now);
-        let step = self.store.expire_step(now.unix_ms(), budget, |_, _| {});
+        let step = if self.expires {
+            self.store.expire_step(now.unix_ms(), budget, |_, _| {})
+        } else {
+            ExpireStep::default()
+        };
         let purging = self.store.purge_step(budget);
         let erasing = self.erase_step(budget / ERASE_PART, now);
         if self.hot.tick(now) {
@@ -368,7 +454,7 @@ impl Shard {
     /// Whether clients must authenticate.
     #[inline]
     pub(crate) fn needs_password(&self) -> bool {
-        !self.settings.requirepass.is_empty()
+        self.acl.must_log_in()
     }
 
     pub(crate) fn apply_memory_settings(&mut self) {

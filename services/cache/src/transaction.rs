@@ -221,7 +221,7 @@ impl Exec {
         let outcome = dispatch::run(call, out, shard, conn, now);
         conn.mode = mode;
         match outcome {
-            Outcome::Done | Outcome::Regroup => None,
+            Outcome::Done | Outcome::Regroup | Outcome::Later => None,
             Outcome::Close | Outcome::Hangup => {
                 self.closes = true;
                 None

@@ -208,6 +208,8 @@ pub enum Response {
     Text(String),
     /// Counters for INFO.
     Report(Box<crate::stats::Report>),
+    /// What an administrator asked for.
+    Admin(Box<crate::admin::Answer>),
     /// A part of a dump, and where the next one begins.
     Part {
         /// Whole keys.
@@ -295,6 +297,8 @@ pub enum Op {
     ClientList(crate::clients::Filter),
     /// Marks connections for closing; counts them.
     ClientKill(crate::clients::Filter),
+    /// An administrator's question.
+    Admin(crate::admin::Ask),
     /// At most so many of the keys that are used most.
     Hot(usize),
     /// Forgets which keys are used most.

@@ -74,7 +74,7 @@ impl Services {
         let shards = engine.shards;
         let memcached = address("memcached", cache::config::DEFAULT_MEMCACHED);
         // Memcached's protocol is a door of the cache: that is there with it.
-        let usual = cache::config::DEFAULT_ADDRESS.parse().expect("a valid default");
+        let usual: SocketAddr = cache::config::DEFAULT_ADDRESS.parse().expect("a valid default");
         let cache = values
             .address_if_set("cache")
             .or(memcached.map(|_| usual))

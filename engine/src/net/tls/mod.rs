@@ -33,6 +33,8 @@ pub struct TlsFiles {
     pub key: PathBuf,
     /// Authorities of which every client must have a certificate, PEM; `None` to ask for none.
     pub client_ca: Option<PathBuf>,
+    /// With authorities: a client without a certificate is served too, one with a bad certificate is not.
+    pub client_optional: bool,
 }
 
 impl TlsFiles {

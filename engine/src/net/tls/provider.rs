@@ -56,9 +56,12 @@ fn config(files: &TlsFiles) -> Result<ServerConfig, Error> {
             for certificate in certificates(path)? {
                 roots.add(certificate).map_err(|error| wrong(path, error))?;
             }
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
-                .build()
-                .map_err(|error| wrong(path, error))?;
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+            let verifier = match files.client_optional {
+                true => verifier.allow_unauthenticated(),
+                false => verifier,
+            };
+            let verifier = verifier.build().map_err(|error| wrong(path, error))?;
             builder.with_client_cert_verifier(verifier)
         }
     };

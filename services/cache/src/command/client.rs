@@ -166,7 +166,7 @@ fn kill_filter(cx: &Cx<'_>) -> std::result::Result<Filter, Fault> {
         } else if cx.is(at, "LADDR") {
             filter.local = Some(value.to_vec());
         } else if cx.is(at, "USER") {
-            if value != b"default" {
+            if cx.shard.acl.get(value).is_none() {
                 return Err(Fault::quoting("ERR No such user '", value, "'"));
             }
             filter.user = Some(value.to_vec());
@@ -239,6 +239,12 @@ pub(super) fn help(cx: &mut Cx<'_>) -> Result {
             "    Return information about client connections. Options:",
             "    * TYPE (NORMAL|MASTER|REPLICA|PUBSUB)",
             "      Return clients of specified type.",
+            "PAUSE <timeout> [WRITE|ALL]",
+            "    Suspend all, or just write, clients for <timeout> milliseconds.",
+            "UNPAUSE",
+            "    Stop the current client pause, resuming traffic.",
+            "REPLY (ON|OFF|SKIP)",
+            "    Control the replies sent to the current connection.",
             "SETNAME <name>",
             "    Assign the name <name> to the current connection.",
             "SETINFO <option> <value>",

@@ -1,10 +1,14 @@
-//! CONFIG GET, SET, RESETSTAT.
+//! CONFIG GET, SET, RESETSTAT, REWRITE.
 
 use view::Output;
 use wire::resp::{Version, reply};
 
 use super::{Cx, Fault, Outcome};
-use crate::{multi::Plan, settings::Refusal, work::Response};
+use crate::{
+    multi::Plan,
+    settings::{Refusal, Settings, parameter},
+    work::Response,
+};
 
 type Result = std::result::Result<Outcome, Fault>;
 
@@ -75,8 +79,92 @@ pub(super) fn set(cx: &mut Cx<'_>) -> Result {
     }
     match first_failure {
         Some(fault) => Err(fault),
-        None => cx.gather(Plan::Configure(pairs)),
+        None => {
+            let outcome = cx.gather(Plan::Configure(pairs))?;
+            cx.conn.refresh(cx.shard);
+            Ok(outcome)
+        }
     }
+}
+
+/// CONFIG REWRITE: lines of the file that have another value now are changed where they are, parameters that it does not
+/// name are added at its end, comments stay. Writing the file stops the shard for the time that takes.
+pub(super) fn rewrite(cx: &mut Cx<'_>) -> Result {
+    let path = cx.shard.config.config_file.clone();
+    if path.is_empty() {
+        return Err(Fault::text("ERR The server is running without a config file"));
+    }
+    let before = std::fs::read_to_string(&path).unwrap_or_default();
+    let rules = super::acl::rules(cx.shard);
+    let with_users = cx.shard.settings.get("aclfile").is_empty();
+    let users: Vec<String> = cx
+        .shard
+        .acl
+        .users()
+        .filter(|_| with_users)
+        .map(|user| {
+            let rules = user.describe(&rules);
+            let name = String::from_utf8_lossy(&user.name).into_owned();
+            format!("user {name} {}", String::from_utf8_lossy(&rules))
+        })
+        .collect();
+    let after = rewritten(&before, &cx.shard.settings, &users);
+    let temporary = format!("{path}.tmp-{}", cx.shard.config.process_id);
+    let written =
+        std::fs::write(&temporary, after).and_then(|()| std::fs::rename(&temporary, &path));
+    match written {
+        Ok(()) => cx.ok(),
+        Err(error) => Err(Fault::owned(format!("ERR Rewriting config file: {error}"))),
+    }
+}
+
+/// Whether a parameter is another one's earlier name.
+fn is_old(name: &str) -> bool {
+    name.contains("ziplist") || name.contains("slave") || name == "lua-time-limit"
+}
+
+/// The text of a configuration file with the present values.
+fn rewritten(before: &str, settings: &Settings, users: &[String]) -> String {
+    let line = |name: &str, value: &str| match (name, value) {
+        ("save", value) if !value.is_empty() => format!("save {value}"),
+        ("bind" | "client-output-buffer-limit" | "replicaof" | "oom-score-adj-values", value) => {
+            format!("{name} {value}")
+        }
+        (name, value) if value.is_empty() || value.contains([' ', '"', '\\']) => {
+            let escaped = value.replace('\\', "\\\\").replace('"', "\\\"");
+            format!("{name} \"{escaped}\"")
+        }
+        (name, value) => format!("{name} {value}"),
+    };
+    let (mut text, mut told) = (String::new(), Vec::new());
+    for old in before.lines() {
+        let name = old.split_ascii_whitespace().next().unwrap_or_default().to_ascii_lowercase();
+        let known = settings.iter().find(|(known, _)| *known == name);
+        match known {
+            _ if name == "user" => continue,
+            // Only its first line: values of several are in one.
+            Some((name, _)) if told.contains(&name) => continue,
+            Some((name, value)) => {
+                told.push(name);
+                text.push_str(&line(name, value));
+            }
+            None => text.push_str(old),
+        }
+        text.push('\n');
+    }
+    for (name, value) in settings.iter() {
+        let default = parameter(name).map_or("", |(.., default)| default);
+        // Users tell the password, and of two spellings the present one is written.
+        if value != default && !told.contains(&name) && !is_old(name) {
+            text.push_str(&line(name, value));
+            text.push('\n');
+        }
+    }
+    for user in users {
+        text.push_str(user);
+        text.push('\n');
+    }
+    text
 }
 
 pub(super) fn resetstat(cx: &mut Cx<'_>) -> Result {
@@ -93,6 +181,8 @@ pub(super) fn help(cx: &mut Cx<'_>) -> Result {
             "    Set the configuration <directive> to <value>.",
             "RESETSTAT",
             "    Reset statistics reported by the INFO command.",
+            "REWRITE",
+            "    Rewrite the configuration file.",
         ],
     )
 }

@@ -2,8 +2,11 @@
 
 use wire::resp::{Version, reply};
 
-use super::{Cx, Fault, Outcome, client};
-use crate::shard::Shard;
+use super::{Cx, Fault, Outcome, ReplyMode, client};
+use crate::{
+    acl::{DEFAULT, Reason},
+    watch::guard,
+};
 
 /// The Redis version whose behaviour this server follows.
 pub(crate) const REDIS_VERSION: &str = "7.0.15";
@@ -25,15 +28,22 @@ pub(super) fn echo(cx: &mut Cx<'_>) -> Result {
     cx.bulk(cx.arg(1))
 }
 
-/// The password of the user, in constant time for equal lengths.
-fn authenticate(shard: &Shard, user: &[u8], password: &[u8]) -> std::result::Result<(), Fault> {
-    let expected = shard.settings.requirepass.as_bytes();
-    let differences = expected.iter().zip(password).fold(0, |sum, (a, b)| sum | (a ^ b));
-    let matches = expected.is_empty() || (expected.len() == password.len() && differences == 0);
-    if user == b"default" && matches {
+/// Logs the connection in as this user, if the password is theirs.
+fn authenticate(cx: &mut Cx<'_>, user: &[u8], password: &[u8]) -> std::result::Result<(), Fault> {
+    if cx.shard.acl.log_in(user, password).is_some() {
+        cx.conn.log_in(cx.shard, user);
+        set_user(cx, user);
         return Ok(());
     }
+    let (object, user) = (cx.arg(0).to_vec(), user.to_vec());
+    guard::log(cx.shard, cx.conn, Reason::Auth, object, user, cx.row.name, cx.now);
     Err(Fault::text("WRONGPASS invalid username-password pair or user is disabled."))
+}
+
+fn set_user(cx: &mut Cx<'_>, user: &[u8]) {
+    if let Some(record) = cx.shard.clients.get_mut(cx.conn.slot) {
+        record.user = (user != DEFAULT).then(|| user.into());
+    }
 }
 
 pub(super) fn auth(cx: &mut Cx<'_>) -> Result {
@@ -48,8 +58,7 @@ pub(super) fn auth(cx: &mut Cx<'_>) -> Result {
         3 => (cx.arg(1), cx.arg(2)),
         _ => return Err(Fault::SYNTAX),
     };
-    authenticate(cx.shard, user, password)?;
-    cx.conn.authenticated = true;
+    authenticate(cx, user, password)?;
     cx.ok()
 }
 
@@ -80,8 +89,7 @@ pub(super) fn hello(cx: &mut Cx<'_>) -> Result {
         }
     }
     if let Some((user, password)) = login {
-        authenticate(cx.shard, user, password)?;
-        cx.conn.authenticated = true;
+        authenticate(cx, user, password)?;
     }
     if !cx.conn.authenticated && cx.shard.needs_password() {
         return Err(Fault::text(
@@ -152,7 +160,10 @@ pub(super) fn reset(cx: &mut Cx<'_>) -> Result {
     set_db(cx, 0);
     set_version(cx, Version::Resp2);
     client::set_name(cx, b"");
-    cx.conn.authenticated = !cx.shard.needs_password();
+    cx.shard.stop_watching(cx.conn.slot);
+    cx.conn.set_reply(ReplyMode::On);
+    cx.conn.log_out(cx.shard);
+    set_user(cx, DEFAULT);
     cx.conn.no_touch = false;
     cx.conn.knows_topology = false;
     if let Some(record) = cx.shard.clients.get_mut(cx.conn.slot) {

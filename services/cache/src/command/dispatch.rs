@@ -4,10 +4,11 @@ use logic::{slot::key_slot, store::KeyHash};
 use view::{Input, Instant, Output};
 use wire::resp::{Args, reply};
 
-use super::{Conn, Cx, Fault, Mode, Outcome, row, table::Index, transactions};
+use super::{Conn, Cx, Fault, Mode, Outcome, ReplyMode, row, table::Index, transactions};
 use crate::{
     multi::{self, Multi},
     shard::Shard,
+    watch::guard,
 };
 
 /// One command, parsed and looked up.
@@ -42,8 +43,11 @@ pub(crate) fn run(
     conn: &mut Conn,
     now: Instant,
 ) -> Outcome {
-    let Some(id) = call.id else { return unknown(call, out, shard) };
-    if let Some(fault) = check(shard, conn, id, call.args.len(), now) {
+    let Some(id) = call.id else { return unknown(call, out, shard, conn) };
+    if !conn.plain {
+        return guard::run(call, id, out, shard, conn, now);
+    }
+    if let Some(fault) = check(shard, id, call.args.len(), now) {
         let fault = transactions::refused(shard.commands.row(id), fault, conn, shard);
         return refuse(fault, out, shard, id);
     }
@@ -99,6 +103,23 @@ fn execute_observed(
 ) -> Outcome {
     let (db, start) = (conn.db, out.inline().len());
     let outcome = execute_unseen(call, id, out, shard, conn, now);
+    observe(call, id, (db, start), &outcome, out, shard, conn, now);
+    outcome
+}
+
+/// Tells those who observe keys of a command that has run in a database, with its reply from an offset on.
+#[cold]
+#[expect(clippy::too_many_arguments, reason = "all that a command is, once more")]
+pub(crate) fn observe(
+    call: Call<'_>,
+    id: u16,
+    (db, start): (u16, usize),
+    outcome: &Outcome,
+    out: &Output,
+    shard: &mut Shard,
+    conn: &Conn,
+    now: Instant,
+) {
     let has_run = !matches!(outcome, Outcome::Wait(_));
     if has_run && shard.commands.row(id).flags & row::WRITE != 0 {
         let reply = out.inline().get(start..).unwrap_or_default();
@@ -107,7 +128,6 @@ fn execute_observed(
     if conn.mode == Mode::Direct {
         shard.serve_ready(now);
     }
-    outcome
 }
 
 /// Plans a command whose keys live on several shards; `None` when it was refused, with a reply.
@@ -119,11 +139,19 @@ pub(crate) fn spread(
     now: Instant,
 ) -> Option<Multi> {
     let id = call.id?;
-    if let Some(fault) = check(shard, conn, id, call.args.len(), now) {
+    let fault = if conn.plain {
+        check(shard, id, call.args.len(), now)
+    } else {
+        guard::check(call.args, call.frame, id, shard, conn, now)
+    };
+    if let Some(fault) = fault {
         refuse(fault, out, shard, id);
         return None;
     }
     let row = shard.commands.row(id);
+    if !conn.plain {
+        shard.show_command(conn, row, call.args, call.frame, now.unix_us);
+    }
     shard.stats.call(id);
     let Call { args, frame, input, hash, .. } = call;
     let mut cx = Cx { args, frame, input, row, id, hash, out, shard, conn, now };
@@ -136,21 +164,12 @@ pub(crate) fn spread(
     }
 }
 
-/// What stands against running the command now, in Redis' order.
+/// What stands against running the command now on a plain connection, in Redis' order.
 #[inline]
-pub(crate) fn check(
-    shard: &mut Shard,
-    conn: &Conn,
-    id: u16,
-    argc: usize,
-    now: Instant,
-) -> Option<Fault> {
+pub(crate) fn check(shard: &mut Shard, id: u16, argc: usize, now: Instant) -> Option<Fault> {
     let row = shard.commands.row(id);
     if !row.accepts(argc) {
         return Some(Fault::arity(row.name));
-    }
-    if !conn.authenticated && row.flags & row::NO_AUTH == 0 && shard.needs_password() {
-        return Some(Fault::text("NOAUTH Authentication required."));
     }
     if row.flags & row::DENYOOM != 0 && !shard.make_room(now) {
         return Some(Fault::OOM);
@@ -166,7 +185,7 @@ pub(crate) fn refuse(fault: Fault, out: &mut Output, shard: &mut Shard, id: u16)
 }
 
 #[cold]
-fn fail(fault: Fault, out: &mut Output, shard: &mut Shard, id: u16) -> Outcome {
+pub(crate) fn fail(fault: Fault, out: &mut Output, shard: &mut Shard, id: u16) -> Outcome {
     shard.stats.fail(id, fault.code());
     reply::error(out.inline_mut(), &fault.0);
     Outcome::Done
@@ -174,7 +193,7 @@ fn fail(fault: Fault, out: &mut Output, shard: &mut Shard, id: u16) -> Outcome {
 
 /// The reply to an unknown command or subcommand.
 #[cold]
-fn unknown(call: Call<'_>, out: &mut Output, shard: &mut Shard) -> Outcome {
+fn unknown(call: Call<'_>, out: &mut Output, shard: &mut Shard, conn: &mut Conn) -> Outcome {
     let arg = |index| call.args.get(index, call.frame);
     let name = arg(0);
     // Somebody speaks HTTP to us: Redis closes without a word.
@@ -203,7 +222,11 @@ fn unknown(call: Call<'_>, out: &mut Output, shard: &mut Shard) -> Outcome {
         }
     }
     shard.stats.error("ERR");
-    reply::error(out.inline_mut(), &text);
+    if conn.reply == ReplyMode::On {
+        reply::error(out.inline_mut(), &text);
+    } else if conn.reply == ReplyMode::Skip {
+        conn.set_reply(ReplyMode::On);
+    }
     Outcome::Done
 }
 

@@ -204,7 +204,7 @@ impl Context<'_> {
                 ("configured_hz", shard.settings.get("hz").into()),
                 ("lru_clock", (self.now.unix_s() & 0x00ff_ffff).to_string()),
                 ("executable", String::new()),
-                ("config_file", String::new()),
+                ("config_file", shard.config.config_file.clone()),
                 ("io_threads_active", "0".into()),
             ],
         );

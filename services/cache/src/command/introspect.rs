@@ -327,19 +327,9 @@ pub(super) fn getkeys(cx: &mut Cx<'_>) -> Result {
 pub(super) fn getkeysandflags(cx: &mut Cx<'_>) -> Result {
     let (row, keys) = subject(cx)?;
     reply::array(cx.inline(), keys.len());
+    let all = row.keys_with_flags(cx.argc() - 2, &|at| cx.arg(at + 2));
     for at in keys {
-        // The spec whose range the key is in; with one spec, that one.
-        let of_key = |spec: &&KeySpec| usize::from(spec.first) + 2 == at;
-        let spec = row.specs.iter().find(of_key).or(row.specs.first());
-        // SET only overwrites unless it is asked for the old value.
-        let is_set = row.name == "set";
-        let plain_set = is_set && !(5..cx.argc()).any(|option| cx.is(option, "GET"));
-        let flags = match spec {
-            _ if plain_set => &["OW", "update"][..],
-            _ if is_set => &["RW", "access", "update"],
-            Some(spec) => spec.flags,
-            None => &[],
-        };
+        let flags = all.iter().find(|(key, _)| key + 2 == at).map_or(&[][..], |(_, flags)| *flags);
         reply::array(cx.inline(), 2);
         cx.bulk(cx.arg(at))?;
         let mut writer = Writer { out: cx.out.inline_mut(), version: cx.conn.version };

@@ -3,6 +3,8 @@
 //! Invariant: a command checks everything before it writes its reply or changes the store, so a
 //! [`Fault`] never follows half a reply. Next: [`table`] lists them; one file per group runs them.
 
+pub(crate) mod acl;
+mod admin;
 mod bitmap;
 mod blocking;
 pub(crate) mod client;
@@ -38,20 +40,27 @@ mod stream;
 mod string;
 pub mod table;
 pub(crate) mod transactions;
+mod watch;
 mod zset;
 
 use std::borrow::Cow;
+use std::rc::Rc;
 
 use bytes::Bytes;
 use logic::store::{KeyHash, NewValue, Value};
 use view::{Input, Instant, Output};
 use wire::resp::{Args, Version, parse_i64, reply};
 
+pub(crate) use connection::REDIS_VERSION;
+
 use crate::{
+    acl::User,
+    admin::{Ask, Finish, How, Replying},
     multi::{Multi, Plan},
     observe::Block,
     shard::Shard,
     transaction::Transaction,
+    work::Response,
 };
 use row::Row;
 
@@ -71,6 +80,20 @@ pub enum Outcome {
     Regroup,
     /// The reply comes after this.
     Wait(Box<Waiting>),
+    /// Not run: CLIENT PAUSE holds it back. Try again a little later.
+    Later,
+}
+
+/// What CLIENT REPLY has set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum ReplyMode {
+    /// Every command is answered.
+    #[default]
+    On,
+    /// None is.
+    Off,
+    /// The next one is not.
+    Skip,
 }
 
 /// What a reply waits for.
@@ -179,6 +202,18 @@ pub struct Conn {
     pub(crate) mode: Mode,
     /// Its transaction, from WATCH or MULTI on.
     pub(crate) transaction: Option<Box<Transaction>>,
+    /// Who it is; `None` for the default user.
+    pub(crate) user: Option<Rc<User>>,
+    /// The shard's generation when it last looked.
+    pub(crate) seen: u32,
+    /// Its user may not do everything.
+    pub(crate) restricted: bool,
+    /// Something looks at commands one by one.
+    pub(crate) watched: bool,
+    pub(crate) reply: ReplyMode,
+    /// Nothing asks for a look before each of its commands. The hot path tests this alone; see
+    /// [`Conn::settle`].
+    pub(crate) plain: bool,
 }
 
 impl Conn {
@@ -196,6 +231,12 @@ impl Conn {
             last_command: u16::MAX,
             mode: Mode::Direct,
             transaction: None,
+            user: None,
+            seen: 0,
+            restricted: false,
+            watched: false,
+            reply: ReplyMode::On,
+            plain: true,
         }
     }
 
@@ -205,9 +246,27 @@ impl Conn {
         self.transaction.as_ref().is_some_and(|transaction| transaction.is_open)
     }
 
-    /// Whether it stands for a connection of another shard, or for a script.
+    /// Call after a change of what makes a connection special.
+    pub(crate) const fn settle(&mut self) {
+        self.plain = self.authenticated
+            && !self.restricted
+            && !self.watched
+            && matches!(self.reply, ReplyMode::On);
+    }
+
+    /// Whether it belongs to another shard, where what has to be looked at was.
     pub(crate) const fn is_remote(&self) -> bool {
         self.slot == u32::MAX
+    }
+
+    pub(crate) const fn set_reply(&mut self, mode: ReplyMode) {
+        self.reply = mode;
+        self.settle();
+    }
+
+    /// Whether a command that was sent in this mode stays unanswered.
+    pub(crate) fn mutes(&self, mode: ReplyMode) -> bool {
+        mode != ReplyMode::On && self.reply != ReplyMode::On
     }
 }
 
@@ -432,6 +491,21 @@ impl<'a> Cx<'a> {
             Multi::new(plan, self.shard)
         };
         self.drive(multi)
+    }
+
+    /// Asks all shards, and replies by their answers.
+    pub(crate) fn ask(&mut self, ask: Ask, finish: Finish) -> Result<Outcome, Fault> {
+        self.gather(Plan::Admin { ask, about: String::new(), how: How::Plain(finish) })
+    }
+
+    /// The same for a reply that depends on one more word.
+    pub(crate) fn ask_about(
+        &mut self,
+        ask: Ask,
+        about: String,
+        finish: fn(&mut Replying<'_>, &str, Vec<Response>),
+    ) -> Result<Outcome, Fault> {
+        self.gather(Plan::Admin { ask, about, how: How::About(finish) })
     }
 
     fn drive(&mut self, mut multi: Multi) -> Result<Outcome, Fault> {

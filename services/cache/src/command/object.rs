@@ -17,8 +17,8 @@ const EMBSTR_MAX_BYTES: usize = 44;
 /// Integers below this share one object in Redis.
 const SHARED_INTEGERS: i64 = 10_000;
 
-fn peek<'c>(cx: &'c mut Cx<'_>) -> Option<Entry<'c>> {
-    let (hash, key, now) = (cx.hash_of(2), cx.arg(2), cx.now_ms());
+fn peek<'c>(cx: &'c mut Cx<'_>, at: usize) -> Option<Entry<'c>> {
+    let (hash, key, now) = (cx.hash_of(at), cx.arg(at), cx.now_ms());
     cx.shard.store.peek(cx.conn.db, hash, key, now)
 }
 
@@ -28,14 +28,18 @@ fn as_integer(entry: &Entry<'_>) -> Option<i64> {
     if entry.form != Form::Plain || value.len() > 20 { None } else { parse_i64(value) }
 }
 
-pub(super) fn encoding(cx: &mut Cx<'_>) -> Result {
-    let name = peek(cx).map(|entry| match as_integer(&entry) {
+/// The encoding Redis would have for the value of the key at argument `at`.
+pub(super) fn encoding_at(cx: &mut Cx<'_>, at: usize) -> Option<&'static str> {
+    peek(cx, at).map(|entry| match as_integer(&entry) {
         _ if let Value::Object(object) = entry.value => object.encoding(),
         Some(_) => "int",
         None if entry.form != Form::Raw && entry.value.len() <= EMBSTR_MAX_BYTES => "embstr",
         None => "raw",
-    });
-    match name {
+    })
+}
+
+pub(super) fn encoding(cx: &mut Cx<'_>) -> Result {
+    match encoding_at(cx, 2) {
         Some(name) => cx.bulk(name.as_bytes()),
         None => cx.null(),
     }
@@ -49,7 +53,7 @@ pub(super) fn refcount(cx: &mut Cx<'_>) -> Result {
             policy,
             Policy::AllKeysLru | Policy::VolatileLru | Policy::AllKeysLfu | Policy::VolatileLfu
         );
-    let count = peek(cx).map(|entry| match as_integer(&entry) {
+    let count = peek(cx, 2).map(|entry| match as_integer(&entry) {
         Some(value) if (0..SHARED_INTEGERS).contains(&value) && !keeps_age => i32::MAX.into(),
         _ => 1,
     });
@@ -117,15 +121,4 @@ pub(super) fn memory_usage(cx: &mut Cx<'_>) -> Result {
         Some(bytes) => cx.count(bytes),
         None => cx.null(),
     }
-}
-
-pub(super) fn memory_help(cx: &mut Cx<'_>) -> Result {
-    cx.help(
-        "MEMORY",
-        &[
-            "USAGE <key> [SAMPLES <count>]",
-            "    Return memory in bytes used by <key> and its value. Nested values are",
-            "    sampled up to <count> times (default: 5, 0 means sample all).",
-        ],
-    )
 }

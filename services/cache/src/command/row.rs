@@ -8,6 +8,7 @@ use std::{iter::StepBy, ops::Range};
 use wire::resp::parse_i64;
 
 use super::Exec;
+use crate::watch;
 
 /// A set of command flags or ACL categories; bits are named by [`FLAG_NAMES`] and [`ACL_NAMES`].
 pub type Bits = u32;
@@ -347,6 +348,8 @@ pub struct Row {
     pub doc_flags: &'static [&'static str],
     /// Arguments in `COMMAND DOCS`.
     pub args: &'static [Arg],
+    /// What runs it without being timed.
+    pub inner: Exec,
 }
 
 /// A row with nothing but its name, arity and function.
@@ -373,6 +376,7 @@ pub const fn row(name: &'static str, arity: i16, exec: Exec) -> Row {
         deprecated: None,
         doc_flags: &[],
         args: &[],
+        inner: exec,
     }
 }
 
@@ -382,6 +386,14 @@ impl Row {
     pub const fn flags(mut self, flags: Bits, acl: Bits) -> Self {
         self.flags = flags;
         self.acl = acl;
+        // What is not flagged as fast may be slow.
+        self.exec = if flags & FAST == 0 { watch::timed } else { self.inner };
+        self
+    }
+    /// A command that is short in practice, although it is not flagged as fast: not worth two looks at the clock.
+    #[must_use]
+    pub const fn untimed(mut self) -> Self {
+        self.exec = self.inner;
         self
     }
     /// Sets the key positions.
@@ -472,6 +484,35 @@ impl Row {
     #[must_use]
     pub const fn has_keys(&self) -> bool {
         self.first_key != 0 || self.flags & MOVABLE_KEYS != 0
+    }
+
+    /// Indices of the keys, each with what the command does to it in Redis' words.
+    pub fn keys_with_flags<'f, A: Fn(usize) -> &'f [u8]>(
+        &self,
+        argc: usize,
+        arg: &A,
+    ) -> Vec<(usize, &'static [&'static str])> {
+        const READ: &[&str] = &["RO", "access"];
+        const CHANGE: &[&str] = &["RW", "access", "update"];
+        const OVERWRITE: &[&str] = &["OW", "update"];
+        let has = |from: usize, word: &str| {
+            (from..argc).any(|at| arg(at).eq_ignore_ascii_case(word.as_bytes()))
+        };
+        match self.name {
+            // Whether they read or write is told by their options.
+            "set" => vec![(1, if has(3, "GET") { CHANGE } else { OVERWRITE })],
+            "bitfield" => vec![(1, if has(2, "SET") || has(2, "INCRBY") { CHANGE } else { READ })],
+            _ if self.specs.is_empty() => {
+                self.key_indices(argc, arg).map(|at| (at, CHANGE)).collect()
+            }
+            _ => {
+                let of = |spec: &KeySpec| {
+                    let flags = spec.flags;
+                    spec.range(argc, arg).map(move |at| (at, flags))
+                };
+                self.specs.iter().flat_map(of).collect()
+            }
+        }
     }
 
     /// Indices of the keys among a command's `argc` arguments. Of movable ones, those that can be made out.

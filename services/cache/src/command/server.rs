@@ -1,4 +1,4 @@
-//! Server commands: TIME, DBSIZE, FLUSHDB, FLUSHALL, INFO, DEBUG.
+//! Server commands: TIME, DBSIZE, FLUSHDB, FLUSHALL, INFO, DEBUG SLEEP.
 
 use wire::resp::reply;
 
@@ -47,14 +47,16 @@ pub(super) fn info(cx: &mut Cx<'_>) -> Result {
 /// The longest DEBUG SLEEP.
 const MAX_SLEEP_S: f64 = 3600.0;
 
-pub(super) fn debug(cx: &mut Cx<'_>) -> Result {
-    if cx.argc() == 3 && cx.is(1, "SLEEP") {
-        let text = std::str::from_utf8(cx.arg(2)).unwrap_or("0");
-        let seconds: f64 = text.trim().parse().unwrap_or(0.0);
-        // Saturating: a negative or absurd time is none or the longest.
-        let us = (seconds.clamp(0.0, MAX_SLEEP_S) * 1e6) as u64;
-        return Ok(Outcome::Wait(Box::new(Waiting::Sleep { us })));
-    }
+/// DEBUG SLEEP: the connection waits, the shard does not.
+pub(super) fn sleep(cx: &Cx<'_>) -> Result {
+    let text = std::str::from_utf8(cx.arg(2)).unwrap_or("0");
+    let seconds: f64 = text.trim().parse().unwrap_or(0.0);
+    // Saturating: a negative or absurd time is none or the longest.
+    let us = (seconds.clamp(0.0, MAX_SLEEP_S) * 1e6) as u64;
+    Ok(Outcome::Wait(Box::new(Waiting::Sleep { us })))
+}
+
+pub(super) fn debug_unknown(cx: &Cx<'_>) -> Result {
     let name = cx.arg(1);
     let before = "ERR unknown subcommand or wrong number of arguments for '";
     Err(Fault::quoting(before, name.get(..128).unwrap_or(name), "'. Try DEBUG HELP."))

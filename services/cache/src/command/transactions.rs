@@ -12,6 +12,7 @@ use crate::{
     multi::Plan,
     shard::Shard,
     transaction::{self, QUEUED_MAX_BYTES, Queued, Transaction, Watched},
+    watch::guard,
     work::{Guard, ShardKeys},
 };
 
@@ -148,10 +149,15 @@ fn run(cx: &mut Cx<'_>, transaction: &Transaction) -> Result {
             id: Some(queued.id),
             hash: None,
         };
-        cx.shard.stats.call(queued.id);
-        match dispatch::execute(call, queued.id, cx.out, cx.shard, cx.conn, cx.now) {
+        let outcome = if cx.conn.plain {
+            cx.shard.stats.call(queued.id);
+            dispatch::execute(call, queued.id, cx.out, cx.shard, cx.conn, cx.now)
+        } else {
+            dispatch::run(call, cx.out, cx.shard, cx.conn, cx.now)
+        };
+        match outcome {
             Outcome::Done | Outcome::Regroup => {}
-            Outcome::Wait(_) => reply::ok(cx.inline()),
+            Outcome::Wait(_) | Outcome::Later => reply::ok(cx.inline()),
             closes => last = closes,
         }
     }
@@ -181,7 +187,7 @@ pub(crate) fn queue(
             dispatch::run(call, out, shard, conn, now);
             true
         }
-        Some(id) => match dispatch::check(shard, conn, id, call.args.len(), now) {
+        Some(id) => match guard::check(call.args, call.frame, id, shard, conn, now) {
             Some(fault) => {
                 dispatch::refuse(fault, out, shard, id);
                 true

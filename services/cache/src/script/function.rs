@@ -41,8 +41,8 @@ fn register(params: &Params<'_>) -> mlua::Result<()> {
         return Err(error("redis.register_function can only be called on FUNCTION LOAD command"));
     }
     let (function, callback) = match params.len() {
-        1 => named(params).map_err(|text| error(text))?,
-        2 => positional(params).map_err(|text| error(text))?,
+        1 => named(params).map_err(error)?,
+        2 => positional(params).map_err(error)?,
         _ => return Err(error("wrong number of arguments to redis.register_function")),
     };
     let Ok(mut registered) = params.host.registered.try_borrow_mut() else { return Ok(()) };

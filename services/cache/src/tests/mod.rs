@@ -1,10 +1,11 @@
 //! Sessions and shards tested without sockets and threads; `support` is the host.
 
+mod admin;
 mod basics;
 mod heavy;
 mod hostile;
-mod scripts;
 mod limit;
+mod scripts;
 mod shards;
 mod support;
 mod waiting;

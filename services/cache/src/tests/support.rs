@@ -22,6 +22,7 @@ enum State {
     Exchange { missing: usize, responses: Vec<Option<Response>> },
     Locked { generation: u64 },
     Sleeping { until_us: u64 },
+    Job,
     Closed,
 }
 
@@ -112,7 +113,8 @@ impl Host {
             "127.0.0.1:6379".into()
         };
         let peer = format!("127.0.0.1:{}", 50_000 + id);
-        let info = ConnInfo { id, peer: &peer, local: &local, fd: 8, shard_port };
+        let conn = id - 1;
+        let info = ConnInfo { id, peer: &peer, local: &local, conn, fd: 8, shard_port };
         let session = Session::new(info, &mut self.shards[shard], self.now);
         self.connections.push(Connection {
             shard,
@@ -208,6 +210,7 @@ impl Host {
             }
             State::Sleeping { until_us } => self.now.unix_us >= until_us,
             State::Exchange { missing, .. } => missing == 0,
+            State::Job => true,
             State::Closed => false,
         }
     }
@@ -237,10 +240,15 @@ impl Host {
                 connection.session.on_done(Done::Unlocked, &mut out, shard, now)
             }
             State::Sleeping { .. } => connection.session.on_done(Done::Slept, &mut out, shard, now),
+            State::Job => {
+                let response = Response::Error(b"ERR there is no disk".to_vec());
+                connection.session.on_done(Done::Job(response), &mut out, shard, now)
+            }
             State::Closed => return,
         };
         connection.out.extend_from_slice(&out.to_vec());
         self.follow(conn, flow);
+        self.carry_lines();
         self.close_killed();
         self.close_if_idle(conn);
         self.carry();
@@ -260,7 +268,8 @@ impl Host {
                 connection.state = State::Locked { generation };
                 connection.again = true;
             }
-            Flow::Await(Work::Job(_)) => panic!("no host for jobs"),
+            // There is nobody to write a dump.
+            Flow::Await(Work::Job(_)) => connection.state = State::Job,
             Flow::Await(Work::Sleep { us }) => {
                 connection.state = State::Sleeping { until_us: self.now.unix_us + us };
             }
@@ -294,6 +303,7 @@ impl Host {
         let mut done = Vec::new();
         let shard = &mut self.shards[usize::from(message.to)];
         shard.serve(message.token, message.request, self.now, &mut done);
+        self.carry_lines();
         for (token, response) in done {
             self.answer(token, response);
         }
@@ -306,15 +316,13 @@ impl Host {
         if token == NOBODY {
             return;
         }
-        {
-            let (conn, index) = ((token >> 32) as usize, token as u32 as usize);
-            let State::Exchange { missing, responses } = &mut self.connections[conn].state else {
-                panic!("an answer nobody waits for");
-            };
-            assert!(responses[index].is_none(), "answered twice");
-            responses[index] = Some(response);
-            *missing -= 1;
-        }
+        let (conn, index) = ((token >> 32) as usize, token as u32 as usize);
+        let State::Exchange { missing, responses } = &mut self.connections[conn].state else {
+            panic!("an answer nobody waits for");
+        };
+        assert!(responses[index].is_none(), "answered twice");
+        responses[index] = Some(response);
+        *missing -= 1;
     }
 
     /// Carries what shards have for others.
@@ -337,6 +345,21 @@ impl Host {
         }
         self.carry();
         self.settle();
+    }
+
+    /// Hands over what monitors are to read, and what shards post to each other.
+    fn carry_lines(&mut self) {
+        for from in 0..self.shards.len() {
+            while let Some((to, request)) = self.shards[from].take_post() {
+                self.messages.push_back(Message { from, to, token: NOBODY, request });
+            }
+            if self.shards[from].has_lines() {
+                let (lines, names) = self.shards[from].take_lines();
+                for name in names {
+                    self.connections[name as usize].out.extend_from_slice(&lines);
+                }
+            }
+        }
     }
 
     fn close_killed(&mut self) {

@@ -57,6 +57,13 @@ impl Server {
         Self::start(command, port)
     }
 
+    /// Our `cache` binary with these arguments alone, once it answers at `port`.
+    pub(crate) fn cache_as(arguments: &[&str], port: u16) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cache"));
+        command.args(arguments).stdout(Stdio::null());
+        Self::start(command, port).unwrap_or_else(|error| panic!("cache binary: {error}"))
+    }
+
     fn start(command: Command, port: u16) -> Result<Self, String> {
         let address = local(port);
         let process = Process::start(command, &scratch(), || answers(address))?;
@@ -107,7 +114,12 @@ fn answers(address: SocketAddr) -> bool {
     let Ok(mut client) = Client::connect(address) else {
         return false;
     };
-    matches!(client.call(&["PING"]), Ok(Reply::Simple(text)) if text == b"PONG")
+    match client.call(&["PING"]) {
+        Ok(Reply::Simple(text)) => text == b"PONG",
+        // It is there, and wants a password.
+        Ok(Reply::Error(text)) => text.starts_with(b"NOAUTH"),
+        _ => false,
+    }
 }
 
 /// The command line of our server, not started.

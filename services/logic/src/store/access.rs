@@ -58,11 +58,9 @@ pub(super) fn known(
         Policy::S3Fifo => None,
         policy if policy.is_lfu() => Some((minutes(now_ms) << 8) | u32::from(freq?)),
         _ => {
-            let idle = idle_s?;
-            let clock = u64::from(seconds(now_ms));
             // Older than the clock goes back: as if used half its range ago.
-            let at = clock.checked_sub(idle).unwrap_or((clock + CLOCK_MASK / 2) % CLOCK_MASK);
-            u32::try_from(at).ok()
+            let idle = idle_s?.saturating_mul(1000 / TICK_MS).min(CLOCK_MASK / 2) as u32;
+            Some(ticks(now_ms).wrapping_sub(idle) & CLOCK_MASK as u32)
         }
     }
 }

@@ -7,6 +7,7 @@ use super::{
     evict::Evictor,
     table::{BUCKETS, Table},
 };
+use crate::slot::key_slot;
 
 /// Segments looked at for an estimate of the mean time to live.
 const TTL_SEGMENTS: usize = 32;
@@ -71,6 +72,35 @@ impl Store {
             && let Some(slots) = &mut self.slots
         {
             slots.fill(0);
+        }
+    }
+
+    /// Exchanges two databases.
+    pub fn swap(&mut self, one: u16, two: u16) {
+        let (one_at, two_at) = (usize::from(one), usize::from(two));
+        if one == two || one_at.max(two_at) >= self.tables.len() {
+            return;
+        }
+        self.tables.swap(one_at, two_at);
+        // What was noted of keys names their database.
+        self.evictor = Evictor::new(self.config.policy);
+        if one == 0 || two == 0 {
+            self.recount_slots();
+        }
+    }
+
+    /// Counts the keys per slot of database 0: looks at all of them, and only where they are counted.
+    fn recount_slots(&mut self) {
+        let (Some(slots), Some(table)) = (&mut self.slots, self.tables.first()) else { return };
+        slots.fill(0);
+        for (segment, _) in (0_u32..).zip(&table.dues) {
+            for at in (0..BUCKETS).flat_map(|bucket| table.refs_of(segment, bucket)) {
+                let Some(head) = self.heap.head(at) else { continue };
+                let slot = usize::from(key_slot(self.heap.key(at, &head)));
+                if let Some(count) = slots.get_mut(slot) {
+                    *count += 1;
+                }
+            }
         }
     }
 

@@ -13,7 +13,8 @@ fn each_wrong_file_is_named_with_what_is_wrong() {
     let long = world.write("long.pem", &" ".repeat((1 << 20) + 1));
     let missing = world.dir.path().join("missing.pem");
     let good = &world.files;
-    let with = |cert, key, client_ca| super::TlsFiles { cert, key, client_ca };
+    let with =
+        |cert, key, client_ca| super::TlsFiles { cert, key, client_ca, client_optional: false };
     for (files, name, what) in [
         (with(missing.clone(), good.key.clone(), None), "missing.pem", "ENOENT"),
         (with(good.cert.clone(), missing.clone(), None), "missing.pem", "ENOENT"),

@@ -67,7 +67,12 @@ impl World {
         let authority = Authority::new("ours");
         let Identity { cert, key } = authority.sign("localhost");
         let mut world = Self {
-            files: TlsFiles { cert: PathBuf::new(), key: PathBuf::new(), client_ca: None },
+            files: TlsFiles {
+                cert: PathBuf::new(),
+                key: PathBuf::new(),
+                client_ca: None,
+                client_optional: false,
+            },
             dir,
             authority,
         };

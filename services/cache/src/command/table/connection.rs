@@ -3,7 +3,7 @@
 //! Source: the Redis 7.0 command reference.
 
 use crate::command::{
-    client, connection,
+    admin, client, connection,
     row::{
         A_ADMIN, A_CONNECTION, A_DANGEROUS, A_FAST, A_SLOW, ADMIN, ALLOW_BUSY, FAST, LOADING,
         NO_AUTH, NOSCRIPT, Row, STALE, Scope, arg, row,
@@ -159,6 +159,34 @@ the LRU/LFU of the keys they access.",
         .complexity("O(1)")
         .args(&[arg("enabled", "oneof")
             .args(&[arg("on", "pure-token").token("ON"), arg("off", "pure-token").token("OFF")])]),
+    row("client|unpause", 2, admin::client_unpause)
+        .flags(ADMIN | NOSCRIPT | LOADING | STALE, A_ADMIN | A_SLOW | A_DANGEROUS | A_CONNECTION)
+        .doc("connection", "6.2.0", "Resume processing of clients that were paused")
+        .complexity("O(N) Where N is the number of paused clients")
+        .scope(Scope::AllShards),
+    row("client|reply", 3, admin::client_reply)
+        .flags(NOSCRIPT | LOADING | STALE, A_SLOW | A_CONNECTION)
+        .doc("connection", "3.2.0", "Instruct the server whether to reply to commands")
+        .complexity("O(1)")
+        .args(&[arg("on_off_skip", "oneof").args(&[
+            arg("on", "pure-token").token("ON"),
+            arg("off", "pure-token").token("OFF"),
+            arg("skip", "pure-token").token("SKIP"),
+        ])])
+        .scope(Scope::Connection),
+    row("client|pause", -3, admin::client_pause)
+        .flags(ADMIN | NOSCRIPT | LOADING | STALE, A_ADMIN | A_SLOW | A_DANGEROUS | A_CONNECTION)
+        .doc("connection", "2.9.50", "Stop processing commands from clients for some time")
+        .complexity("O(1)")
+        .history(&[("6.2.0", "`CLIENT PAUSE WRITE` mode added along with the `mode` option.")])
+        .args(&[
+            arg("timeout", "integer"),
+            arg("mode", "oneof").since("6.2.0").flags(&["optional"]).args(&[
+                arg("write", "pure-token").token("WRITE"),
+                arg("all", "pure-token").token("ALL"),
+            ]),
+        ])
+        .scope(Scope::AllShards),
 ];
 
 pub(super) static ROWS: &[Row] = &[

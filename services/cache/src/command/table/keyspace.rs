@@ -73,6 +73,7 @@ object",
 pub(super) static ROWS: &[Row] = &[
     row("del", -2, keyspace::del)
         .flags(WRITE, A_KEYSPACE | A_WRITE | A_SLOW)
+        .untimed()
         .keys(
             1,
             -1,

@@ -3,6 +3,7 @@
 //! Invariant: a command's id is its position in [`Index`]; ids are dense, subcommands included, so
 //! counters are plain arrays. Lookup compares two words and a length.
 
+mod admin;
 mod bitmap;
 mod blocking;
 mod cluster;
@@ -16,8 +17,8 @@ mod hyperloglog;
 mod keyspace;
 mod limit;
 mod list;
-mod scripting;
 mod save;
+mod scripting;
 mod server;
 mod set;
 mod sort;
@@ -52,6 +53,7 @@ static GROUPS: &[&[Row]] = &[
     save::ROWS,
     limit::ROWS,
     heavy::ROWS,
+    admin::ROWS,
 ];
 
 /// All rows, found by name.
@@ -160,6 +162,14 @@ impl Index {
         let at =
             subs.iter().position(|sub| sub.short_name().as_bytes().eq_ignore_ascii_case(name))?;
         Some(self.first_sub.get(usize::from(id))? + u16::try_from(at).ok()?)
+    }
+
+    /// Ids of the subcommands of container `id`.
+    #[must_use]
+    pub fn subs(&self, id: u16) -> std::ops::Range<u16> {
+        let first = self.first_sub.get(usize::from(id)).copied().unwrap_or(0);
+        let count = u16::try_from(self.row(id).subs.len()).unwrap_or(0);
+        first..first.saturating_add(count)
     }
 
     /// The row of a full name, `command` or `container|sub`.

@@ -3,7 +3,7 @@
 //! Source: the Redis 7.0 command reference.
 
 use crate::command::{
-    config, introspect, object,
+    admin, config, introspect, object,
     row::{
         A_ADMIN, A_CONNECTION, A_DANGEROUS, A_FAST, A_KEYSPACE, A_READ, A_SLOW, A_WRITE, ADMIN,
         FAST, KeySpec, LOADING, NOSCRIPT, READONLY, Row, STALE, Scope, WRITE, arg, row,
@@ -109,10 +109,14 @@ call.",
         .args(&[arg("parameter_value", "block")
             .flags(&["multiple"])
             .args(&[arg("parameter", "string"), arg("value", "string")])]),
+    row("config|rewrite", 2, config::rewrite)
+        .flags(ADMIN | NOSCRIPT | LOADING | STALE, A_ADMIN | A_SLOW | A_DANGEROUS)
+        .doc("server", "2.8.0", "Rewrite the configuration file with the in memory configuration")
+        .complexity("O(1)"),
 ];
 
 const MEMORY: &[Row] = &[
-    row("memory|help", 2, object::memory_help)
+    row("memory|help", 2, admin::memory_help)
         .flags(LOADING | STALE, A_SLOW)
         .doc("server", "4.0.0", "Show helpful text about the different subcommands")
         .complexity("O(1)"),
@@ -130,6 +134,28 @@ const MEMORY: &[Row] = &[
             arg("key", "key").spec(0),
             arg("count", "integer").token("SAMPLES").flags(&["optional"]),
         ]),
+    row("memory|doctor", 2, admin::memory_doctor)
+        .flags(0, A_SLOW)
+        .tips(&["nondeterministic_output", "request_policy:all_shards", "response_policy:special"])
+        .doc("server", "4.0.0", "Outputs memory problems report")
+        .complexity("O(1)")
+        .scope(Scope::AllShards),
+    row("memory|purge", 2, admin::memory_purge)
+        .flags(0, A_SLOW)
+        .tips(&["request_policy:all_shards", "response_policy:all_succeeded"])
+        .doc("server", "4.0.0", "Ask the allocator to release memory")
+        .complexity("Depends on how much memory is allocated, could be slow"),
+    row("memory|malloc-stats", 2, admin::memory_malloc_stats)
+        .flags(0, A_SLOW)
+        .tips(&["nondeterministic_output", "request_policy:all_shards", "response_policy:special"])
+        .doc("server", "4.0.0", "Show allocator internal stats")
+        .complexity("Depends on how much memory is allocated, could be slow"),
+    row("memory|stats", 2, admin::memory_stats)
+        .flags(0, A_SLOW)
+        .tips(&["nondeterministic_output", "request_policy:all_shards", "response_policy:special"])
+        .doc("server", "4.0.0", "Show memory usage details")
+        .complexity("O(1)")
+        .scope(Scope::AllShards),
 ];
 
 pub(super) static ROWS: &[Row] = &[
@@ -202,7 +228,7 @@ databases",
         .doc("server", "4.0.0", "A container for memory diagnostics commands")
         .complexity("Depends on subcommand.")
         .subs(MEMORY),
-    row("debug", -2, server::debug)
+    row("debug", -2, admin::debug)
         .scope(Scope::Connection)
         .flags(ADMIN | NOSCRIPT | LOADING | STALE, A_ADMIN | A_SLOW | A_DANGEROUS)
         .doc("server", "1.0.0", "A container for debugging commands")

@@ -32,6 +32,7 @@ pub(super) static ROWS: &[Row] = &[
         .args(&[arg("key", "key").spec(0)]),
     row("set", -3, string::set)
         .flags(WRITE | DENYOOM, A_WRITE | A_STRING | A_SLOW)
+        .untimed()
         .keys(
             1,
             1,
@@ -93,6 +94,7 @@ together.",
         .args(&[arg("key", "key").spec(0), arg("value", "string")]),
     row("setex", 4, string::setex)
         .flags(WRITE | DENYOOM, A_WRITE | A_STRING | A_SLOW)
+        .untimed()
         .keys(
             1,
             1,
@@ -111,6 +113,7 @@ together.",
         .args(&[arg("key", "key").spec(0), arg("seconds", "integer"), arg("value", "string")]),
     row("psetex", 4, string::psetex)
         .flags(WRITE | DENYOOM, A_WRITE | A_STRING | A_SLOW)
+        .untimed()
         .keys(
             1,
             1,
@@ -217,6 +220,7 @@ expiration",
         .args(&[arg("key", "key").spec(0).flags(&["multiple"])]),
     row("mset", -3, string::mset)
         .flags(WRITE | DENYOOM, A_WRITE | A_STRING | A_SLOW)
+        .untimed()
         .keys(
             1,
             -1,
@@ -399,6 +403,7 @@ every reallocation.",
         .args(&[arg("key", "key").spec(0)]),
     row("setrange", 4, string::setrange)
         .flags(WRITE | DENYOOM, A_WRITE | A_STRING | A_SLOW)
+        .untimed()
         .keys(
             1,
             1,
@@ -427,6 +432,7 @@ is O(M) with M being the length of the value argument.",
         .args(&[arg("key", "key").spec(0), arg("offset", "integer"), arg("value", "string")]),
     row("getrange", 4, string::getrange)
         .flags(READONLY, A_READ | A_STRING | A_SLOW)
+        .untimed()
         .keys(
             1,
             1,
@@ -451,6 +457,7 @@ for small strings.",
         .args(&[arg("key", "key").spec(0), arg("start", "integer"), arg("end", "integer")]),
     row("substr", 4, string::getrange)
         .flags(READONLY, A_READ | A_STRING | A_SLOW)
+        .untimed()
         .keys(
             1,
             1,

@@ -83,7 +83,7 @@ fn items_and_keys_are_apart() {
     let shard = &mut host.shards[0];
     let db = shard.store.items_db();
     assert_eq!((shard.store.len(0), shard.store.len(db)), (0, 1));
-    let info = crate::ConnInfo { id: 1, peer: "p", local: "l", fd: 1, shard_port: false };
+    let info = crate::ConnInfo { id: 1, peer: "p", local: "l", fd: 1, shard_port: false, conn: 0 };
     let mut redis = crate::Session::new(info, shard, host.now);
     let mut out = Output::default();
     let commands = b"GET k\r\nSET k 1\r\nSELECT 16\r\n";

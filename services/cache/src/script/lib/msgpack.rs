@@ -95,14 +95,14 @@ fn encode_integer(out: &mut Vec<u8>, number: i64) {
         out.extend_from_slice(bytes.get(8 - len..).unwrap_or_default());
     };
     match number {
-        0..=0x7f | -32..0 => out.push(number as u8),
-        0..=0xff => put(0xcc, 1),
-        0..=0xffff => put(0xcd, 2),
-        0..=0xffff_ffff => put(0xce, 4),
-        0.. => put(0xcf, 8),
-        -0x80.. => put(0xd0, 1),
-        -0x8000.. => put(0xd1, 2),
-        -0x8000_0000.. => put(0xd2, 4),
+        -32..=0x7f => out.push(number as u8),
+        0x80..=0xff => put(0xcc, 1),
+        0x100..=0xffff => put(0xcd, 2),
+        0x1_0000..=0xffff_ffff => put(0xce, 4),
+        0x1_0000_0000.. => put(0xcf, 8),
+        -0x80..=-33 => put(0xd0, 1),
+        -0x8000..=-0x81 => put(0xd1, 2),
+        -0x8000_0000..=-0x8001 => put(0xd2, 4),
         _ => put(0xd3, 8),
     }
 }

@@ -195,13 +195,7 @@ fn integer_bits(value: f64) -> u64 {
         return truncated(value) as u64;
     }
     // From 2^63 on, x86 takes the rest modulo 2^64.
-    if value < 9_223_372_036_854_775_808.0 {
-        value as u64
-    } else if value < 18_446_744_073_709_551_616.0 {
-        value as u64
-    } else {
-        0
-    }
+    if value < 18_446_744_073_709_551_616.0 { value as u64 } else { 0 }
 }
 
 fn unpack(params: &Params<'_>) -> mlua::Result<MultiValue> {

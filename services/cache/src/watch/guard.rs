@@ -1,0 +1,241 @@
+//! The way of a command on a connection that is not plain: every check, and everything that looks on.
+//!
+//! A connection is plain while it is logged in as somebody who may do everything, and nothing looks at commands one by
+//! one; see [`Conn::settle`]. Order of checks: arity, login, permissions, memory, pause, as redis-server 7.0.15 has it.
+
+use view::{Instant, Output};
+use wire::resp::Args;
+
+use super::finish;
+use crate::{
+    acl::{self, Denied, LogEntry, Reason},
+    clients,
+    command::{Conn, Cx, Fault, Outcome, ReplyMode, dispatch, dispatch::Call, row, transactions},
+    shard::Shard,
+};
+
+/// How long a paused connection waits before it looks again.
+pub(crate) const PAUSE_STEP_US: u64 = 5_000;
+
+impl Conn {
+    /// Looks up its user again, and whether its commands have to be looked at.
+    #[cold]
+    pub(crate) fn refresh(&mut self, shard: &Shard) {
+        self.seen = shard.generation;
+        if let Some(user) = &self.user {
+            match shard.acl.get(&user.name) {
+                Some(now) => self.user = Some(now.clone()),
+                None => (self.user, self.authenticated) = (None, false),
+            }
+        }
+        let user = self.user.as_ref().unwrap_or(shard.acl.default_user());
+        self.restricted = !user.is_unrestricted();
+        self.watched = shard.looks;
+        self.settle();
+    }
+
+    /// Becomes this user.
+    pub(crate) fn log_in(&mut self, shard: &Shard, name: &[u8]) {
+        self.user = shard.acl.get(name).filter(|_| name != acl::DEFAULT).cloned();
+        self.authenticated = true;
+        self.refresh(shard);
+    }
+
+    /// Nobody has logged in.
+    pub(crate) fn log_out(&mut self, shard: &Shard) {
+        self.user = None;
+        self.authenticated = !shard.needs_password();
+        self.refresh(shard);
+    }
+}
+
+/// Why the connection's user may not run this command; the second value is what ACL LOG says it was about.
+fn denied(
+    args: &Args,
+    frame: &[u8],
+    id: u16,
+    shard: &Shard,
+    conn: &Conn,
+) -> Option<(Denied, Fault)> {
+    // What came from another shard was looked at there.
+    if conn.is_remote() || !conn.restricted {
+        return None;
+    }
+    let row = shard.commands.row(id);
+    let user = conn.user.as_ref().unwrap_or(shard.acl.default_user());
+    let denied = acl::may_run(user, id, row, args.len(), |at| args.get(at, frame)).err()?;
+    let fault = match denied {
+        Denied::Command => Fault::owned(format!(
+            "NOPERM this user has no permissions to run the '{}' command",
+            row.name
+        )),
+        Denied::Key(_) => Fault::text(
+            "NOPERM this user has no permissions to access one of the keys used as arguments",
+        ),
+        Denied::Channel(_) => Fault::text(
+            "NOPERM this user has no permissions to access one of the channels used as arguments",
+        ),
+    };
+    Some((denied, fault))
+}
+
+fn must_log_in(shard: &Shard, conn: &Conn, row: &row::Row) -> bool {
+    !conn.authenticated && row.flags & row::NO_AUTH == 0 && shard.needs_password()
+}
+
+/// Whether it will be refused; nothing is noted.
+pub(crate) fn is_refused(args: &Args, frame: &[u8], id: u16, shard: &Shard, conn: &Conn) -> bool {
+    let row = shard.commands.row(id);
+    must_log_in(shard, conn, row) || denied(args, frame, id, shard, conn).is_some()
+}
+
+/// What stands against running the command now.
+pub(crate) fn check(
+    args: &Args,
+    frame: &[u8],
+    id: u16,
+    shard: &mut Shard,
+    conn: &Conn,
+    now: Instant,
+) -> Option<Fault> {
+    let row = shard.commands.row(id);
+    if row.accepts(args.len()) {
+        if must_log_in(shard, conn, row) {
+            return Some(Fault::text("NOAUTH Authentication required."));
+        }
+        if let Some((denied, fault)) = denied(args, frame, id, shard, conn) {
+            let (reason, object) = match denied {
+                Denied::Command => (Reason::Command, row.name.as_bytes()),
+                Denied::Key(at) => (Reason::Key, args.get(at, frame)),
+                Denied::Channel(at) => (Reason::Channel, args.get(at, frame)),
+            };
+            let user = conn.user.as_ref().map_or(acl::DEFAULT, |user| &*user.name).to_vec();
+            log(shard, conn, reason, object.to_vec(), user, row.name, now);
+            return Some(fault);
+        }
+    }
+    dispatch::check(shard, id, args.len(), now)
+}
+
+/// Adds to ACL LOG.
+pub(crate) fn log(
+    shard: &mut Shard,
+    conn: &Conn,
+    reason: Reason,
+    object: Vec<u8>,
+    user: Vec<u8>,
+    command: &'static str,
+    now: Instant,
+) {
+    let mut client = String::new();
+    if let Some(record) = shard.clients.get(conn.slot) {
+        clients::line(record, now.unix_ms(), Some(command), &mut client);
+    }
+    let max = shard.settings.get("acllog-max-len").parse().unwrap_or(128);
+    let entry = LogEntry {
+        count: 1,
+        reason,
+        context: "toplevel",
+        object,
+        user,
+        at_ms: now.unix_ms(),
+        client: client.trim_end().into(),
+    };
+    shard.acl.log.add(entry, max);
+}
+
+/// Whether CLIENT PAUSE holds the command back.
+pub(crate) fn is_held_back(shard: &mut Shard, conn: &Conn, id: u16, now: Instant) -> bool {
+    let Some(pause) = shard.watch.pause else { return false };
+    if conn.is_remote() {
+        return false;
+    }
+    if pause.until_ms <= now.unix_ms() {
+        shard.watch.pause = None;
+        shard.look_again();
+        return false;
+    }
+    let flags = shard.commands.row(id).flags;
+    !pause.writes || flags & (row::WRITE | row::MAY_REPLICATE) != 0
+}
+
+/// Runs a command here.
+#[cold]
+#[inline(never)]
+pub(crate) fn run(
+    call: Call<'_>,
+    id: u16,
+    out: &mut Output,
+    shard: &mut Shard,
+    conn: &mut Conn,
+    now: Instant,
+) -> Outcome {
+    let (start, mode) = (out.mark(), conn.reply);
+    let outcome = run_aloud(call, id, out, shard, conn, now);
+    // The mode that the command was sent in, and the one it has set.
+    if conn.mutes(mode) {
+        out.truncate(start);
+    }
+    if mode == ReplyMode::Skip && !matches!(outcome, Outcome::Later | Outcome::Wait(_)) {
+        conn.set_reply(ReplyMode::On);
+    }
+    outcome
+}
+
+fn run_aloud(
+    call: Call<'_>,
+    id: u16,
+    out: &mut Output,
+    shard: &mut Shard,
+    conn: &mut Conn,
+    now: Instant,
+) -> Outcome {
+    if let Some(fault) = check(call.args, call.frame, id, shard, conn, now) {
+        let fault = transactions::refused(shard.commands.row(id), fault, conn, shard);
+        return dispatch::refuse(fault, out, shard, id);
+    }
+    if is_held_back(shard, conn, id, now) {
+        return Outcome::Later;
+    }
+    shard.stats.call(id);
+    conn.last_command = id;
+    let row = shard.commands.row(id);
+    if !conn.is_remote() {
+        shard.show_command(conn, row, call.args, call.frame, now.unix_us);
+    }
+    let start = if shard.watch.times_all() { shard.watch.start() } else { None };
+    let Some(start) = start else {
+        return dispatch::execute(call, id, out, shard, conn, now);
+    };
+    let before = (conn.db, out.inline().len());
+    let Call { args, frame, input, hash, .. } = call;
+    let mut cx = Cx { args, frame, input, row, id, hash, out, shard, conn, now };
+    let result = (row.inner)(&mut cx);
+    finish(&mut cx, start, &result);
+    let outcome = match result {
+        Ok(outcome) => outcome,
+        Err(fault) => dispatch::fail(fault, out, shard, id),
+    };
+    if shard.observed {
+        dispatch::observe(call, id, before, &outcome, out, shard, conn, now);
+    }
+    outcome
+}
+
+/// Before a command goes to other shards: whether it has to wait. Monitors see it.
+#[cold]
+pub(crate) fn may_leave(
+    args: &Args,
+    frame: &[u8],
+    id: u16,
+    shard: &mut Shard,
+    conn: &Conn,
+    now: Instant,
+) -> bool {
+    if is_held_back(shard, conn, id, now) {
+        return false;
+    }
+    let row = shard.commands.row(id);
+    shard.show_command(conn, row, args, frame, now.unix_us);
+    true
+}
