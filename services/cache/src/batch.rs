@@ -22,6 +22,8 @@ pub struct Batch {
     pub version: Version,
     /// The connection's reads leave the access info alone.
     pub no_touch: bool,
+    /// The client's id.
+    pub client: u64,
     /// Whole frames, one after the other.
     pub bytes: Vec<u8>,
     /// Large frames kept by reference, with the offset in `bytes` they come before.
@@ -35,7 +37,7 @@ pub struct Batch {
     /// Keys of other shards that the batch's only command, a script, wants: it has not run.
     pub wanted: Vec<(u16, Box<[u8]>)>,
     /// Address and name of the client, where commands are looked at one by one.
-    pub(crate) client: Option<(String, Vec<u8>)>,
+    pub(crate) visitor: Option<(String, Vec<u8>)>,
     /// How many replies were taken, and where the last of them ended.
     taken: (usize, Mark),
 }
@@ -75,7 +77,7 @@ impl Batch {
         self.bytes.clear();
         self.large.clear();
         self.commands = 0;
-        self.client = None;
+        self.visitor = None;
         self.out.clear();
         self.ends.clear();
         self.wanted.clear();

@@ -17,7 +17,7 @@ pub struct ConnInfo<'a> {
     pub peer: &'a str,
     /// Our end, `ip:port` or a path.
     pub local: &'a str,
-    /// The host's name for it, by which [`Shard::take_lines`](crate::Shard::take_lines) calls it.
+    /// The host's name for it, by which [`Shard::next_addressee`](crate::Shard::next_addressee) calls it.
     pub conn: u64,
     /// The descriptor's number, for CLIENT LIST; -1 when there is none.
     pub fd: i32,
@@ -28,9 +28,13 @@ pub struct ConnInfo<'a> {
 /// One connection.
 #[derive(Debug)]
 pub(crate) struct Record {
+    /// What CLIENT TRACKING has switched on.
+    pub(crate) tracking: TrackingState,
     pub(crate) id: u64,
     /// The host's name for it.
     pub(crate) conn: u64,
+    /// Channels, patterns and shard channels it is subscribed to.
+    pub(crate) subscriptions: [usize; 3],
     pub(crate) peer: Box<str>,
     pub(crate) local: Rc<str>,
     pub(crate) name: Option<Box<[u8]>>,
@@ -59,6 +63,29 @@ impl Record {
     }
 }
 
+/// Whether and how a connection tracks, for CLIENT LIST.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TrackingState {
+    pub(crate) on: bool,
+    pub(crate) bcast: bool,
+    pub(crate) broken: bool,
+    /// The client it redirects to, 0 for none; -1 without tracking.
+    pub(crate) redirect: i64,
+}
+
+impl Default for TrackingState {
+    fn default() -> Self {
+        Self { on: false, bcast: false, broken: false, redirect: -1 }
+    }
+}
+
+impl Record {
+    /// Whether it has subscriptions.
+    pub(crate) fn subscribes(&self) -> bool {
+        self.subscriptions != [0; 3]
+    }
+}
+
 /// What CLIENT SETINFO told.
 #[derive(Debug, Default)]
 pub(crate) struct Lib {
@@ -73,8 +100,10 @@ pub struct Filter {
     pub(crate) peer: Option<Vec<u8>>,
     pub(crate) local: Option<Vec<u8>>,
     pub(crate) user: Option<Vec<u8>>,
-    /// `TYPE` of something we have none of (master, replica, pubsub).
+    /// `TYPE` of something we have none of (master, replica).
     pub(crate) other_type: bool,
+    /// `TYPE`: those with subscriptions, or those without.
+    pub(crate) subscribes: Option<bool>,
     /// Leave this connection alone.
     pub(crate) skip: Option<u64>,
     /// Whether any id at all was given: an empty list then matches nothing.
@@ -86,7 +115,9 @@ impl Filter {
         let differs = |wanted: &Option<Vec<u8>>, text: &[u8]| {
             wanted.as_deref().is_some_and(|wanted| wanted != text)
         };
-        !(self.other_type
+        !(record.killed
+            || self.other_type
+            || self.subscribes.is_some_and(|wanted| wanted != record.subscribes())
             || self.skip == Some(record.id)
             || (self.by_id && !self.ids.contains(&record.id))
             || differs(&self.peer, record.peer.as_bytes())
@@ -111,6 +142,8 @@ impl Clients {
         let record = Record {
             id: info.id,
             conn: info.conn,
+            subscriptions: [0; 3],
+            tracking: TrackingState::default(),
             peer: info.peer.into(),
             local,
             name: None,
@@ -160,6 +193,15 @@ impl Clients {
     /// The connection with this id.
     pub(crate) fn find(&self, id: u64) -> Option<&Record> {
         self.slots.iter().flatten().find(|record| record.id == id)
+    }
+
+    /// The place of the connection with this id.
+    pub(crate) fn place(&self, id: u64) -> Option<u32> {
+        let slots = (0..).zip(self.slots.iter());
+        slots
+            .filter(|(_, record)| record.as_ref().is_some_and(|record| record.id == id))
+            .map(|(slot, _)| slot)
+            .next()
     }
 
     pub(crate) const fn len(&self) -> u64 {
@@ -228,11 +270,16 @@ impl Clients {
 pub(crate) fn line(record: &Record, now_ms: u64, command: Option<&'static str>, text: &mut String) {
     let name = record.name.as_deref().unwrap_or_default();
     let unix = !record.local.contains(':');
+    let [channels, patterns, sharded] = record.subscriptions;
     let mut flags = String::new();
     let is_blocked = record.blocked.is_some();
     for (set, letter) in [
         (record.monitors, 'O'),
+        (record.subscribes(), 'P'),
         (is_blocked, 'b'),
+        (record.tracking.on, 't'),
+        (record.tracking.broken, 'R'),
+        (record.tracking.bcast, 'B'),
         (unix, 'U'),
         (record.no_evict, 'e'),
         (record.no_touch, 'T'),
@@ -246,9 +293,9 @@ pub(crate) fn line(record: &Record, now_ms: u64, command: Option<&'static str>, 
     }
     let _ = writeln!(
         text,
-        "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={flags} db={} sub=0 psub=0 \
-         ssub=0 multi=-1 qbuf=0 qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem=0 \
-         tot-mem=0 events=r cmd={} user={} redir=-1 resp={}",
+        "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={flags} db={} sub={} psub={} \
+         ssub={} multi=-1 qbuf=0 qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem=0 \
+         tot-mem=0 events=r cmd={} user={} redir={} resp={}",
         record.id,
         record.peer,
         record.local,
@@ -257,8 +304,12 @@ pub(crate) fn line(record: &Record, now_ms: u64, command: Option<&'static str>, 
         now_ms.saturating_sub(record.created_ms) / 1000,
         now_ms.saturating_sub(record.last_ms) / 1000,
         record.db,
+        channels,
+        patterns,
+        sharded,
         command.unwrap_or("NULL"),
         String::from_utf8_lossy(record.user_name()),
+        record.tracking.redirect,
         if record.version == Version::Resp3 { 3 } else { 2 },
     );
 }

@@ -48,7 +48,8 @@ impl Hop {
         let at = match self.batches.iter().position(|(shard, _)| *shard == target) {
             Some(at) => at,
             None => {
-                let batch = spares.take(conn.db, conn.version, conn.no_touch);
+                let mut batch = spares.take(conn.db, conn.version, conn.no_touch);
+                batch.client = conn.id;
                 self.batches.push((target, batch));
                 self.batches.len() - 1
             }
@@ -87,7 +88,7 @@ impl Hop {
     pub(crate) fn name_client(&mut self, target: u16, peer: &str, name: &[u8]) {
         let batch = self.batches.iter_mut().find(|(shard, _)| *shard == target);
         if let Some((_, batch)) = batch {
-            batch.client.get_or_insert_with(|| (peer.to_owned(), name.to_vec()));
+            batch.visitor.get_or_insert_with(|| (peer.to_owned(), name.to_vec()));
         }
     }
 

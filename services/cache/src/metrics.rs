@@ -20,6 +20,10 @@ static LOST_ON_RETURN: Metric = Metric::counter(
     "cache_lost_on_return_total",
     "Keys that found no room when they came back from another shard.",
 );
+static POSTS_LOST: Metric = Metric::counter(
+    "cache_posts_lost_total",
+    "Messages to other shards that nobody waited for and that found no room.",
+);
 static HITS: Metric = Metric::counter("cache_hits_total", "Look-ups that found their key.");
 static MISSES: Metric = Metric::counter("cache_misses_total", "Look-ups that did not.");
 static EXPIRED: Metric = Metric::counter("cache_expired_keys_total", "Keys removed when due.");
@@ -57,7 +61,7 @@ static CLIENTS: Metric = Metric::gauge("cache_clients", "Connections now.");
 static KEYS: Metric = Metric::gauge("cache_keys", "Keys in all databases.");
 
 struct Handles {
-    counters: [Counter; 20],
+    counters: [Counter; 21],
     gauges: [Gauge; 7],
 }
 
@@ -85,6 +89,7 @@ pub(crate) fn install(server: &Rc<Server<Cache>>) {
         &HOT_SAMPLES,
         &ERASE_SCANNED,
         &ERASE_DELETED,
+        &POSTS_LOST,
     ];
     let handles = Handles {
         counters: counters.map(|metric| registry.counter(metric, &[])),
@@ -124,6 +129,7 @@ fn sample(server: &Server<Cache>, handles: &Handles, numbers: &mut Vec<(&'static
         report.hot_samples,
         report.erase_scanned,
         report.erase_deleted,
+        stats.posts_lost,
     ];
     for (handle, value) in handles.counters.iter().zip(counters) {
         handle.set(value);

@@ -21,11 +21,15 @@ use wire::resp::{Args, reply};
 use crate::{
     admin::{Ask, How, Replying},
     clients::Filter,
-    command::{Conn, Cx, Fault, cluster, config, dispatch, heavy, info, keyspace, row::Scope},
+    command::{
+        Conn, Cx, Fault, cluster, config, dispatch, heavy, info, keyspace, pubsub, row::Scope,
+    },
     erase::Erase,
     group::Item,
     observe::{Block, Cancel},
+    pubsub::Kind,
     shard::Shard,
+    tracking::{Follows, Track},
     transaction::Watched,
     watch::guard,
     work::{Guard, LockKeys, Op, Request, Response, Scan, ShardKeys},
@@ -62,7 +66,7 @@ pub(crate) fn target(shard: &Shard, conn: &Conn, item: &Item, args: &Args, frame
     if !row.has_keys() || !row.accepts(args.len()) {
         return Target::Here;
     }
-    if !conn.plain && guard::is_refused(args, frame, id, shard, conn) {
+    if !conn.plain && (conn.is_confined() || guard::is_refused(args, frame, id, shard, conn)) {
         return Target::Here;
     }
     let owner = |at| shard.topology.owner_of(args.get(at, frame));
@@ -181,6 +185,14 @@ pub(crate) enum Plan {
     Erase(Erase),
     /// An administrator's command.
     Admin { ask: Ask, about: String, how: How },
+    /// CLIENT TRACKING ON.
+    Track(Box<Track>),
+    /// PUBLISH and SPUBLISH: what these shards are asked, and how many heard it here.
+    Publish { targets: Vec<u16>, here: u64, op: Box<Op> },
+    /// PUBSUB CHANNELS and its kin.
+    Topics { kind: Kind, pattern: Option<Box<[u8]>>, count: bool },
+    /// PUBSUB NUMSUB and SHARDNUMSUB.
+    Listeners { kind: Kind, names: Vec<Box<[u8]>> },
 }
 
 /// The coordinator of one command.
@@ -471,13 +483,7 @@ impl Multi {
                 Next::Ops(keys.iter().map(op).collect())
             }
             (Plan::Watch { keys, watched }, _) => {
-                for ((owner, keys), response) in keys.drain(..).zip(responses) {
-                    let Response::Watched(was) = response else { continue };
-                    watched.extend(keys.into_iter().zip(was).map(|((db, key), was)| Watched {
-                        shard: owner,
-                        guard: Guard { db, key, was },
-                    }));
-                }
+                watched.extend(watched_keys(keys, responses));
                 reply::ok(reply.out.inline_mut());
                 Next::End
             }
@@ -485,6 +491,13 @@ impl Multi {
             (Plan::Flush(db), 0) => {
                 let db = *db;
                 Next::Last(self.shards.clone().map(|target| (target, Op::Flush(db))).collect())
+            }
+            (Plan::Track(track), round) => {
+                let follows = track.step(round, &responses, reply.shard, reply.conn);
+                reply.follow(follows, self.shards.clone())
+            }
+            (Plan::Publish { targets, op, .. }, 0) => {
+                Next::Ops(targets.iter().map(|target| (*target, op.again())).collect())
             }
             (Plan::Scan(target, scan), 1..)
                 if ended_empty(&responses) && *target + 1 < self.shards.end - self.shards.start =>
@@ -539,6 +552,8 @@ impl Plan {
             Self::Big(_) => Op::Big,
             Self::Erase(erase) => Op::Erase(erase.clone()),
             Self::Admin { ask, .. } => Op::Admin(ask.clone()),
+            Self::Topics { kind, pattern, .. } => Op::Topics(*kind, pattern.clone()),
+            Self::Listeners { kind, names } => Op::Listeners(*kind, names.clone()),
             _ => Op::Nothing,
         };
         (None, op)
@@ -590,6 +605,10 @@ impl Plan {
                     }
                 }
             }
+            Self::Publish { here, .. } => reply.int(*here + sum(&responses)),
+            Self::Topics { count, .. } => pubsub::reply_topics(reply.out, *count, responses),
+            Self::Listeners { names, .. } => pubsub::reply_listeners(reply.out, names, &responses),
+            Self::Track(_) => {}
             Self::Admin { ask, about, how } => {
                 let (out, shard, now) = (&mut *reply.out, &mut *reply.shard, reply.now);
                 let mut replying = Replying { out, shard, version, now };
@@ -609,6 +628,26 @@ impl Plan {
 impl Reply<'_> {
     fn int(&mut self, value: u64) {
         reply::integer(self.out.inline_mut(), i64::try_from(value).unwrap_or(i64::MAX));
+    }
+
+    /// What follows a step of CLIENT TRACKING ON.
+    fn follow(&mut self, follows: Follows, shards: Range<u16>) -> Next {
+        let here = self.shard.index;
+        match follows {
+            Follows::AskAll(op) => Next::Ops(shards.map(|target| (target, op.again())).collect()),
+            Follows::AskOthers(op) => {
+                let others = shards.filter(|target| *target != here);
+                Next::Ops(others.map(|target| (target, op.again())).collect())
+            }
+            Follows::Done(Ok(())) => {
+                reply::ok(self.out.inline_mut());
+                Next::End
+            }
+            Follows::Done(Err(fault)) => {
+                self.fault(&fault);
+                Next::End
+            }
+        }
     }
 
     fn fault(&mut self, fault: &Fault) {
@@ -645,6 +684,17 @@ pub(crate) fn plan(cx: &mut Cx<'_>) -> Result<Multi, Fault> {
         _ => Plan::Bring(Box::new(Bring::of(cx))),
     };
     Ok(Multi::new(plan, cx.shard))
+}
+
+/// Keys of other shards, and what they were when watching them began.
+fn watched_keys(keys: &mut ShardKeys, responses: Vec<Response>) -> Vec<Watched> {
+    let mut all = Vec::new();
+    for ((shard, keys), response) in keys.drain(..).zip(responses) {
+        let Response::Watched(was) = response else { continue };
+        let keys = keys.into_iter().zip(was);
+        all.extend(keys.map(|((db, key), was)| Watched { shard, guard: Guard { db, key, was } }));
+    }
+    all
 }
 
 /// Whether an iteration came to its end without a key.

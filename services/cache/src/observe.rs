@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use view::{HashMap, Instant};
-use wire::resp::{Args, Version, reply};
+use wire::resp::{Args, Version, parse_i64, reply};
 
 use crate::{
     batch::Batch,
@@ -215,11 +215,17 @@ impl Shard {
         for at in row.key_indices(args.len(), |at| args.get(at, frame)) {
             let hash = self.store.hash(args.get(at, frame)).get();
             self.touch(db, hash);
+            if row.name == "move"
+                && let Some(to) =
+                    parse_i64(args.get(2, frame)).and_then(|to| u16::try_from(to).ok())
+            {
+                self.touch(to, hash);
+            }
         }
     }
 
     /// Begins to watch a key for a transaction; its version, and whether it is there.
-    pub(crate) fn watch(&mut self, db: u16, key: &[u8], now_ms: u64) -> (u64, bool) {
+    pub(crate) fn watch_key(&mut self, db: u16, key: &[u8], now_ms: u64) -> (u64, bool) {
         let hash = self.store.hash(key);
         self.observed = true;
         let is_there = self.store.peek(db, hash, key, now_ms).is_some();

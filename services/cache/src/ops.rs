@@ -5,7 +5,9 @@ use logic::store::{Entry, Expire, Form, Full, KeyHash, NewValue, Store, Value};
 use view::Instant;
 
 use crate::{
+    events::{Classes, GENERIC, NEW, STRING},
     observe::Cancel,
+    pubsub::Payload,
     shard::Shard,
     work::{Op, Record, Response, Scan, Whole},
 };
@@ -93,8 +95,16 @@ impl Shard {
             Op::Set(db, pairs) => self.set_pairs(db, pairs, now_ms),
             Op::Remove(db, keys) => self.count(&keys, |shard, key| {
                 let hash = shard.store.hash(key);
-                shard.store.remove(db, hash, key, now_ms)
+                let removed = shard.store.remove(db, hash, key, now_ms);
+                shard.told(removed, db, key, GENERIC, "del");
+                removed
             }),
+            Op::Leave(db, key) => {
+                let hash = self.store.hash(&key);
+                let removed = self.store.remove(db, hash, &key, now_ms);
+                self.told(removed, db, &key, GENERIC, "rename_from");
+                Response::Count(removed.into())
+            }
             Op::Exists(db, keys) => self.count(&keys, |shard, key| {
                 let hash = shard.store.hash(key);
                 shard.store.get_no_touch(db, hash, key, now_ms).is_some()
@@ -107,7 +117,13 @@ impl Shard {
                 let hash = self.store.hash(&key);
                 Response::Record(self.record(db, hash, &key, false, now_ms))
             }
-            Op::Store(db, key, record) => self.put(db, &key, record, now_ms),
+            Op::Store(db, key, record, event) => {
+                let response = self.put(db, &key, record, now_ms);
+                let stored = matches!(response, Response::Done);
+                self.told(stored, db, &key, NEW, "new");
+                self.told(stored, db, &key, GENERIC, event);
+                response
+            }
             Op::Len(db) => Response::Count(self.store.len(db)),
             Op::Keys(db, pattern) => self.keys(db, &pattern, now_ms),
             Op::Random(db) => Response::Random {
@@ -120,6 +136,7 @@ impl Shard {
                     Some(db) => self.store.clear(db),
                     None => (0..self.store.config().databases).for_each(|db| self.store.clear(db)),
                 }
+                self.invalidate_all();
                 Response::Done
             }
             Op::SlotKeys { slot, most } => self.slot_keys(slot, most, now_ms),
@@ -137,7 +154,7 @@ impl Shard {
         match op {
             Op::Set(db, pairs) => pairs.iter().for_each(|(key, _)| touch(*db, key)),
             Op::Remove(db, keys) => keys.iter().for_each(|key| touch(*db, key)),
-            Op::Store(db, key, _) => touch(*db, key),
+            Op::Store(db, key, ..) => touch(*db, key),
             _ => {}
         }
     }
@@ -169,6 +186,7 @@ impl Shard {
                 self.apply_memory_settings();
                 self.watch.configure(&self.settings);
                 self.look_again();
+                self.apply_event_settings();
                 Response::Done
             }
             Op::ClientList(filter) => {
@@ -179,7 +197,7 @@ impl Shard {
             Op::Admin(ask) => self.run_ask(ask, now),
             Op::ClientUnblock { id, why } => Response::Count(u64::from(self.unblock(id, why))),
             Op::Watch(keys) => {
-                let watch = |(db, key): &(u16, Box<[u8]>)| self.watch(*db, key, now.unix_ms());
+                let watch = |(db, key): &(u16, Box<[u8]>)| self.watch_key(*db, key, now.unix_ms());
                 Response::Watched(keys.iter().map(watch).collect())
             }
             Op::Unwatch(keys) => {
@@ -194,6 +212,51 @@ impl Shard {
             Op::Big => Response::Big(self.store.big_keys(now.unix_ms())),
             Op::Erase(erase) if self.erasing.start(erase.clone()) => Response::Done,
             Op::Erase(_) => Response::Error(crate::command::erase::TOO_MANY.to_vec()),
+            other => self.run_listening(other),
+        }
+    }
+
+    /// Steps about who listens, and who tracks what.
+    fn run_listening(&mut self, op: Op) -> Response {
+        match op {
+            Op::Publish { kind, channel, payload } => {
+                let payload = match payload.len() {
+                    len if len < view::INLINE_MAX_BYTES => Payload::Copy(&payload),
+                    _ => Payload::Shared(&payload),
+                };
+                Response::Count(self.publish(kind, &channel, payload))
+            }
+            Op::FindClient(id) => {
+                Response::Count(self.clients.place(id).map_or(0, |slot| u64::from(slot) + 1))
+            }
+            Op::Tracks { shard, on } => {
+                self.tracking.set_other(shard, on);
+                self.watch();
+                Response::Done
+            }
+            Op::Touched { key, by } => {
+                self.invalidate(&key, by);
+                Response::Done
+            }
+            Op::TouchedAll => {
+                self.invalidate_all();
+                Response::Done
+            }
+            Op::Tell { slot, id, keys, from } => {
+                self.tell_redirected(slot, id, &keys, from);
+                Response::Done
+            }
+            Op::Broken { id, to } => {
+                self.broken(id, to);
+                Response::Done
+            }
+            Op::Topics(kind, pattern) => {
+                let keys = self.pubsub.names(kind, pattern.as_deref());
+                Response::Keys { cursor: 0, keys }
+            }
+            Op::Listeners(kind, names) => Response::Counts(
+                names.iter().map(|name| self.pubsub.listeners(kind, name)).collect(),
+            ),
             _ => Response::Done,
         }
     }
@@ -206,12 +269,23 @@ impl Shard {
         Response::Count(keys.iter().filter(|key| each(self, key)).count() as u64)
     }
 
+    /// Tells that something has happened to a key, if it has and somebody wants to know.
+    fn told(&mut self, did: bool, db: u16, key: &[u8], class: Classes, name: &str) {
+        if did && self.watching {
+            self.happened(db, key, class, name, 0);
+        }
+    }
+
     fn set_pairs(&mut self, db: u16, pairs: Vec<(Box<[u8]>, Bytes)>, now_ms: u64) -> Response {
         for (key, value) in pairs {
             let hash = self.store.hash(&key);
             let value = NewValue::Shared(value);
-            if self.store.set(db, hash, &key, value, Expire::Clear, Form::Plain, now_ms).is_err() {
-                return Response::Error(crate::command::Fault::FULL.0.into_owned());
+            match self.store.set(db, hash, &key, value, Expire::Clear, Form::Plain, now_ms) {
+                Ok(new) => {
+                    self.told(new, db, &key, NEW, "new");
+                    self.told(true, db, &key, STRING, "set");
+                }
+                Err(_) => return Response::Error(crate::command::Fault::FULL.0.into_owned()),
             }
         }
         Response::Done

@@ -293,13 +293,15 @@ impl Shard {
 
     /// Runs the next group of a batch; false when a command has to wait.
     fn next_group(&mut self, run: &mut Run, group: &mut Group, now: Instant) -> bool {
-        let Batch { db, version, no_touch, bytes, large, out, ends, wanted, client, .. } =
-            &mut *run.batch;
+        let Batch {
+            db, version, no_touch, bytes, large, out, ends, wanted, client, visitor, ..
+        } = &mut *run.batch;
         let mut conn = Conn::remote(*db, *version, *no_touch);
         conn.plain = !self.looks;
         if self.looks {
-            self.watch.visitor.clone_from(client);
+            self.watch.visitor.clone_from(visitor);
         }
+        conn.id = *client;
         let (large_at, owned) = match large.get(run.large) {
             Some((at, frame)) => (*at, (*at == run.at).then_some(frame)),
             None => (bytes.len(), None),

@@ -2,7 +2,10 @@
 //!
 //! Each shard owns one contiguous range of the 16,384 hash slots and shows as one node with its
 //! own port. Invariant: the ranges cover every slot once; ids depend only on the seed and the
-//! shard's index, so they survive a restart.
+//! shard's index, so they survive a restart. Clones share what shards listen to: the one thing here that changes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use logic::slot::key_slot;
 
@@ -15,6 +18,8 @@ pub struct Topology {
     host: String,
     ports: Vec<u16>,
     ids: Vec<String>,
+    /// What connections of each shard listen to, as bits.
+    hearing: Arc<[AtomicU8]>,
 }
 
 impl Topology {
@@ -23,7 +28,8 @@ impl Topology {
     #[must_use]
     pub fn new(host: &str, ports: Vec<u16>, seed: u64) -> Self {
         let ids = (0..ports.len() as u64).map(|index| node_id(seed, index)).collect();
-        Self { host: host.into(), ports, ids }
+        let hearing = ports.iter().map(|_| AtomicU8::new(0)).collect();
+        Self { host: host.into(), ports, ids, hearing }
     }
 
     /// Number of shards, at least one.
@@ -65,6 +71,23 @@ impl Topology {
             1 => 0,
             shards => owner(key_slot(key), shards),
         }
+    }
+
+    /// Sets what connections of a shard listen to. All shards see it before the connection is told.
+    pub(crate) fn set_hearing(&self, shard: u16, bits: u8) {
+        if let Some(hearing) = self.hearing.get(usize::from(shard)) {
+            hearing.store(bits, Ordering::SeqCst);
+        }
+    }
+
+    /// The shards other than `except` that listen to any of these.
+    pub(crate) fn hearing(&self, bits: u8, except: u16) -> Vec<u16> {
+        let shards = (0..).zip(self.hearing.iter());
+        let hears = |hearing: &AtomicU8| hearing.load(Ordering::SeqCst) & bits != 0;
+        shards
+            .filter(|&(shard, hearing)| shard != except && hears(hearing))
+            .map(|(shard, _)| shard)
+            .collect()
     }
 
     /// First and last slot of a shard.

@@ -25,7 +25,7 @@ use crate::config::CacheConfig;
 use crate::memcached::{self, Memcached};
 use crate::route::Topology;
 use crate::save::{self, Saves};
-use crate::work::{Done, Job, Request, Response, Work};
+use crate::work::{Done, Job, Op, Request, Response, Work};
 use crate::{Session, Shard, ShardConfig, clients, load};
 
 /// How often a shard looks for due keys.
@@ -58,6 +58,7 @@ pub struct Plan {
     seed: u64,
     library: crate::script::Library,
     saves: Arc<Saves>,
+    topology: Topology,
     ports: Mutex<Vec<Option<CallsPort<Request, Response>>>>,
 }
 
@@ -67,12 +68,14 @@ impl Plan {
     pub fn new(cache: CacheConfig, engine: &Engine, seed: u64) -> Self {
         let ports = calls::ports(engine.shards, engine.mesh_capacity);
         let ports = Mutex::new(ports.into_iter().map(Some).collect());
+        let topology = topology(&cache, engine.shards);
         Self {
             cache,
             engine: engine.clone(),
             seed,
             library: crate::script::Library::default(),
             saves: Arc::default(),
+            topology,
             ports,
         }
     }
@@ -155,17 +158,9 @@ impl Plan {
     }
 
     fn shard_config(&self, index: usize) -> ShardConfig {
-        let host = self.cache.announced();
-        // Without ports of their own, all shards are where the shared port is.
-        let shared = self.cache.address.port();
-        let own = |shard| self.cache.shard_address(shard).port();
-        let port = |shard| if self.cache.has_shard_ports { own(shard) } else { shared };
-        let ports = (0..self.engine.shards).map(port).collect();
-        // Ids of nodes depend on the address alone, so that they survive a restart.
-        let topology = Topology::new(&host, ports, u64::from(self.cache.address.port()));
         ShardConfig {
             index: u16::try_from(index).unwrap_or(u16::MAX),
-            topology,
+            topology: self.topology.clone(),
             seed: self.seed,
             databases: self.cache.databases,
             maxmemory_bytes: self.cache.maxmemory_bytes,
@@ -190,6 +185,18 @@ impl Plan {
             protects: self.cache.protects,
         }
     }
+}
+
+/// All shards, which share it.
+fn topology(cache: &CacheConfig, shards: usize) -> Topology {
+    let host = cache.announced();
+    // Without ports of their own, all shards are where the shared port is.
+    let shared = cache.address.port();
+    let own = |shard| cache.shard_address(shard).port();
+    let port = |shard| if cache.has_shard_ports { own(shard) } else { shared };
+    let ports = (0..shards).map(port).collect();
+    // Ids of nodes depend on the address alone, so that they survive a restart.
+    Topology::new(&host, ports, u64::from(cache.address.port()))
 }
 
 /// Starts a cache on a shard, listening nowhere yet.
@@ -271,6 +278,11 @@ async fn deadlines(server: Rc<Server<Cache>>) {
         cache.carry(&server);
     }
 }
+
+/// Connections that get their messages in one turn.
+const DELIVERIES_PER_TURN: usize = 1024;
+/// No further connection gets its messages in a turn that has handed over so much.
+const DELIVERED_BYTES_PER_TURN: usize = 2 << 20;
 
 /// Who waits for an answer of this shard.
 enum Waiter {
@@ -409,6 +421,8 @@ impl Cache {
         let token = self.asked.borrow_mut().insert(waiter);
         let mut answers = std::mem::take(&mut *self.answers.borrow_mut());
         server.shard().borrow_mut().serve(token, request, server.cx().now(), &mut answers);
+        // What was published on the way comes before the answer.
+        self.send_posts();
         for (token, response) in answers.drain(..) {
             self.answer_token(token, response);
         }
@@ -425,7 +439,7 @@ impl Cache {
 
     /// Carries what the shard has for others: answers that had to wait, and requests nobody waits for.
     fn carry(&self, server: &Rc<Server<Self>>) {
-        while server.shard().borrow().has_mail() {
+        while server.shard().borrow().has_outgoing() {
             let (served, outbox) = {
                 let mut shard = server.shard().borrow_mut();
                 (shard.take_served(), shard.take_outbox())
@@ -510,7 +524,7 @@ impl Cache {
     }
 
     /// Sends the requests that nobody waits for, as far as there is room.
-    fn post_lines(&self) {
+    fn send_posts(&self) {
         let mut shard = self.shard.borrow_mut();
         while let Some((to, request)) = shard.take_post() {
             if let Err(request) = self.calls.try_ask(usize::from(to), request, NOBODY) {
@@ -536,6 +550,30 @@ impl Cache {
         }
     }
 
+    /// Empties mailboxes, as many as a turn may; whether more have mail.
+    fn deliver(server: &Server<Self>) -> bool {
+        let mut written = 0;
+        for _ in 0..DELIVERIES_PER_TURN {
+            let Some((slot, name)) = server.shard().borrow_mut().next_addressee() else {
+                return false;
+            };
+            let (conn, mut over) = (ConnId::from_bits(name), false);
+            let taken = server.push(conn, |_, out| {
+                over = server.shard().borrow_mut().deliver(slot, out, server.cx().now());
+                written += out.len();
+            });
+            if !taken {
+                server.shard().borrow_mut().discard_mail(slot);
+            } else if over {
+                server.close(conn);
+            }
+            if written >= DELIVERED_BYTES_PER_TURN {
+                break;
+            }
+        }
+        server.shard().borrow().has_mail()
+    }
+
     async fn unlocked(server: Rc<Server<Self>>, generation: u64) {
         while server.shard().borrow().locks_generation() == generation {
             server.service().unlocked.notified().await;
@@ -546,8 +584,13 @@ impl Cache {
     pub(crate) fn begin(&self, owner: Owner, work: Work) -> Option<Work> {
         let Work::Exchange(requests) = work else { return Some(work) };
         let direct = |(to, request): &(u16, Request)| {
-            matches!(request, Request::Batch(_) | Request::Memcached(_))
-                && self.calls.has_room(usize::from(*to))
+            let quick = matches!(
+                request,
+                Request::Batch(_)
+                    | Request::Memcached(_)
+                    | Request::Op { op: Op::Publish { .. }, .. }
+            );
+            quick && self.calls.has_room(usize::from(*to))
         };
         if requests.is_empty() || !requests.iter().all(direct) {
             return Some(Work::Exchange(requests));
@@ -635,25 +678,33 @@ impl Service for Cache {
             self.unlocked.notify_all();
         }
         Self::close_killed(server);
+        if server.shard().borrow().has_notes() {
+            server.shard().borrow_mut().tell_all();
+        }
         self.carry(server);
-        self.post_lines();
+        self.send_posts();
         self.show(server);
         if self.shard.borrow().wants_to_stop() {
             engine::signal::ask_to_stop();
             self.shard.borrow_mut().stopping();
         }
-        more
+        let has_mail = server.shard().borrow().has_mail();
+        more | (has_mail && Self::deliver(server))
     }
 
     fn end_turn(&self) {
-        self.post_lines();
+        self.send_posts();
         self.calls.flush();
     }
 
     fn park(&self) -> bool {
         // What a task left is carried by the next turn.
-        let shard = self.shard.borrow();
-        !shard.has_mail() && !shard.has_lines() && !shard.wants_to_stop() && self.calls.park()
+        let waits = {
+            let shard = self.shard.borrow();
+            let read = shard.has_mail() || shard.has_notes() || shard.has_lines();
+            read || shard.has_outgoing() || shard.wants_to_stop()
+        };
+        !waits && self.calls.park()
     }
 
     fn unpark(&self) {

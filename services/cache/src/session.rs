@@ -109,6 +109,8 @@ impl Session {
             watched: false,
             reply: ReplyMode::On,
             plain: false,
+            subscribes: false,
+            tracks: false,
         };
         conn.refresh(shard);
         Self { conn, parse: ParseState::new(), pending: None }
@@ -135,6 +137,10 @@ impl Session {
             self.conn.refresh(shard);
         }
         let mut limits = self.limits(shard);
+        if !self.conn.plain {
+            // What was published before these commands run is read before their replies.
+            shard.mail.take(self.conn.slot, out);
+        }
         let start = out.mark();
         let mut turn = Turn { out, start, shard, now, hop: None, bytes };
         let mut budget = MAX_COMMANDS;
@@ -448,29 +454,7 @@ impl Session {
             multi::Target::Spread if is_blocking(item, turn.shard) => {
                 return self.spread_blocking(turn, item, args, frame);
             }
-            multi::Target::Spread => {
-                if let Some(id) = item.id
-                    && !self.conn.plain
-                    && guard::is_held_back(turn.shard, &self.conn, id, turn.now)
-                {
-                    return Place::Stop(Step::Later);
-                }
-                let call = dispatch::Call { args, frame, input, id: item.id, hash: item.hash };
-                let start = turn.out.mark();
-                return match dispatch::spread(call, turn.out, turn.shard, &mut self.conn, turn.now)
-                {
-                    None => {
-                        if self.conn.reply != ReplyMode::On {
-                            turn.out.truncate(start);
-                        }
-                        if self.conn.reply == ReplyMode::Skip {
-                            self.conn.set_reply(ReplyMode::On);
-                        }
-                        Place::Done
-                    }
-                    Some(multi) => Place::Stop(Step::End(self.wait(Waiting::Multi(multi), turn))),
-                };
-            }
+            multi::Target::Spread => return self.spread(turn, item, args, frame, input),
             multi::Target::There { shard, moved: Some(slot) } => {
                 let out = match &mut turn.hop {
                     None => &mut *turn.out,
@@ -493,6 +477,19 @@ impl Session {
                 Some(_) => Place::Stop(Step::End(self.block_on(target, frame, input, turn.shard))),
             };
         }
+        self.send_away(target, turn, item, args, frame, input)
+    }
+
+    /// Hands a command on to the shard of its keys.
+    fn send_away(
+        &mut self,
+        target: u16,
+        turn: &mut Turn<'_, '_>,
+        item: &Item,
+        args: &Args,
+        frame: &[u8],
+        input: &Input<'_>,
+    ) -> Place {
         if let Some(function) = turn.shard.scripts.library().board().busy(target) {
             let out = match &mut turn.hop {
                 None => &mut *turn.out,
@@ -511,6 +508,7 @@ impl Session {
         {
             return Place::Stop(Step::Later);
         }
+        self.remember(turn.shard, item, args, frame);
         let hop = turn.hop.get_or_insert_with(|| turn.shard.spare_hops.pop().unwrap_or_default());
         hop.push(target, &self.conn, frame, input, &mut turn.shard.spares);
         if !self.conn.plain
@@ -560,6 +558,49 @@ impl Session {
         self.set_blocked(turn.shard, Some((turn.shard.index, spread.ticket())));
         let flow = self.advance_spread(spread, Vec::new(), turn.out, turn.shard, turn.now);
         Place::Stop(Step::End(flow))
+    }
+
+    /// A command with keys on several shards.
+    fn spread(
+        &mut self,
+        turn: &mut Turn<'_, '_>,
+        item: &Item,
+        args: &Args,
+        frame: &[u8],
+        input: &Input<'_>,
+    ) -> Place {
+        if let Some(id) = item.id
+            && !self.conn.plain
+            && guard::is_held_back(turn.shard, &self.conn, id, turn.now)
+        {
+            return Place::Stop(Step::Later);
+        }
+        self.remember(turn.shard, item, args, frame);
+        let call = dispatch::Call { args, frame, input, id: item.id, hash: item.hash };
+        let start = turn.out.mark();
+        match dispatch::spread(call, turn.out, turn.shard, &mut self.conn, turn.now) {
+            None => {
+                if self.conn.reply != ReplyMode::On {
+                    turn.out.truncate(start);
+                }
+                if self.conn.reply == ReplyMode::Skip {
+                    self.conn.set_reply(ReplyMode::On);
+                }
+                Place::Done
+            }
+            Some(multi) => Place::Stop(Step::End(self.wait(Waiting::Multi(multi), turn))),
+        }
+    }
+
+    /// Before a command of a client that tracks leaves for other shards.
+    fn remember(&self, shard: &mut Shard, item: &Item, args: &Args, frame: &[u8]) {
+        if self.conn.tracks
+            && let Some(id) = item.id
+        {
+            let row = shard.commands.row(id);
+            shard.remember(self.conn.id, row, args, frame);
+            shard.end_caching(self.conn.id, row);
+        }
     }
 
     /// Ends a batch: commands handed on are sent first.
@@ -682,6 +723,10 @@ impl view::Session for Session {
             shard.blocked = shard.blocked.saturating_sub(1);
         }
         shard.stop_watching(self.conn.slot);
+        shard.forget(self.conn.slot);
+        if self.conn.tracks {
+            shard.disable_tracking(self.conn.id, self.conn.slot);
+        }
         shard.clients.close(self.conn.slot);
     }
 }

@@ -6,7 +6,7 @@
 
 use logic::{object::Limits, store::Policy};
 
-use crate::shard::ShardConfig;
+use crate::{pubsub::Limit, shard::ShardConfig};
 
 /// What a parameter accepts.
 #[derive(Clone, Copy, Debug)]
@@ -317,6 +317,8 @@ pub(crate) struct Settings {
     pub(crate) rdb_compression: bool,
     /// Files of dumps end with a checksum.
     pub(crate) rdb_checksum: bool,
+    /// Most output that waits for a connection which gets messages.
+    pub(crate) pubsub_limit: Limit,
 }
 
 impl Settings {
@@ -333,6 +335,7 @@ impl Settings {
             busy_us: 5_000_000,
             rdb_compression: true,
             rdb_checksum: true,
+            pubsub_limit: Limit { hard_bytes: 32 << 20, soft_bytes: 8 << 20, soft_s: 60 },
         };
         for (name, text) in [
             ("databases", config.databases.to_string()),
@@ -400,6 +403,7 @@ impl Settings {
             }
             "requirepass" => self.requirepass.clone_from(&text),
             "client-query-buffer-limit" => self.max_query_bytes = text.parse().unwrap_or(1 << 30),
+            "client-output-buffer-limit" => self.pubsub_limit = pubsub_limit(&text),
             "busy-reply-threshold" | "lua-time-limit" => {
                 self.busy_us = text.parse().unwrap_or(5000_u64).saturating_mul(1000);
             }
@@ -554,7 +558,8 @@ fn events(text: &str) -> Result<String, String> {
     } else {
         canonical.extend(ALL.chars().filter(|&letter| has(letter)));
     }
-    canonical.extend("KEmn".chars().filter(|&letter| has(letter)));
+    // Redis shows `n` only beside single classes; here it is kept in any case, since the text is what is in force.
+    canonical.extend("nKEm".chars().filter(|&letter| has(letter)));
     Ok(canonical)
 }
 
@@ -585,6 +590,13 @@ fn buffer_limits(current: &str, text: &str) -> Result<String, String> {
         }
     }
     Ok(limits.join(" "))
+}
+
+/// The limit of the class `pubsub`.
+fn pubsub_limit(text: &str) -> Limit {
+    let mut words = text.split(' ').skip_while(|word| *word != "pubsub").skip(1);
+    let mut number = || words.next().and_then(|word| word.parse().ok()).unwrap_or(0);
+    Limit { hard_bytes: number(), soft_bytes: number(), soft_s: number() }
 }
 
 /// The policy of this name.
@@ -683,6 +695,20 @@ mod tests {
         assert_eq!(settings.limits, limits);
         assert_eq!(settings.get("hash-max-listpack-value"), "2");
         assert_eq!(settings.get("zset-max-listpack-entries"), "4");
+    }
+
+    #[test]
+    fn the_limit_of_subscribers_is_kept_as_numbers() {
+        let mut settings = Settings::new(&ShardConfig::default());
+        let before = pubsub_limit(settings.get("client-output-buffer-limit"));
+        assert_eq!(settings.pubsub_limit, before);
+        let value = b"pubsub 1mb 2kb 3";
+        let Ok((name, text)) = settings.check(b"client-output-buffer-limit", value) else {
+            panic!("the limit is refused")
+        };
+        settings.put(name, text);
+        let limit = Limit { hard_bytes: 1 << 20, soft_bytes: 2048, soft_s: 3 };
+        assert_eq!(settings.pubsub_limit, limit);
     }
 
     #[test]

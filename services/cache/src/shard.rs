@@ -4,7 +4,10 @@
 //! the number of keys unless a client asked for exactly that (KEYS). What other shards ask comes in
 //! through [`Shard::serve`]; the host carries requests and responses. Next: [`crate::session`].
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+};
 
 use engine::driver::PeerName;
 use logic::store::{EvictResult, ExpireStep, Policy, Store, StoreConfig};
@@ -17,18 +20,21 @@ use crate::{
     clients::Clients,
     command::table::Index,
     erase::Erasing,
+    events::{self, Classes, Going},
     group::Group,
     hop::Hop,
     hot::Hot,
     lock::Locks,
     memcached,
     observe::Observers,
+    pubsub::{Kind, Mail, PubSub},
     remote::Parked,
     route::Topology,
     save::Saves,
     script::{Library, Scripts},
     settings::Settings,
     stats::{CpuTime, Report, Stats},
+    tracking::Tracking,
     watch::Watch,
     work::{Request, Response},
 };
@@ -172,12 +178,22 @@ pub struct Shard {
     pub(crate) generation: u32,
     /// Something looks at commands one by one.
     pub(crate) looks: bool,
-    /// Requests to other shards that nobody waits for.
-    pub(crate) posts: VecDeque<(u16, Request)>,
     /// Due keys are looked for.
     pub(crate) expires: bool,
     /// A client has asked the process to stop.
     pub(crate) stops: bool,
+    /// Who listens to what.
+    pub(crate) pubsub: PubSub,
+    pub(crate) mail: Mail,
+    /// Requests to other shards that nobody waits for.
+    pub(crate) posts: VecDeque<(u16, Request)>,
+    /// Classes of events that are published.
+    pub(crate) events: Classes,
+    pub(crate) tracking: Tracking,
+    /// Shards that could not be told what has changed.
+    pub(crate) untold: BTreeSet<u16>,
+    /// Somebody wants to know what happens to keys: all that the write path tests.
+    pub(crate) watching: bool,
 }
 
 /// What [`Shard::tick`] found.
@@ -203,6 +219,7 @@ const EVICT_PER_WRITE: usize = 64;
 impl Shard {
     /// An empty shard.
     #[must_use]
+    #[expect(clippy::too_many_lines, reason = "a list of all there is")]
     pub fn new(config: ShardConfig, now: Instant) -> Self {
         let count = config.topology.shards();
         let commands = Index::new();
@@ -253,6 +270,12 @@ impl Shard {
             cpu: CpuTime::default(),
             sample: (now.mono_ns, 0),
             ops_per_s: 0,
+            pubsub: PubSub::default(),
+            mail: Mail::default(),
+            events: 0,
+            tracking: Tracking::default(),
+            untold: BTreeSet::new(),
+            watching: false,
             acl,
             watch: Watch::default(),
             generation: 0,
@@ -346,7 +369,7 @@ impl Shard {
 
     /// Whether [`Shard::take_served`] or [`Shard::take_outbox`] has something.
     #[must_use]
-    pub fn has_mail(&self) -> bool {
+    pub fn has_outgoing(&self) -> bool {
         !self.served.is_empty() || !self.outbox.is_empty()
     }
 
@@ -397,6 +420,13 @@ impl Shard {
         report.erase_scanned = self.erasing.scanned;
         report.erase_deleted = self.erasing.deleted;
         report.erase_active = self.erasing.active();
+        report.tracking = self.tracking.sizes();
+        report.pubsub = [
+            self.pubsub.len(Kind::Channel) as u64,
+            self.pubsub.len(Kind::Pattern) as u64,
+            self.pubsub.len(Kind::Shard) as u64,
+            self.pubsub.subscribers() as u64,
+        ];
         report
     }
 
@@ -404,12 +434,15 @@ impl Shard {
     /// more than `budget` entries for each.
     pub fn tick(&mut self, now: Instant, budget: usize) -> Tick {
         self.flush_due_items(now);
+        let mut going = Going::new(self.watching);
         let step = if self.expires {
-            self.store.expire_step(now.unix_ms(), budget, |_, _| {})
+            self.store.expire_step(now.unix_ms(), budget, |db, key| going.add(db, key))
         } else {
             ExpireStep::default()
         };
-        let purging = self.store.purge_step(budget);
+        self.all_gone(going.keys, events::EXPIRED, "expired");
+        let purging = self.store.purge_step(budget) | self.tracking.purge_step(budget);
+        self.mail.look_again();
         let erasing = self.erase_step(budget / ERASE_PART, now);
         if self.hot.tick(now) {
             // Forgets those that are not big any more.
@@ -436,7 +469,10 @@ impl Shard {
 
     #[cold]
     fn evict(&mut self, now: Instant) -> bool {
-        let result = self.store.evict_step(now.unix_ms(), EVICT_PER_WRITE, |_, _| {});
+        let mut going = Going::new(self.watching);
+        let result =
+            self.store.evict_step(now.unix_ms(), EVICT_PER_WRITE, |db, key| going.add(db, key));
+        self.all_gone(going.keys, events::EVICTED, "evicted");
         !matches!(result, EvictResult::Stuck { .. })
     }
 

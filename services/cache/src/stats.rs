@@ -27,6 +27,8 @@ pub struct Stats {
     pub lock_waits: u64,
     /// Keys that found no room when they came back from another shard.
     pub lost_on_return: u64,
+    /// Requests to other shards that nobody waited for, and that found no room.
+    pub posts_lost: u64,
     /// Errors whose code was not counted apart.
     overflow_errors: u64,
 }
@@ -118,6 +120,7 @@ impl Stats {
         self.moved += other.moved;
         self.lock_waits += other.lock_waits;
         self.lost_on_return += other.lost_on_return;
+        self.posts_lost += other.posts_lost;
         self.overflow_errors += other.overflow_errors;
     }
 }
@@ -170,6 +173,10 @@ pub struct Report {
     pub erase_deleted: u64,
     /// Those under way.
     pub erase_active: Vec<crate::erase::Progress>,
+    /// Channels, patterns and shard channels with listeners, and connections that listen.
+    pub pubsub: [u64; 4],
+    /// Clients that track, the keys in their table, the clients of these, and prefixes.
+    pub tracking: [u64; 4],
 }
 
 impl Report {
@@ -200,6 +207,8 @@ impl Report {
         self.cpu.user_us += other.cpu.user_us;
         self.cpu.system_us += other.cpu.system_us;
         self.merge_keys(other);
+        self.tracking.iter_mut().zip(&other.tracking).for_each(|(mine, theirs)| *mine += theirs);
+        self.pubsub.iter_mut().zip(&other.pubsub).for_each(|(mine, theirs)| *mine += theirs);
         for (mine, theirs) in self.databases.iter_mut().zip(&other.databases) {
             let expires = mine.1 + theirs.1;
             let weighted = mine.2.saturating_mul(mine.1) + theirs.2.saturating_mul(theirs.1);

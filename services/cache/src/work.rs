@@ -8,6 +8,8 @@
 
 use bytes::Bytes;
 
+use crate::pubsub::Kind;
+
 pub use crate::batch::Batch;
 use crate::observe::Cancel;
 
@@ -206,6 +208,8 @@ pub enum Response {
     },
     /// Lines of text.
     Text(String),
+    /// Numbers, in the order of what was asked about.
+    Counts(Vec<u64>),
     /// Counters for INFO.
     Report(Box<crate::stats::Report>),
     /// What an administrator asked for.
@@ -268,8 +272,10 @@ pub enum Op {
     Touch(u16, Vec<Box<[u8]>>),
     /// Reads one key whole.
     Load(u16, Box<[u8]>),
-    /// Writes one key whole.
-    Store(u16, Box<[u8]>, Record),
+    /// Writes one key whole, and what that is called.
+    Store(u16, Box<[u8]>, Record, &'static str),
+    /// Removes a key that has gone to another shard.
+    Leave(u16, Box<[u8]>),
     /// Number of keys.
     Len(u16),
     /// Keys matching a pattern.
@@ -325,9 +331,71 @@ pub enum Op {
         /// Where in it.
         cursor: u64,
     },
+    /// A message to a channel; counts those who hear it here.
+    Publish {
+        /// A channel or a shard channel.
+        kind: Kind,
+        /// Its name.
+        channel: Box<[u8]>,
+        /// The message.
+        payload: Bytes,
+    },
+    /// The topics that somebody listens to, perhaps only some.
+    Topics(Kind, Option<Box<[u8]>>),
+    /// How many listen to each of these topics.
+    Listeners(Kind, Vec<Box<[u8]>>),
+    /// The place of the client with this id, plus one; 0 when it is not here.
+    FindClient(u64),
+    /// A shard has clients that track what they read, or has none any more.
+    Tracks {
+        /// The shard.
+        shard: u16,
+        /// Whether it has any.
+        on: bool,
+    },
+    /// A key of another shard has changed.
+    Touched {
+        /// The key.
+        key: Box<[u8]>,
+        /// The client that changed it.
+        by: u64,
+    },
+    /// So much has changed on another shard that it could not be told.
+    TouchedAll,
+    /// Names of keys for a client to which one of another shard redirects.
+    Tell {
+        /// The client's place.
+        slot: u32,
+        /// Its id.
+        id: u64,
+        /// The names, as the protocol has them.
+        keys: Bytes,
+        /// Shard and id of the client that redirects.
+        from: (u16, u64),
+    },
+    /// A client redirects to one that has gone.
+    Broken {
+        /// The client.
+        id: u64,
+        /// The one that has gone.
+        to: u64,
+    },
 }
 
 impl Op {
+    /// The same for one more shard; nothing, when it is not for several shards.
+    pub(crate) fn again(&self) -> Self {
+        match self {
+            Self::Publish { kind, channel, payload } => {
+                let (kind, channel, payload) = (*kind, channel.clone(), payload.clone());
+                Self::Publish { kind, channel, payload }
+            }
+            Self::FindClient(id) => Self::FindClient(*id),
+            Self::Tracks { shard, on } => Self::Tracks { shard: *shard, on: *on },
+            _ => Self::Nothing,
+        }
+    }
+
     /// Whether it looks at keys it does not name, so that lent ones must be back.
     pub(crate) const fn sees_all_keys(&self) -> bool {
         matches!(

@@ -63,6 +63,7 @@ fn the_version_is_printed_as_redis_does() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one start, looked at from all sides")]
 fn flags_of_redis_server_start_it() {
     let port = free_ports(1);
     let dir = directory("flags");

@@ -166,6 +166,7 @@ pub(super) fn memory_help(cx: &mut Cx<'_>) -> Result {
 pub(super) fn debug(cx: &mut Cx<'_>) -> Result {
     match (cx.argc(), cx.arg(1).to_ascii_lowercase().as_slice()) {
         (2, b"help") => debug_help(cx),
+        (3, b"error") => Err(Fault::owned(cx.arg(2))),
         (3, b"sleep") => {
             let outcome = server::sleep(cx);
             if let Ok(Outcome::Wait(waiting)) = &outcome

@@ -9,6 +9,7 @@ use logic::store::{Expire, Form, NewValue, Value};
 use wire::resp::{parse_i64, reply};
 
 use super::{Cx, Fault, Outcome, collection::Words, dispatch::c_string};
+use crate::events::{GENERIC, STRING};
 
 type Result = std::result::Result<Outcome, Fault>;
 type Checked<T> = std::result::Result<T, Fault>;
@@ -40,6 +41,7 @@ fn write<R>(cx: &mut Cx<'_>, len: u64, write: impl FnOnce(&mut Vec<u8>) -> R) ->
     let result = grown(&mut value);
     let value = NewValue::Shared(Bytes::from(value));
     cx.shard.store.set(db, hash, key, value, Expire::Clear, Form::Raw, now)?;
+    cx.created(1);
     Ok(result)
 }
 
@@ -50,7 +52,12 @@ pub(super) fn setbit(cx: &mut Cx<'_>) -> Result {
         Some(1) => true,
         _ => return Err(Fault::text("ERR bit is not an integer or out of range")),
     };
-    let before = write(cx, bits::bytes_for(offset + 1), |value| bits::set_bit(value, offset, bit))?;
+    let len = bits::bytes_for(offset + 1);
+    let grows = cx.string(1)?.is_none_or(|value| (value.len() as u64) < len);
+    let before = write(cx, len, |value| bits::set_bit(value, offset, bit))?;
+    if grows || before != bit {
+        cx.event(STRING, "setbit", 1);
+    }
     cx.int(before.into())
 }
 
@@ -140,10 +147,15 @@ pub(super) fn bitop(cx: &mut Cx<'_>) -> Result {
     let len = result.len() as u64;
     let (hash, key, now, db) = (cx.hash_of(2), cx.arg(2), cx.now_ms(), cx.conn.db);
     if result.is_empty() {
-        cx.shard.store.remove(db, hash, key, now);
+        if cx.shard.store.remove(db, hash, key, now) {
+            cx.event(GENERIC, "del", 2);
+        }
     } else {
         let value = NewValue::Shared(Bytes::from(result));
-        cx.shard.store.set(db, hash, key, value, Expire::Clear, Form::Raw, now)?;
+        if cx.shard.store.set(db, hash, key, value, Expire::Clear, Form::Raw, now)? {
+            cx.created(2);
+        }
+        cx.event(STRING, "set", 2);
     }
     cx.count(len)
 }
@@ -227,9 +239,24 @@ fn run_steps(cx: &mut Cx<'_>, read_only: bool) -> Result {
         Some(_) if read_only => {
             return Err(Fault::text("ERR BITFIELD_RO only supports the GET subcommand"));
         }
-        Some(end) => write(cx, bits::bytes_for(end), |value| {
-            steps.iter().map(|step| step.run(value)).collect()
-        })?,
+        Some(end) => {
+            let len = bits::bytes_for(end);
+            let grows = cx.string(1)?.is_none_or(|value| (value.len() as u64) < len);
+            let mut changed = false;
+            let numbers = write(cx, len, |value| {
+                let each = steps.iter().map(|step| {
+                    let before = step.field.get(value, step.offset);
+                    let number = step.run(value);
+                    changed |= step.field.get(value, step.offset) != before;
+                    number
+                });
+                each.collect()
+            })?;
+            if grows || changed {
+                cx.event(STRING, "setbit", 1);
+            }
+            numbers
+        }
         None => {
             let value = match cx.lookup(1).map(|entry| entry.value) {
                 Some(Value::Object(_)) => return Err(Fault::WRONG_TYPE),

@@ -121,19 +121,21 @@ pub(super) fn info(cx: &mut Cx<'_>) -> Result {
     Ok(Outcome::Done)
 }
 
-/// Whether connections of this type are of some other kind than all of ours.
-fn is_other_type(name: &[u8]) -> std::result::Result<bool, Fault> {
+/// Restricts the filter to connections of a type.
+fn of_type(filter: &mut Filter, name: &[u8]) -> std::result::Result<(), Fault> {
     match name.to_ascii_lowercase().as_slice() {
-        b"normal" => Ok(false),
-        b"master" | b"slave" | b"replica" | b"pubsub" => Ok(true),
-        _ => Err(Fault::quoting("ERR Unknown client type '", name, "'")),
+        b"normal" => filter.subscribes = Some(false),
+        b"pubsub" => filter.subscribes = Some(true),
+        b"master" | b"slave" | b"replica" => filter.other_type = true,
+        _ => return Err(Fault::quoting("ERR Unknown client type '", name, "'")),
     }
+    Ok(())
 }
 
 pub(super) fn list(cx: &mut Cx<'_>) -> Result {
     let mut filter = Filter::default();
     if cx.argc() == 4 && cx.is(2, "TYPE") {
-        filter.other_type = is_other_type(cx.arg(3))?;
+        of_type(&mut filter, cx.arg(3))?;
     } else if cx.argc() > 3 && cx.is(2, "ID") {
         filter.by_id = true;
         for at in 3..cx.argc() {
@@ -160,7 +162,7 @@ fn kill_filter(cx: &Cx<'_>) -> std::result::Result<Filter, Fault> {
             filter.by_id = true;
             filter.ids = u64::try_from(id).into_iter().collect();
         } else if cx.is(at, "TYPE") {
-            filter.other_type = is_other_type(value)?;
+            of_type(&mut filter, value)?;
         } else if cx.is(at, "ADDR") {
             filter.peer = Some(value.to_vec());
         } else if cx.is(at, "LADDR") {
@@ -215,6 +217,10 @@ pub(super) fn help(cx: &mut Cx<'_>) -> Result {
     cx.help(
         "CLIENT",
         &[
+            "CACHING (YES|NO)",
+            "    Enable/disable tracking of the keys for next command in OPTIN/OPTOUT modes.",
+            "GETREDIR",
+            "    Return the client ID we are redirecting to when tracking is enabled.",
             "GETNAME",
             "    Return the name of the current connection.",
             "ID",
@@ -247,6 +253,11 @@ pub(super) fn help(cx: &mut Cx<'_>) -> Result {
             "    Control the replies sent to the current connection.",
             "SETNAME <name>",
             "    Assign the name <name> to the current connection.",
+            "TRACKING (ON|OFF) [REDIRECT <id>] [BCAST] [PREFIX <prefix> [...]]",
+            "         [OPTIN] [OPTOUT] [NOLOOP]",
+            "    Control server assisted client side caching.",
+            "TRACKINGINFO",
+            "    Report tracking status for the current connection.",
             "SETINFO <option> <value>",
             "    Set client meta attr. Options are:",
             "    * LIB-NAME: the client lib name.",

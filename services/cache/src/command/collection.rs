@@ -12,6 +12,7 @@ use view::Output;
 use wire::resp::{Args, Version};
 
 use super::{Cx, Fault};
+use crate::events::{Classes, GENERIC};
 
 /// A type of collection.
 pub(crate) trait Collection: Into<Object> {
@@ -214,21 +215,32 @@ impl<'a> Cx<'a> {
         });
         if !object.is_gone() {
             self.shard.store.put_object(db, hash, key, object, Expire::Clear, now)?;
+            self.created(index);
         }
         Ok(result)
     }
 
     /// Puts a collection in place of whatever the key of argument `index` holds, or removes the key when the
-    /// collection is empty: the end of the commands that STORE.
-    pub(crate) fn put<T: Collection>(&mut self, index: usize, value: T) -> Result<(), Fault> {
+    /// collection is empty: the end of the commands that STORE, and what of this class that is called.
+    pub(crate) fn put<T: Collection>(
+        &mut self,
+        index: usize,
+        value: T,
+        (class, name): (Classes, &str),
+    ) -> Result<(), Fault> {
         let (hash, key, now, db) =
             (self.hash_of(index), self.arg(index), self.now_ms(), self.conn.db);
         let object: Object = value.into();
         if object.is_gone() {
-            self.shard.store.remove(db, hash, key, now);
-        } else {
-            self.shard.store.put_object(db, hash, key, object, Expire::Clear, now)?;
+            if self.shard.store.remove(db, hash, key, now) {
+                self.event(GENERIC, "del", index);
+            }
+            return Ok(());
         }
+        if self.shard.store.put_object(db, hash, key, object, Expire::Clear, now)? {
+            self.created(index);
+        }
+        self.event(class, name, index);
         Ok(())
     }
 }

@@ -2,7 +2,7 @@
 
 use wire::resp::{Version, reply};
 
-use super::{Cx, Fault, Outcome, ReplyMode, client};
+use super::{Cx, Fault, Outcome, ReplyMode, client, client_tracking, pubsub};
 use crate::{
     acl::{DEFAULT, Reason},
     watch::guard,
@@ -132,6 +132,7 @@ fn greet(cx: &mut Cx<'_>) -> Result {
 
 fn set_version(cx: &mut Cx<'_>, version: Version) {
     cx.conn.version = version;
+    cx.shard.mail.set_version(cx.conn.slot, version);
     if let Some(record) = cx.shard.clients.get_mut(cx.conn.slot) {
         record.version = version;
     }
@@ -151,6 +152,9 @@ pub(super) fn select(cx: &mut Cx<'_>) -> Result {
 }
 
 pub(super) fn quit(cx: &mut Cx<'_>) -> Result {
+    // The connection is there until its peer has read the reply; nothing is published to it any more.
+    pubsub::leave_all(cx.shard, cx.conn);
+    client_tracking::stop(cx.shard, cx.conn);
     reply::ok(cx.inline());
     Ok(Outcome::Close)
 }
@@ -164,6 +168,8 @@ pub(super) fn reset(cx: &mut Cx<'_>) -> Result {
     cx.conn.set_reply(ReplyMode::On);
     cx.conn.log_out(cx.shard);
     set_user(cx, DEFAULT);
+    pubsub::leave_all(cx.shard, cx.conn);
+    client_tracking::stop(cx.shard, cx.conn);
     cx.conn.no_touch = false;
     cx.conn.knows_topology = false;
     if let Some(record) = cx.shard.clients.get_mut(cx.conn.slot) {
@@ -173,10 +179,10 @@ pub(super) fn reset(cx: &mut Cx<'_>) -> Result {
     cx.simple("RESET")
 }
 
+/// READONLY and READWRITE: nothing changes on a node whose keys nobody else has.
 pub(super) fn readonly(cx: &mut Cx<'_>) -> Result {
-    cx.ok()
-}
-
-pub(super) fn readwrite(cx: &mut Cx<'_>) -> Result {
-    cx.ok()
+    if cx.is_cluster_node() {
+        return cx.ok();
+    }
+    Err(Fault::text("ERR This instance has cluster support disabled"))
 }

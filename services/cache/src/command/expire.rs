@@ -3,6 +3,7 @@
 use logic::store::Expire;
 
 use super::{Cx, Fault, Outcome};
+use crate::events::GENERIC;
 
 type Result = std::result::Result<Outcome, Fault>;
 
@@ -88,9 +89,15 @@ fn set_expiry(cx: &mut Cx<'_>, seconds: bool, date: bool) -> Result {
         return cx.int(0);
     }
     match u64::try_from(when) {
-        Ok(at) if at > now => cx.shard.store.set_expire(db, hash, key, Expire::At(at), now),
-        _ => cx.shard.store.remove(db, hash, key, now),
-    };
+        Ok(at) if at > now => {
+            cx.shard.store.set_expire(db, hash, key, Expire::At(at), now);
+            cx.event(GENERIC, "expire", 1);
+        }
+        _ => {
+            cx.shard.store.remove(db, hash, key, now);
+            cx.event(GENERIC, "del", 1);
+        }
+    }
     cx.int(1)
 }
 
@@ -149,6 +156,7 @@ pub(super) fn persist(cx: &mut Cx<'_>) -> Result {
     let expires = entry.is_some_and(|entry| entry.expire_at_ms.is_some());
     if expires {
         cx.shard.store.set_expire(db, hash, key, Expire::Clear, now);
+        cx.event(GENERIC, "persist", 1);
     }
     cx.int(expires.into())
 }

@@ -12,6 +12,7 @@ use logic::store::Expire;
 use wire::resp::reply;
 
 use super::{Cx, Fault, Outcome, collection::Reading, elements::reply_entry, ldouble::LongDouble};
+use crate::events::HASH;
 pub(super) use many::{hgetall, hkeys, hrandfield, hscan, hvals};
 pub(super) use ttl::{
     hexpire, hexpireat, hexpiretime, hgetdel, hgetex, hpersist, hpexpire, hpexpireat, hpexpiretime,
@@ -67,11 +68,13 @@ fn set_pairs(cx: &mut Cx<'_>) -> std::result::Result<u64, Fault> {
         return Err(Fault::arity(cx.row.name));
     }
     let (words, argc) = (cx.words(), cx.argc());
-    change_or_make(cx, |hash, with| {
+    let new = change_or_make(cx, |hash, with| {
         let pairs = (2..argc).step_by(2);
         let set = |at| hash.set(words.get(at), words.get(at + 1), Expire::Clear, with);
         pairs.map(set).filter(|new| *new).count() as u64
-    })
+    })?;
+    cx.event(HASH, "hset", 1);
+    Ok(new)
 }
 
 pub(super) fn hset(cx: &mut Cx<'_>) -> Result {
@@ -87,6 +90,9 @@ pub(super) fn hmset(cx: &mut Cx<'_>) -> Result {
 pub(super) fn hsetnx(cx: &mut Cx<'_>) -> Result {
     let (field, value) = (cx.arg(2), cx.arg(3));
     let is_new = change_or_make(cx, |hash, with| hash.set_new(field, value, with))?;
+    if is_new {
+        cx.event(HASH, "hset", 1);
+    }
     cx.int(is_new.into())
 }
 
@@ -157,6 +163,7 @@ pub(super) fn hdel(cx: &mut Cx<'_>) -> Result {
     let removed = change(cx, |hash, with| {
         (2..argc).filter(|&index| hash.remove(words.get(index), with)).count() as u64
     })?;
+    cx.taken(removed.is_some_and(|removed| removed > 0), HASH, "hdel", 1);
     cx.count(removed.unwrap_or(0))
 }
 
@@ -164,7 +171,10 @@ pub(super) fn hincrby(cx: &mut Cx<'_>) -> Result {
     let (field, by) = (cx.arg(2), cx.integer(3)?);
     let sum = change_or_make(cx, |hash, with| hash.count(field, by, with))?;
     match sum {
-        Ok(sum) => cx.int(sum),
+        Ok(sum) => {
+            cx.event(HASH, "hincrby", 1);
+            cx.int(sum)
+        }
         Err(CountError::NotInteger) => Err(Fault::text("ERR hash value is not an integer")),
         Err(CountError::Overflow) => Err(Fault::text("ERR increment or decrement would overflow")),
     }
@@ -191,5 +201,6 @@ pub(super) fn hincrbyfloat(cx: &mut Cx<'_>) -> Result {
             Ok::<_, Fault>(text.clone().into_bytes())
         })
     })??;
+    cx.event(HASH, "hincrbyfloat", 1);
     cx.bulk(text.as_bytes())
 }

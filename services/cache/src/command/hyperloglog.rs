@@ -7,6 +7,7 @@ use logic::object::hll::{self, HllError};
 use logic::store::{Expire, Form, NewValue};
 
 use super::{Cx, Fault, Outcome};
+use crate::events::STRING;
 
 type Result = std::result::Result<Outcome, Fault>;
 
@@ -26,7 +27,9 @@ fn sparse_max_bytes(cx: &Cx<'_>) -> usize {
 fn store(cx: &mut Cx<'_>, value: Vec<u8>) -> std::result::Result<(), Fault> {
     let (hash, key, now, db) = (cx.hash_of(1), cx.arg(1), cx.now_ms(), cx.conn.db);
     let value = NewValue::Shared(Bytes::from(value));
-    cx.shard.store.set(db, hash, key, value, Expire::Keep, Form::Raw, now)?;
+    if cx.shard.store.set(db, hash, key, value, Expire::Keep, Form::Raw, now)? {
+        cx.created(1);
+    }
     Ok(())
 }
 
@@ -52,6 +55,9 @@ pub(super) fn pfadd(cx: &mut Cx<'_>) -> Result {
         store(cx, value)?;
         true
     };
+    if changed {
+        cx.event(STRING, "pfadd", 1);
+    }
     cx.int(changed.into())
 }
 
@@ -88,5 +94,6 @@ pub(super) fn pfmerge(cx: &mut Cx<'_>) -> Result {
         return Err(Fault::WRONG_TYPE);
     }
     store(cx, merged)?;
+    cx.event(STRING, "pfadd", 1);
     cx.ok()
 }

@@ -99,7 +99,7 @@ impl Context<'_> {
                     ("client_recent_max_input_buffer", "0".into()),
                     ("client_recent_max_output_buffer", "0".into()),
                     ("blocked_clients", self.report.blocked.to_string()),
-                    ("tracking_clients", "0".into()),
+                    ("tracking_clients", self.report.tracking[0].to_string()),
                     ("clients_in_timeout_table", "0".into()),
                 ],
             ),
@@ -187,7 +187,6 @@ impl Context<'_> {
                 ("redis_git_sha1", "00000000".into()),
                 ("redis_git_dirty", "0".into()),
                 ("redis_build_id", "0".into()),
-                ("server_name", "rapidcache".into()),
                 ("rapidcache_version", env!("CARGO_PKG_VERSION").into()),
                 ("rapidcache_shards", shard.count.to_string()),
                 ("redis_mode", if node { "cluster" } else { "standalone" }.into()),
@@ -248,6 +247,8 @@ impl Context<'_> {
 
     fn stats(&self, text: &mut String) {
         let (report, stats) = (self.report, &self.report.stats);
+        let [channels, patterns, sharded, _] = report.pubsub;
+        let [_, tracked, items, prefixes] = report.tracking;
         lines(
             text,
             "Stats",
@@ -263,10 +264,14 @@ impl Context<'_> {
                 ("evicted_keys", report.store.evicted.to_string()),
                 ("keyspace_hits", report.store.hits.to_string()),
                 ("keyspace_misses", report.store.misses.to_string()),
-                ("pubsub_channels", "0".into()),
-                ("pubsub_patterns", "0".into()),
+                ("pubsub_channels", channels.to_string()),
+                ("pubsub_patterns", patterns.to_string()),
+                ("pubsubshard_channels", sharded.to_string()),
                 ("latest_fork_usec", "0".into()),
                 ("total_forks", "0".into()),
+                ("tracking_total_keys", tracked.to_string()),
+                ("tracking_total_items", items.to_string()),
+                ("tracking_total_prefixes", prefixes.to_string()),
                 ("total_error_replies", stats.total_errors().to_string()),
                 ("cross_shard_commands", stats.hopped_commands.to_string()),
                 ("cross_shard_requests", stats.hop_requests.to_string()),

@@ -282,7 +282,7 @@ pub(super) fn list(cx: &mut Cx<'_>) -> Result {
     let rows: Vec<&Row> = if filtered {
         cx.shard.commands.all().map(|(_, row)| row).filter(|row| matches(row)).collect()
     } else {
-        cx.shard.commands.top_level().map(|(_, row)| row).collect()
+        cx.shard.commands.all().map(|(_, row)| row).collect()
     };
     let mut writer = Writer { out: cx.out.inline_mut(), version: cx.conn.version };
     if filtered {

@@ -5,6 +5,7 @@ use wire::resp::{Version, reply};
 
 use super::{Cx, Fault, Outcome, dispatch::c_string};
 use crate::{
+    events::{GENERIC, NEW},
     multi::Plan,
     work::{Response, Scan},
 };
@@ -23,7 +24,11 @@ fn count(cx: &mut Cx<'_>, each: impl Fn(&mut Cx<'_>, usize) -> bool) -> Result {
 pub(super) fn del(cx: &mut Cx<'_>) -> Result {
     count(cx, |cx, index| {
         let (hash, key, now) = (cx.hash_of(index), cx.arg(index), cx.now_ms());
-        cx.shard.store.remove(cx.conn.db, hash, key, now)
+        let removed = cx.shard.store.remove(cx.conn.db, hash, key, now);
+        if removed {
+            cx.event(GENERIC, "del", index);
+        }
+        removed
     })
 }
 
@@ -67,6 +72,9 @@ fn move_key(cx: &mut Cx<'_>, nx: bool) -> std::result::Result<Option<()>, Fault>
     }
     if let Some(record) = cx.shard.record(db, from_hash, from, true, now) {
         record.store(&mut cx.shard.store, db, to_hash, to, now)?;
+        cx.created(2);
+        cx.event(GENERIC, "rename_from", 1);
+        cx.event(GENERIC, "rename_to", 2);
     }
     Ok(Some(()))
 }
@@ -119,6 +127,11 @@ pub(super) fn copy(cx: &mut Cx<'_>) -> Result {
     }
     if let Some(record) = cx.shard.record(db, from_hash, from, false, now) {
         record.store(&mut cx.shard.store, options.db, to_hash, to, now)?;
+        if cx.shard.watching {
+            let by = cx.conn.id;
+            cx.shard.happened(options.db, to, NEW, "new", by);
+            cx.shard.happened(options.db, to, GENERIC, "copy_to", by);
+        }
     }
     cx.int(1)
 }

@@ -13,6 +13,7 @@ use logic::object::{
 use wire::resp::reply;
 
 use super::{Cx, Fault, Outcome, zset::keys_and_count};
+use crate::events::LIST;
 
 type Result<T = Outcome> = std::result::Result<T, Fault>;
 
@@ -29,6 +30,16 @@ pub(super) fn end_at(cx: &Cx<'_>, index: usize) -> Result<End> {
     end(&cx.arg(index).to_ascii_lowercase()).ok_or(Fault::SYNTAX)
 }
 
+/// What pushing to an end is called.
+fn pushing(to: End) -> &'static str {
+    if to == End::Front { "lpush" } else { "rpush" }
+}
+
+/// What popping from an end is called.
+fn popping(from: End) -> &'static str {
+    if from == End::Front { "lpop" } else { "rpop" }
+}
+
 fn push(cx: &mut Cx<'_>, to: End, only_if_there: bool) -> Result {
     let (words, argc) = (cx.words(), cx.argc());
     let push = |list: &mut List, _: logic::object::Cx<'_>, _: &mut logic::object::Rng| {
@@ -37,6 +48,9 @@ fn push(cx: &mut Cx<'_>, to: End, only_if_there: bool) -> Result {
     };
     let len =
         if only_if_there { cx.change(1, push)?.unwrap_or(0) } else { cx.change_or_make(1, push)? };
+    if len > 0 {
+        cx.event(LIST, pushing(to), 1);
+    }
     cx.count(len as u64)
 }
 
@@ -70,7 +84,10 @@ pub(super) fn take_first(
 ) -> Result<Option<(usize, Vec<Vec<u8>>)>> {
     for index in keys {
         match cx.change(index, |list: &mut List, _, _| take(list, from, count)) {
-            Ok(Some(taken)) => return Ok(Some((index, taken))),
+            Ok(Some(taken)) => {
+                cx.taken(!taken.is_empty(), LIST, popping(from), index);
+                return Ok(Some((index, taken)));
+            }
             Err(fault) if !cx.is_waking() => return Err(fault),
             _ => {}
         }
@@ -164,7 +181,10 @@ pub(super) fn lset(cx: &mut Cx<'_>) -> Result {
     }
     let (index, value) = (cx.integer(2)?, cx.arg(3));
     match cx.change(1, |list: &mut List, _, _| list.set(index, value))? {
-        Some(true) => cx.ok(),
+        Some(true) => {
+            cx.event(LIST, "lset", 1);
+            cx.ok()
+        }
         _ => Err(Fault::text("ERR index out of range")),
     }
 }
@@ -181,19 +201,24 @@ pub(super) fn linsert(cx: &mut Cx<'_>) -> Result {
     match len {
         None => cx.int(0),
         Some(None) => cx.int(-1),
-        Some(Some(len)) => cx.count(len as u64),
+        Some(Some(len)) => {
+            cx.event(LIST, "linsert", 1);
+            cx.count(len as u64)
+        }
     }
 }
 
 pub(super) fn lrem(cx: &mut Cx<'_>) -> Result {
     let (count, value) = (cx.integer(2)?, cx.arg(3));
     let gone = cx.change(1, |list: &mut List, _, _| list.remove(value, count))?;
+    cx.taken(gone.is_some_and(|gone| gone > 0), LIST, "lrem", 1);
     cx.count(gone.unwrap_or(0) as u64)
 }
 
 pub(super) fn ltrim(cx: &mut Cx<'_>) -> Result {
     let (start, stop) = (cx.integer(2)?, cx.integer(3)?);
-    cx.change(1, |list: &mut List, _, _| list.trim(start, stop))?;
+    let trimmed = cx.change(1, |list: &mut List, _, _| list.trim(start, stop))?;
+    cx.taken(trimmed.is_some(), LIST, "ltrim", 1);
     cx.ok()
 }
 
@@ -241,7 +266,12 @@ pub(super) fn lpos(cx: &mut Cx<'_>) -> Result {
 /// there is nothing to move.
 pub(super) fn transfer(cx: &mut Cx<'_>, from: End, to: End) -> Result<Option<Vec<u8>>> {
     if cx.arg(1) == cx.arg(2) {
-        return Ok(cx.change(1, |list: &mut List, _, _| list.rotate(from, to))?.flatten());
+        let value = cx.change(1, |list: &mut List, _, _| list.rotate(from, to))?.flatten();
+        if value.is_some() {
+            cx.event(LIST, pushing(to), 1);
+            cx.event(LIST, popping(from), 1);
+        }
+        return Ok(value);
     }
     let index = if from == End::Front { 0 } else { -1 };
     let value = match cx.view(1).map(|object| object.as_list().ok_or(Fault::WRONG_TYPE)) {
@@ -254,7 +284,9 @@ pub(super) fn transfer(cx: &mut Cx<'_>, from: End, to: End) -> Result<Option<Vec
     };
     let Some(value) = value else { return Ok(None) };
     cx.change_or_make(2, |list: &mut List, _, _| list.push(to, &value))?;
+    cx.event(LIST, pushing(to), 2);
     cx.change(1, |list: &mut List, _, _| list.pop(from))?;
+    cx.taken(true, LIST, popping(from), 1);
     Ok(Some(value))
 }
 

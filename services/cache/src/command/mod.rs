@@ -8,6 +8,7 @@ mod admin;
 mod bitmap;
 mod blocking;
 pub(crate) mod client;
+mod client_tracking;
 pub(crate) mod cluster;
 mod collection;
 pub(crate) mod config;
@@ -31,6 +32,7 @@ mod limit;
 mod list;
 mod number;
 mod object;
+pub(crate) mod pubsub;
 pub mod row;
 mod save;
 mod server;
@@ -211,6 +213,10 @@ pub struct Conn {
     /// Something looks at commands one by one.
     pub(crate) watched: bool,
     pub(crate) reply: ReplyMode,
+    /// It has subscriptions.
+    pub(crate) subscribes: bool,
+    /// It tracks what it reads, or is about to.
+    pub(crate) tracks: bool,
     /// Nothing asks for a look before each of its commands. The hot path tests this alone; see
     /// [`Conn::settle`].
     pub(crate) plain: bool,
@@ -236,6 +242,8 @@ impl Conn {
             restricted: false,
             watched: false,
             reply: ReplyMode::On,
+            subscribes: false,
+            tracks: false,
             plain: true,
         }
     }
@@ -251,6 +259,8 @@ impl Conn {
         self.plain = self.authenticated
             && !self.restricted
             && !self.watched
+            && !self.subscribes
+            && !self.tracks
             && matches!(self.reply, ReplyMode::On);
     }
 
@@ -267,6 +277,12 @@ impl Conn {
     /// Whether a command that was sent in this mode stays unanswered.
     pub(crate) fn mutes(&self, mode: ReplyMode) -> bool {
         mode != ReplyMode::On && self.reply != ReplyMode::On
+    }
+
+    /// Whether it may only subscribe, unsubscribe, and little else: over RESP2 it could not tell messages from
+    /// replies.
+    pub(crate) const fn is_confined(&self) -> bool {
+        self.subscribes && matches!(self.version, Version::Resp2)
     }
 }
 
@@ -355,6 +371,18 @@ impl<'a> Cx<'a> {
             };
         }
         NewValue::Copy(part)
+    }
+
+    /// Argument `index` as shared bytes: a large one with the input when that owns it.
+    pub(crate) fn shared(&self, index: usize) -> Bytes {
+        let part = self.arg(index);
+        if part.len() >= view::INLINE_MAX_BYTES
+            && self.input.is_owned()
+            && let Some(part) = self.args.in_frame(index, self.frame)
+        {
+            return self.input.slice(part);
+        }
+        Bytes::copy_from_slice(part)
     }
 
     /// The hash of the key at argument `index`.

@@ -4,6 +4,7 @@ use logic::store::{Expire, Form, NewValue};
 use wire::resp::{parse_i64, reply};
 
 use super::{Cx, Fault, Outcome, ldouble::LongDouble};
+use crate::events::STRING;
 
 type Result = std::result::Result<Outcome, Fault>;
 
@@ -17,8 +18,20 @@ fn add(cx: &mut Cx<'_>, by: i64) -> Result {
         before.checked_add(by).ok_or(Fault::text("ERR increment or decrement would overflow"))?;
     let mut digits = itoa::Buffer::new();
     let value = NewValue::Copy(digits.format(after).as_bytes());
-    cx.shard.store.set(db, hash, key, value, Expire::Keep, Form::Plain, now)?;
+    let new = cx.shard.store.set(db, hash, key, value, Expire::Keep, Form::Plain, now)?;
+    told(cx, new, "incrby");
     cx.int(after)
+}
+
+/// Tells what was done to the key.
+#[inline]
+fn told(cx: &mut Cx<'_>, new: bool, name: &str) {
+    if cx.shard.watching {
+        if new {
+            cx.created(1);
+        }
+        cx.event(STRING, name, 1);
+    }
 }
 
 pub(super) fn incr(cx: &mut Cx<'_>) -> Result {
@@ -52,7 +65,8 @@ pub(super) fn incrbyfloat(cx: &mut Cx<'_>) -> Result {
         .ok_or(Fault::text("ERR increment would produce NaN or Infinity"))?;
     // Redis keeps the text it prints, also when that is an integer.
     let value = NewValue::Copy(text.as_bytes());
-    cx.shard.store.set(db, hash, key, value, Expire::Keep, Form::Text, now)?;
+    let new = cx.shard.store.set(db, hash, key, value, Expire::Keep, Form::Text, now)?;
+    told(cx, new, "incrbyfloat");
     reply::bulk(cx.inline(), text.as_bytes());
     Ok(Outcome::Done)
 }

@@ -12,6 +12,7 @@ use super::{
     collection::Reading,
     elements::{Scan, picks, random_count, reply_entry, reply_scan, scan_cursor},
 };
+use crate::events::{GENERIC, SET};
 pub(super) use algebra::{sdiff, sdiffstore, sinter, sintercard, sinterstore, sunion, sunionstore};
 
 type Result = std::result::Result<Outcome, Fault>;
@@ -21,6 +22,9 @@ pub(super) fn sadd(cx: &mut Cx<'_>) -> Result {
     let new = cx.change_or_make(1, |set: &mut Set, with, _| {
         (2..argc).filter(|&index| set.insert(words.get(index), with)).count() as u64
     })?;
+    if new > 0 {
+        cx.event(SET, "sadd", 1);
+    }
     cx.count(new)
 }
 
@@ -29,6 +33,7 @@ pub(super) fn srem(cx: &mut Cx<'_>) -> Result {
     let removed = cx.change(1, |set: &mut Set, with, _| {
         (2..argc).filter(|&index| set.remove(words.get(index), with)).count() as u64
     })?;
+    cx.taken(removed.is_some_and(|removed| removed > 0), SET, "srem", 1);
     cx.count(removed.unwrap_or(0))
 }
 
@@ -50,8 +55,12 @@ pub(super) fn smove(cx: &mut Cx<'_>) -> Result {
         return cx.int(found.into());
     }
     // First into the one set: when there is no room for it, nothing has changed.
-    cx.change_or_make(2, |set: &mut Set, with, _| set.insert(member, with))?;
+    let added = cx.change_or_make(2, |set: &mut Set, with, _| set.insert(member, with))?;
     cx.change(1, |set: &mut Set, with, _| set.remove(member, with))?;
+    cx.taken(true, SET, "srem", 1);
+    if added {
+        cx.event(SET, "sadd", 2);
+    }
     cx.int(1)
 }
 
@@ -168,7 +177,10 @@ pub(super) fn spop(cx: &mut Cx<'_>) -> Result {
         _ => return Err(Fault::SYNTAX),
     }
     match cx.change(1, |set: &mut Set, _, rng| set.pop(rng))?.flatten() {
-        Some(member) => cx.bulk(&member),
+        Some(member) => {
+            cx.taken(true, SET, "spop", 1);
+            cx.bulk(&member)
+        }
         None => cx.null(),
     }
 }
@@ -187,11 +199,14 @@ fn pop_members(cx: &mut Cx<'_>) -> Result {
     {
         members(cx)?;
         cx.shard.store.remove(db, hash, key, now);
+        cx.event(SET, "spop", 1);
+        cx.event(GENERIC, "del", 1);
         return Ok(Outcome::Done);
     }
     let popped: Option<Vec<Vec<u8>>> =
         cx.change(1, |set: &mut Set, _, rng| (0..count).map_while(|_| set.pop(rng)).collect())?;
     let (popped, version) = (popped.unwrap_or_default(), cx.conn.version);
+    cx.taken(!popped.is_empty(), SET, "spop", 1);
     let out = cx.inline();
     reply::set(out, version, popped.len());
     popped.iter().for_each(|member| reply::bulk(out, member));

@@ -10,6 +10,7 @@ use logic::store::Value;
 use wire::resp::reply;
 
 use super::{Cx, Fault, Outcome, dispatch::c_string, float};
+use crate::events::LIST;
 
 type Result<T = Outcome> = std::result::Result<T, Fault>;
 
@@ -206,7 +207,7 @@ fn store(cx: &mut Cx<'_>, to: usize, results: &[Option<Vec<u8>>]) -> Result {
     for value in results {
         list.push(End::Back, value.as_deref().unwrap_or_default());
     }
-    cx.put(to, list)?;
+    cx.put(to, list, (LIST, "sortstore"))?;
     cx.count(results.len() as u64)
 }
 

@@ -5,6 +5,7 @@ use logic::store::{Expire, Form, NewValue, Value};
 use wire::resp::reply;
 
 use super::{Cx, Fault, Outcome, expire::expire_at};
+use crate::events::{GENERIC, STRING};
 
 type Result = std::result::Result<Outcome, Fault>;
 
@@ -33,7 +34,27 @@ fn store(
     form: Form,
 ) -> std::result::Result<bool, Fault> {
     let (hash, key, now) = (cx.hash_of(1), cx.arg(1), cx.now_ms());
-    Ok(cx.shard.store.set(cx.conn.db, hash, key, value, expire, form, now)?)
+    let new = cx.shard.store.set(cx.conn.db, hash, key, value, expire, form, now)?;
+    if cx.shard.watching {
+        told(cx, new, expire);
+    }
+    Ok(new)
+}
+
+/// Tells what [`store`] did.
+#[cold]
+fn told(cx: &mut Cx<'_>, new: bool, expire: Expire) {
+    if new {
+        cx.created(1);
+    }
+    let name = match cx.row.name {
+        name @ ("append" | "setrange") => name,
+        _ => "set",
+    };
+    cx.event(STRING, name, 1);
+    if matches!(expire, Expire::At(_)) {
+        cx.event(GENERIC, "expire", 1);
+    }
 }
 
 /// Whether the key of argument 1 is there, without counting a hit or a miss.
@@ -193,7 +214,9 @@ pub(super) fn getset(cx: &mut Cx<'_>) -> Result {
 pub(super) fn getdel(cx: &mut Cx<'_>) -> Result {
     get(cx)?;
     let (hash, key, now) = (cx.hash_of(1), cx.arg(1), cx.now_ms());
-    cx.shard.store.remove(cx.conn.db, hash, key, now);
+    if cx.shard.store.remove(cx.conn.db, hash, key, now) {
+        cx.event(GENERIC, "del", 1);
+    }
     Ok(Outcome::Done)
 }
 
@@ -217,9 +240,17 @@ pub(super) fn getex(cx: &mut Cx<'_>) -> Result {
     match expire {
         Some((Expire::At(at), true)) if at <= now => {
             cx.shard.store.remove(cx.conn.db, hash, key, now);
+            cx.event(GENERIC, "del", 1);
         }
         Some((expire, _)) => {
+            let entry = cx.shard.store.peek(cx.conn.db, hash, key, now);
+            let expires = entry.is_some_and(|entry| entry.expire_at_ms.is_some());
             cx.shard.store.set_expire(cx.conn.db, hash, key, expire, now);
+            match expire {
+                Expire::At(_) => cx.event(GENERIC, "expire", 1),
+                _ if expires => cx.event(GENERIC, "persist", 1),
+                _ => {}
+            }
         }
         None => {}
     }
@@ -245,7 +276,10 @@ fn store_pairs(cx: &mut Cx<'_>) -> std::result::Result<(), Fault> {
     let (now, db) = (cx.now_ms(), cx.conn.db);
     for index in (1..cx.argc()).step_by(2) {
         let (hash, key, value) = (cx.hash_of(index), cx.arg(index), cx.value(index + 1));
-        cx.shard.store.set(db, hash, key, value, Expire::Clear, Form::Plain, now)?;
+        if cx.shard.store.set(db, hash, key, value, Expire::Clear, Form::Plain, now)? {
+            cx.created(index);
+        }
+        cx.event(STRING, "set", index);
     }
     Ok(())
 }
@@ -287,6 +321,7 @@ fn value_len(cx: &mut Cx<'_>) -> std::result::Result<Option<usize>, Fault> {
 fn edit(cx: &mut Cx<'_>, edit: impl FnOnce(&mut Vec<u8>)) -> std::result::Result<(), Fault> {
     let (hash, key, now) = (cx.hash_of(1), cx.arg(1), cx.now_ms());
     cx.shard.store.modify(cx.conn.db, hash, key, now, edit)?;
+    cx.event(STRING, cx.row.name, 1);
     Ok(())
 }
 

@@ -59,7 +59,7 @@ pub(super) fn watch(cx: &mut Cx<'_>) -> Result {
         }
         let owner = cx.shard.topology.owner_of(key);
         if owner == cx.shard.index {
-            let was = cx.shard.watch(db, key, now_ms);
+            let was = cx.shard.watch_key(db, key, now_ms);
             let guard = Guard { db, key: key.into(), was };
             known.watched.push(Watched { shard: owner, guard });
             continue;

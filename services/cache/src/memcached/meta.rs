@@ -11,6 +11,7 @@ use super::{
     ends_s,
     run::{Cx, Data, Draft, NO_MEMORY, NOT_A_NUMBER, NoDelta, Stored, end_of, push_data},
     seconds,
+    stats::Counters,
 };
 
 /// Tells opaque and key again.
@@ -65,17 +66,7 @@ pub(super) fn get(cx: &mut Cx<'_>, meta: &Meta<'_>) {
     }
     let found = cx.shard.store.item(hash, key, !meta.no_update, now_ms);
     let counters = &mut cx.shard.memcached.counters;
-    let Some(item) = found else {
-        counters.get_cmds += 1;
-        counters.get_misses += 1;
-        if !meta.quiet {
-            let out = cx.out.inline_mut();
-            out.extend_from_slice(b"EN");
-            echo(out, meta);
-            reply::end(out);
-        }
-        return;
-    };
+    let Some(item) = found else { return miss(counters, cx.out.inline_mut(), meta) };
     let mut marks = item.marks;
     let mut ends = item.expire_at_ms.map(end_of);
     let (mut won, mut new_end) = (false, None);
@@ -130,6 +121,17 @@ pub(super) fn get(cx: &mut Cx<'_>, meta: &Meta<'_>) {
     }
 }
 
+/// The reply where nothing is found.
+fn miss(counters: &mut Counters, out: &mut Vec<u8>, meta: &Meta<'_>) {
+    counters.get_cmds += 1;
+    counters.get_misses += 1;
+    if !meta.quiet {
+        out.extend_from_slice(b"EN");
+        echo(out, meta);
+        reply::end(out);
+    }
+}
+
 /// What a reply to a hit begins with: with a value its length.
 fn head(out: &mut Vec<u8>, value_len: Option<usize>) {
     match value_len {
@@ -158,15 +160,15 @@ pub(super) fn store(cx: &mut Cx<'_>, meta: &Meta<'_>, verb: Verb, data: Data<'_,
     };
     let stored = cx.store(hash, &draft);
     let code = match stored {
-        Stored::Stored if meta.quiet => return,
-        Stored::Stored => b"HD",
-        Stored::NotStored => b"NS",
+        Stored::Yes if meta.quiet => return,
+        Stored::Yes => b"HD",
+        Stored::No => b"NS",
         Stored::Exists => b"EX",
         Stored::NotFound => b"NF",
         Stored::NoMemory => return reply::line(cx.out.inline_mut(), NO_MEMORY),
     };
     let cas = match stored {
-        Stored::Stored if asks_for(meta, b'c') => match cx.cas(hash, key) {
+        Stored::Yes if asks_for(meta, b'c') => match cx.cas(hash, key) {
             // It is gone already.
             0 => cx.shard.memcached.next_cas(),
             cas => cas,

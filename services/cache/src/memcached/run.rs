@@ -51,8 +51,8 @@ pub(super) struct Draft<'k, 'a, 'i> {
 /// What came of it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stored {
-    Stored,
-    NotStored,
+    Yes,
+    No,
     Exists,
     NotFound,
     NoMemory,
@@ -158,11 +158,11 @@ impl Cx<'_> {
         self.shard.memcached.counters.total_items += 1;
         let Some(expire) = expire(ends_s, self.now) else {
             self.remove(hash, draft.key);
-            return Stored::Stored;
+            return Stored::Yes;
         };
         let value = draft.data.value();
         match self.shard.store.set_item(hash, draft.key, value, expire, marks, now_ms) {
-            Ok(()) => Stored::Stored,
+            Ok(()) => Stored::Yes,
             Err(_) => Stored::NoMemory,
         }
     }
@@ -181,12 +181,12 @@ impl Cx<'_> {
                     counters.cas_misses += 1;
                     Err(Stored::NotFound)
                 }
-                _ => Err(Stored::NotStored),
+                _ => Err(Stored::No),
             };
         };
         let matches = draft.cas != 0 && draft.cas == old.cas;
         match draft.verb {
-            Verb::Add => Err(Stored::NotStored),
+            Verb::Add => Err(Stored::No),
             Verb::Set | Verb::Replace => Ok(Accepted::New),
             Verb::Append | Verb::Prepend if draft.cas != 0 && !matches => Err(Stored::Exists),
             Verb::Append | Verb::Prepend => Ok(Accepted::Joined),
@@ -211,17 +211,17 @@ impl Cx<'_> {
     fn join(&mut self, hash: KeyHash, draft: &Draft<'_, '_, '_>) -> Stored {
         let now_ms = self.now.unix_ms();
         if !self.shard.make_room(self.now) {
-            return Stored::NotStored;
+            return Stored::No;
         }
         let Shard { store, memcached, .. } = &mut *self.shard;
         let Some(item) = store.item(hash, draft.key, false, now_ms) else {
-            return Stored::NotStored;
+            return Stored::No;
         };
         let (old, new) = (item.data(), draft.data.bytes);
         let marks =
             Marks { flags: item.marks.flags, binary: item.marks.binary, ..Marks::default() };
         if memcached.is_too_large(draft.key.len(), marks.flags, old.len() + new.len()) {
-            return Stored::NotStored;
+            return Stored::No;
         }
         let whole = match draft.verb {
             Verb::Prepend => [new, old].concat(),
@@ -230,8 +230,8 @@ impl Cx<'_> {
         let value = NewValue::Shared(whole.into());
         memcached.counters.total_items += 1;
         match store.set_item(hash, draft.key, value, Expire::Keep, marks, now_ms) {
-            Ok(()) => Stored::Stored,
-            Err(_) => Stored::NotStored,
+            Ok(()) => Stored::Yes,
+            Err(_) => Stored::No,
         }
     }
 
@@ -361,8 +361,8 @@ fn text_store(cx: &mut Cx<'_>, store: &Store<'_>, data: Data<'_, '_>) {
         binary: false,
     };
     let text = match cx.store(hash, &draft) {
-        Stored::Stored => "STORED",
-        Stored::NotStored => "NOT_STORED",
+        Stored::Yes => "STORED",
+        Stored::No => "NOT_STORED",
         Stored::Exists => "EXISTS",
         Stored::NotFound => "NOT_FOUND",
         Stored::NoMemory => NO_MEMORY,

@@ -196,6 +196,7 @@ impl Bring {
     fn execute(&mut self, reply: &mut Reply<'_>) -> bool {
         let mut group = reply.shard.group.take().unwrap_or_default();
         let mut conn = Conn::remote(0, reply.conn.version, reply.conn.no_touch);
+        conn.id = reply.conn.id;
         conn.mode = if self.is_waking { Mode::Waking } else { Mode::Lent };
         if let Some(parts) = &mut self.transaction {
             conn.mode = Mode::Nested;

@@ -68,10 +68,9 @@ impl Move {
                     reply.fault(&Fault::owned(text));
                     Next::End
                 }
-                _ if self.take => Next::Last(vec![(
-                    self.from_shard,
-                    Op::Remove(self.from.0, vec![self.from.1.clone()]),
-                )]),
+                _ if self.take => {
+                    Next::Last(vec![(self.from_shard, Op::Leave(self.from.0, self.from.1.clone()))])
+                }
                 _ => self.done(reply),
             },
             _ => self.done(reply),
@@ -93,7 +92,9 @@ impl Move {
                 Next::End
             }
             Some(record) => {
-                Next::Ops(vec![(self.to_shard, Op::Store(self.to.0, self.to.1.clone(), record))])
+                let event = if self.take { "rename_to" } else { "copy_to" };
+                let op = Op::Store(self.to.0, self.to.1.clone(), record, event);
+                Next::Ops(vec![(self.to_shard, op)])
             }
         }
     }

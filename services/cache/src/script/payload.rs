@@ -133,11 +133,11 @@ fn decompress(packed: &[u8], len: usize) -> Option<Vec<u8>> {
                 run += usize::from(reader.byte()?);
             }
             let back = (control & 31) << 8 | usize::from(reader.byte()?);
-            let mut from = out.len().checked_sub(back + 1)?;
-            for _ in 0..run + 2 {
+            let first = out.len().checked_sub(back + 1)?;
+            // What is copied may be part of what it makes.
+            for from in first..first + run + 2 {
                 let byte = *out.get(from)?;
                 out.push(byte);
-                from += 1;
             }
         }
         if out.len() > len {

@@ -50,9 +50,9 @@ fn every_row_answers_once_whatever_its_arguments() {
     for shards in [1, 3] {
         for (_, row) in index.all() {
             for argc in row.name.split('|').count()..8 {
-                // Those that close the connection, or change what follows.
+                // Those that close the connection, change what follows, or answer many times.
                 let apart = ["quit", "debug", "monitor", "shutdown", "client|pause"];
-                if apart.contains(&row.name) {
+                if apart.contains(&row.name) || row.name.ends_with("subscribe") {
                     continue;
                 }
                 let mut host = Host::new(shards);
@@ -153,8 +153,9 @@ proptest! {
         let conn = host.connect(0, true);
         for command in &commands {
             let words: Vec<&[u8]> = command.iter().map(Vec::as_slice).collect();
-            // These close, or wait for a clock nobody moves here.
-            if words[0].eq_ignore_ascii_case(b"debug") {
+            // These close, or wait for a clock nobody moves here, or have a reply for each argument.
+            let many = words[0].to_ascii_lowercase().ends_with(b"subscribe");
+            if words[0].eq_ignore_ascii_case(b"debug") || many {
                 continue;
             }
             let reply = host.send(conn, &encode(&words));

@@ -2,9 +2,11 @@
 
 mod admin;
 mod basics;
+mod events;
 mod heavy;
 mod hostile;
 mod limit;
+mod pubsub;
 mod scripts;
 mod shards;
 mod support;

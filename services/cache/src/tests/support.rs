@@ -249,6 +249,7 @@ impl Host {
         connection.out.extend_from_slice(&out.to_vec());
         self.follow(conn, flow);
         self.carry_lines();
+        self.carry_mail();
         self.close_killed();
         self.close_if_idle(conn);
         self.carry();
@@ -304,6 +305,7 @@ impl Host {
         let shard = &mut self.shards[usize::from(message.to)];
         shard.serve(message.token, message.request, self.now, &mut done);
         self.carry_lines();
+        self.carry_mail();
         for (token, response) in done {
             self.answer(token, response);
         }
@@ -358,6 +360,28 @@ impl Host {
                 for name in names {
                     self.connections[name as usize].out.extend_from_slice(&lines);
                 }
+            }
+        }
+    }
+
+    /// Hands over what waits in mailboxes, and what shards post to each other.
+    pub(super) fn carry_mail(&mut self) {
+        for from in 0..self.shards.len() {
+            self.shards[from].tell_all();
+            while let Some((to, request)) = self.shards[from].take_post() {
+                self.messages.push_back(Message { from, to, token: NOBODY, request });
+            }
+            while let Some((slot, conn)) = self.shards[from].next_addressee() {
+                let conn = conn as usize;
+                let connection = &mut self.connections[conn];
+                assert_eq!(connection.shard, from, "mail stays on its shard");
+                let mut out = Output::default();
+                if self.shards[from].deliver(slot, &mut out, self.now) {
+                    connection.peer_gone = true;
+                    self.close_if_idle(conn);
+                    continue;
+                }
+                self.connections[conn].out.extend_from_slice(&out.to_vec());
             }
         }
     }

@@ -10,7 +10,9 @@ use super::finish;
 use crate::{
     acl::{self, Denied, LogEntry, Reason},
     clients,
-    command::{Conn, Cx, Fault, Outcome, ReplyMode, dispatch, dispatch::Call, row, transactions},
+    command::{
+        Conn, Cx, Fault, Outcome, ReplyMode, dispatch, dispatch::Call, pubsub, row, transactions,
+    },
     shard::Shard,
 };
 
@@ -114,7 +116,20 @@ pub(crate) fn check(
             return Some(fault);
         }
     }
-    dispatch::check(shard, id, args.len(), now)
+    let fault = dispatch::check(shard, id, args.len(), now);
+    if fault.is_none() && conn.is_confined() && !may_confined(row.name) {
+        return Some(Fault::owned(format!(
+            "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in \
+             this context",
+            row.name
+        )));
+    }
+    fault
+}
+
+/// What a RESP2 connection with subscriptions may run.
+fn may_confined(name: &str) -> bool {
+    name.ends_with("subscribe") || matches!(name, "ping" | "quit" | "reset")
 }
 
 /// Adds to ACL LOG.
@@ -191,7 +206,9 @@ fn run_aloud(
     now: Instant,
 ) -> Outcome {
     if let Some(fault) = check(call.args, call.frame, id, shard, conn, now) {
-        let fault = transactions::refused(shard.commands.row(id), fault, conn, shard);
+        let row = shard.commands.row(id);
+        shard.end_caching(conn.id, row);
+        let fault = transactions::refused(row, fault, conn, shard);
         return dispatch::refuse(fault, out, shard, id);
     }
     if is_held_back(shard, conn, id, now) {
@@ -203,6 +220,31 @@ fn run_aloud(
     if !conn.is_remote() {
         shard.show_command(conn, row, call.args, call.frame, now.unix_us);
     }
+    if conn.is_confined() && row.name == "ping" {
+        let Call { args, frame, input, hash, .. } = call;
+        let mut cx = Cx { args, frame, input, row, id, hash, out, shard, conn, now };
+        return match pubsub::ping(&mut cx) {
+            Ok(outcome) => outcome,
+            Err(fault) => dispatch::fail(fault, out, shard, id),
+        };
+    }
+    let outcome = run_timed(call, id, out, shard, conn, now);
+    if conn.tracks {
+        shard.remember(conn.id, row, call.args, call.frame);
+        shard.end_caching(conn.id, row);
+    }
+    outcome
+}
+
+fn run_timed(
+    call: Call<'_>,
+    id: u16,
+    out: &mut Output,
+    shard: &mut Shard,
+    conn: &mut Conn,
+    now: Instant,
+) -> Outcome {
+    let row = shard.commands.row(id);
     let start = if shard.watch.times_all() { shard.watch.start() } else { None };
     let Some(start) = start else {
         return dispatch::execute(call, id, out, shard, conn, now);

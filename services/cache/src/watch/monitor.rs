@@ -144,27 +144,17 @@ impl Shard {
         for target in 0..self.count {
             let count = self.watch.monitors.counts.get(usize::from(target)).copied();
             if target != self.index && count.is_some_and(|count| count > 0) {
-                self.post(target, Ask::Show(line.clone()));
+                self.post_ask(target, Ask::Show(line.clone()));
             }
         }
     }
 
     /// Asks another shard for something without waiting for the answer. With no room for it, it is lost.
-    pub(crate) fn post(&mut self, target: u16, ask: Ask) {
+    pub(crate) fn post_ask(&mut self, target: u16, ask: Ask) {
         if self.posts.len() < POSTS_MAX || !matches!(ask, Ask::Show(_)) {
             let op = Op::Admin(ask);
             self.posts.push_back((target, Request::Op { ticket: 0, op, unlock: false }));
         }
-    }
-
-    /// Requests to other shards that nobody waits for the answers of, in their order.
-    pub fn take_post(&mut self) -> Option<(u16, Request)> {
-        self.posts.pop_front()
-    }
-
-    /// Puts back one that found no room.
-    pub fn put_back(&mut self, target: u16, request: Request) {
-        self.posts.push_front((target, request));
     }
 
     /// A connection stops watching, as it ends or by RESET.
@@ -178,7 +168,7 @@ impl Shard {
                 self.watch.monitors.set_count(target, count);
                 self.look_again();
             } else {
-                self.post(target, Ask::Monitors { shard: self.index, count });
+                self.post_ask(target, Ask::Monitors { shard: self.index, count });
             }
         }
     }

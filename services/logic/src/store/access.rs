@@ -6,17 +6,17 @@
 
 use super::{hash::Rng, types::Policy};
 
-const CLOCK_MASK: u64 = 0xFF_FFFF;
+const CLOCK_MASK: u32 = 0xFF_FFFF;
 /// Of the LRU clock, whose ticks are a second in Redis: keys that were used in one tick are alike, and where there are many
 /// requests to few keys that is most of them (docs/decisions/0017).
-const TICK_MS: u64 = 125;
+const TICK_MS: u32 = 125;
 const LFU_INIT: u32 = 5;
 const LFU_LOG_FACTOR: u32 = 10;
 /// S3-FIFO: two bits of frequency; the queue entry's number starts at bit 8.
 const S3_FREQ_MAX: u32 = 3;
 
 fn ticks(now_ms: u64) -> u32 {
-    ((now_ms / TICK_MS) & CLOCK_MASK) as u32
+    ((now_ms / u64::from(TICK_MS)) & 0xFF_FFFF) as u32
 }
 
 fn minutes(now_ms: u64) -> u32 {
@@ -59,8 +59,9 @@ pub(super) fn known(
         policy if policy.is_lfu() => Some((minutes(now_ms) << 8) | u32::from(freq?)),
         _ => {
             // Older than the clock goes back: as if used half its range ago.
-            let idle = idle_s?.saturating_mul(1000 / TICK_MS).min(CLOCK_MASK / 2) as u32;
-            Some(ticks(now_ms).wrapping_sub(idle) & CLOCK_MASK as u32)
+            let idle = u32::try_from(idle_s?).unwrap_or(u32::MAX);
+            let idle = idle.saturating_mul(1000 / TICK_MS).min(CLOCK_MASK / 2);
+            Some(ticks(now_ms).wrapping_sub(idle) & CLOCK_MASK)
         }
     }
 }
@@ -73,12 +74,12 @@ pub(super) fn frequency(access: u32, now_ms: u64) -> u32 {
 
 /// Ticks since the last use, modulo the clock's 24 days.
 pub(super) fn idle_ticks(access: u32, now_ms: u64) -> u32 {
-    ticks(now_ms).wrapping_sub(access) & CLOCK_MASK as u32
+    ticks(now_ms).wrapping_sub(access) & CLOCK_MASK
 }
 
 /// Seconds since the last use.
 pub(super) fn idle_s(access: u32, now_ms: u64) -> u32 {
-    idle_ticks(access, now_ms) / (1000 / TICK_MS) as u32
+    idle_ticks(access, now_ms) / (1000 / TICK_MS)
 }
 
 /// Minutes since the last use under an LFU policy, modulo 45 days.

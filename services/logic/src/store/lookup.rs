@@ -7,8 +7,8 @@
 use bytes::Bytes;
 
 use super::{
-    BIG_MIN_BYTES, Entry, Expire, Form, Full, KeyHash, NewValue, Policy, Records, SHARED_MIN_BYTES,
-    Store, access,
+    BIG_MIN_BYTES, Entry, Expire, Form, Full, KeyHash, NewValue, Note, Policy, Records,
+    SHARED_MIN_BYTES, Store, access,
     arena::Ref,
     record::{Body, Draft, Head, MAX_EXPIRY_MS},
     table::Place,
@@ -55,7 +55,7 @@ impl Store {
     #[inline]
     pub fn get(&mut self, db: u16, hash: KeyHash, key: &[u8], now_ms: u64) -> Option<Entry<'_>> {
         let Some(Found { at, head, .. }) = self.live(db, hash, key, now_ms) else {
-            self.stats.misses += 1;
+            self.missed(db, key);
             return None;
         };
         self.stats.hits += 1;
@@ -73,7 +73,7 @@ impl Store {
         now_ms: u64,
     ) -> Option<Entry<'_>> {
         let Some(Found { at, head, .. }) = self.live(db, hash, key, now_ms) else {
-            self.stats.misses += 1;
+            self.missed(db, key);
             return None;
         };
         self.stats.hits += 1;
@@ -287,6 +287,9 @@ impl Store {
         head: &Head,
         now_ms: u64,
     ) {
+        if self.notes.expired {
+            self.notes.list.push(Note::Expired(db, self.heap.key(at, head).into()));
+        }
         self.discard(db, hash, place, at, head, now_ms);
         self.stats.expired += 1;
     }

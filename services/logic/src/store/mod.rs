@@ -26,6 +26,7 @@ pub(crate) mod hash;
 mod item;
 mod large;
 mod lookup;
+mod notes;
 mod objects;
 mod record;
 mod s3fifo;
@@ -42,6 +43,7 @@ use evict::Evictor;
 use expiry::Sweep;
 use hash::{Hasher, Records, Rng};
 pub use item::{Item, Marks};
+pub use notes::Note;
 use record::Heap;
 use table::Table;
 pub use types::{
@@ -69,6 +71,7 @@ pub struct Store {
     stats: StoreStats,
     scratch: Vec<u8>,
     big: BigKeys,
+    notes: notes::Notes,
 }
 
 impl Store {
@@ -90,6 +93,7 @@ impl Store {
             stats: StoreStats::default(),
             scratch: Vec::new(),
             big: BigKeys::default(),
+            notes: notes::Notes::default(),
             config,
         }
     }

@@ -45,7 +45,7 @@ impl Store {
         now_ms: u64,
     ) -> Option<(Entry<'_>, Cx<'_>)> {
         let Some(Found { at, head, .. }) = self.live(db, hash, key, now_ms) else {
-            self.stats.misses += 1;
+            self.missed(db, key);
             return None;
         };
         self.stats.hits += 1;

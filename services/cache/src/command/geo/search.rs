@@ -10,7 +10,10 @@ use logic::object::{
 use wire::resp::reply;
 
 use super::{Result, point, reply_point, unit};
-use crate::command::{Cx, Fault, Outcome, float};
+use crate::{
+    command::{Cx, Fault, Outcome, float},
+    events::ZSET,
+};
 
 /// Which of the commands it is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -252,7 +255,8 @@ fn store(cx: &mut Cx<'_>, query: &Query, to: usize, found: &[Found]) -> Result {
         // Neither is ever NaN.
         let _ = result.add(&one.member, score, AddRules::default(), with);
     }
-    cx.put(to, result)?;
+    let name = if cx.row.name == "geosearchstore" { "geosearchstore" } else { "georadiusstore" };
+    cx.put(to, result, (ZSET, name))?;
     cx.count(found.len() as u64)
 }
 

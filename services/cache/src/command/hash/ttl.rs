@@ -12,6 +12,7 @@ use wire::resp::{parse_i64, reply};
 
 use super::super::{Cx, Fault, Outcome, collection::Reading, elements::reply_entry};
 use super::{Result, change, change_or_make, read};
+use crate::events::HASH;
 
 type Checked<T> = std::result::Result<T, Fault>;
 
@@ -96,6 +97,11 @@ fn each_field(
         (first..argc).map(|index| each(hash, words.get(index), with)).collect()
     })?;
     let numbers: Vec<i64> = numbers.unwrap_or_else(|| vec![-2; argc.saturating_sub(first)]);
+    if numbers.contains(&1) {
+        let name = if cx.row.name == "hpersist" { "hpersist" } else { "hexpire" };
+        cx.event(HASH, name, 1);
+    }
+    cx.taken(numbers.contains(&2), HASH, "hdel", 1);
     reply_numbers(cx, &numbers)
 }
 
@@ -190,14 +196,16 @@ pub(in super::super) fn hpersist(cx: &mut Cx<'_>) -> Result {
     })
 }
 
-/// Replies with the values of the fields from argument `first` on, each read before `then` has changed it.
+/// Replies with the values of the fields from argument `first` on, each read before `then` has changed it, which is
+/// called `event`.
 fn get_and(
     cx: &mut Cx<'_>,
     first: usize,
-    mut then: impl FnMut(&mut Hash, &[u8], logic::object::Cx<'_>),
+    event: &str,
+    mut then: impl FnMut(&mut Hash, &[u8], logic::object::Cx<'_>) -> bool,
 ) -> Result {
     let (words, argc, version) = (cx.words(), cx.argc(), cx.conn.version);
-    let mut values = Vec::new();
+    let (mut values, mut changed) = (Vec::new(), false);
     let found = change(cx, |hash, with| {
         for index in first..argc {
             let field = words.get(index);
@@ -207,10 +215,11 @@ fn get_and(
                 None => reply::null(&mut values, version),
             }
             if found.is_some() {
-                then(hash, field, with);
+                changed |= then(hash, field, with);
             }
         }
     })?;
+    cx.taken(changed, HASH, event, 1);
     if found.is_none() {
         (first..argc).for_each(|_| reply::null(&mut values, version));
     }
@@ -223,9 +232,7 @@ fn get_and(
 pub(in super::super) fn hgetdel(cx: &mut Cx<'_>) -> Result {
     cx.holds::<Hash>(1)?;
     let first = fields(cx, 2, NOT_POSITIVE)?;
-    get_and(cx, first, |hash, field, with| {
-        hash.remove(field, with);
-    })
+    get_and(cx, first, "hdel", |hash, field, with| hash.remove(field, with))
 }
 
 pub(in super::super) fn hgetex(cx: &mut Cx<'_>) -> Result {
@@ -238,14 +245,14 @@ pub(in super::super) fn hgetex(cx: &mut Cx<'_>) -> Result {
         at = 3;
     }
     let first = fields(cx, at, NOT_POSITIVE)?;
-    get_and(cx, first, |hash, field, with| match at_ms {
+    let event = if persist { "hpersist" } else { "hexpire" };
+    get_and(cx, first, event, |hash, field, with| match at_ms {
         Some(at_ms) => {
             hash.expire_at(field, at_ms, ExpireIf::Always, with);
+            true
         }
-        None if persist => {
-            hash.persist(field, with);
-        }
-        None => {}
+        None if persist => matches!(hash.persist(field, with), FieldTtl::At(_)),
+        None => false,
     })
 }
 
@@ -351,5 +358,10 @@ pub(in super::super) fn hsetex(cx: &mut Cx<'_>) -> Result {
         }
         true
     })?;
+    if set {
+        cx.event(HASH, "hset", 1);
+        let expires = matches!(expire, Expire::At(_));
+        cx.taken(expires, HASH, "hexpire", 1);
+    }
     cx.int(set.into())
 }

@@ -12,6 +12,7 @@ use wire::resp::{parse_i64, reply};
 
 use super::super::{Cx, Fault, Outcome, collection::ReadingMany, elements::reply_entry};
 use super::Result;
+use crate::events::SET;
 
 #[derive(Clone, Copy)]
 enum Op {
@@ -62,7 +63,7 @@ fn store(cx: &mut Cx<'_>, op: Op) -> Result {
         result.insert(member.text(&mut Digits::new()), many.with);
     });
     let len = result.len() as u64;
-    cx.put(1, result)?;
+    cx.put(1, result, (SET, cx.row.name))?;
     cx.count(len)
 }
 

@@ -6,6 +6,8 @@ use logic::object::{
 };
 use wire::resp::reply;
 
+use crate::events::STREAM;
+
 use super::{
     Cx, Fault, Outcome, Result, STEP, bounds, error, id_arg, id_fault, peek, reply_entries,
 };
@@ -127,14 +129,17 @@ pub(in crate::command) fn xadd(cx: &mut Cx<'_>) -> Result {
     let added = cx.change_or_make(1, |stream: &mut Box<Stream>, with, _| {
         let limits = with.limits.stream();
         let pairs = (id_at + 1..argc).step_by(2).map(|at| (words.get(at), words.get(at + 1)));
-        let added = stream.add(id, with.now_ms, pairs, &limits);
-        if added.is_ok() {
-            options.trim(stream, limits.trim_limit());
-        }
-        added
+        let added = stream.add(id, with.now_ms, pairs, &limits)?;
+        Ok::<_, AddError>((added, options.trim(stream, limits.trim_limit())))
     })?;
     match added {
-        Ok(id) => cx.bulk(id.text().as_ref()),
+        Ok((id, trimmed)) => {
+            cx.event(STREAM, "xadd", 1);
+            if trimmed > 0 {
+                cx.event(STREAM, "xtrim", 1);
+            }
+            cx.bulk(id.text().as_ref())
+        }
         Err(refused) => Err(error(refused.message())),
     }
 }
@@ -144,6 +149,9 @@ pub(in crate::command) fn xtrim(cx: &mut Cx<'_>) -> Result {
     let removed = cx.change(1, |stream: &mut Box<Stream>, with, _| {
         options.trim(stream, with.limits.stream().trim_limit())
     })?;
+    if removed.is_some_and(|removed| removed > 0) {
+        cx.event(STREAM, "xtrim", 1);
+    }
     cx.count(removed.unwrap_or(0))
 }
 
@@ -164,6 +172,9 @@ pub(in crate::command) fn xdel(cx: &mut Cx<'_>) -> Result {
         let ids = (2..argc).filter_map(|at| StreamId::parse(words.get(at)).ok());
         ids.filter(|id| stream.delete(*id)).count() as u64
     })?;
+    if deleted.is_some_and(|deleted| deleted > 0) {
+        cx.event(STREAM, "xdel", 1);
+    }
     cx.count(deleted.unwrap_or(0))
 }
 
@@ -231,6 +242,9 @@ pub(in crate::command) fn xsetid(cx: &mut Cx<'_>) -> Result {
     let set = cx.change(1, |stream: &mut Box<Stream>, _, _| stream.set_id(id, added, deleted))?;
     match set {
         Some(Err(refused)) => Err(error(refused.message())),
-        _ => cx.ok(),
+        _ => {
+            cx.event(STREAM, "xsetid", 1);
+            cx.ok()
+        }
     }
 }

@@ -2,8 +2,11 @@
 
 use logic::object::{Object, Stream, stream::StreamId};
 
+use crate::events::STREAM;
+
 use super::{
-    Cx, Fault, Result, STEP, bad_subcommand, error, has_group, id_arg, no_group_of_key, peek,
+    Cx, Fault, Result, STEP, bad_subcommand, error, has_consumer, has_group, id_arg,
+    no_group_of_key, peek,
 };
 
 /// Options of XGROUP CREATE and SETID, from argument 5 on.
@@ -73,7 +76,11 @@ pub(in crate::command) fn xgroup_create(cx: &mut Cx<'_>) -> Result {
         let at = at.unwrap_or(stream.last_id());
         stream.create_group(name, at, options.entries_read)
     })?;
-    if made { cx.ok() } else { Err(Fault::text("BUSYGROUP Consumer Group name already exists")) }
+    if !made {
+        return Err(Fault::text("BUSYGROUP Consumer Group name already exists"));
+    }
+    cx.event(STREAM, "xgroup-create", 2);
+    cx.ok()
 }
 
 pub(in crate::command) fn xgroup_setid(cx: &mut Cx<'_>) -> Result {
@@ -87,6 +94,7 @@ pub(in crate::command) fn xgroup_setid(cx: &mut Cx<'_>) -> Result {
         let at = at.unwrap_or(stream.last_id());
         stream.set_group_id(name, at, options.entries_read)
     })?;
+    cx.event(STREAM, "xgroup-setid", 2);
     cx.ok()
 }
 
@@ -101,6 +109,9 @@ pub(in crate::command) fn xgroup_destroy(cx: &mut Cx<'_>) -> Result {
         // Large groups are taken apart in steps.
         cx.shard.store.discard_object(Object::from(Box::new(garbage)));
     }
+    if destroyed {
+        cx.event(STREAM, "xgroup-destroy", 2);
+    }
     cx.int(destroyed.into())
 }
 
@@ -110,12 +121,17 @@ pub(in crate::command) fn xgroup_createconsumer(cx: &mut Cx<'_>) -> Result {
     let made = cx.change(2, |stream: &mut Box<Stream>, with, _| {
         stream.create_consumer(group, name, with.now_ms)
     })?;
-    cx.int(made.is_some_and(|made| made == Ok(true)).into())
+    let made = made.is_some_and(|made| made == Ok(true));
+    if made {
+        cx.event(STREAM, "xgroup-createconsumer", 2);
+    }
+    cx.int(made.into())
 }
 
 pub(in crate::command) fn xgroup_delconsumer(cx: &mut Cx<'_>) -> Result {
     check(cx, true)?;
     let (group, name) = (cx.arg(3), cx.arg(4));
+    let had = has_consumer(cx, 2, group, name);
     let removed = cx.change(2, |stream: &mut Box<Stream>, _, _| {
         let mut removed = 0;
         while let Ok(step) = stream.delete_consumer(group, name, STEP) {
@@ -126,6 +142,9 @@ pub(in crate::command) fn xgroup_delconsumer(cx: &mut Cx<'_>) -> Result {
         }
         removed
     })?;
+    if had {
+        cx.event(STREAM, "xgroup-delconsumer", 2);
+    }
     cx.count(removed.unwrap_or(0))
 }
 

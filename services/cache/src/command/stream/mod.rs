@@ -30,6 +30,7 @@ use logic::store::Value;
 use wire::resp::{Version, reply};
 
 use super::{Cx, Fault, Outcome, dispatch::c_string};
+use crate::events::STREAM;
 
 type Result<T = Outcome> = std::result::Result<T, Fault>;
 
@@ -107,6 +108,28 @@ fn peek<R>(cx: &mut Cx<'_>, index: usize, look: impl FnOnce(&Stream) -> R) -> Re
 fn has_group(cx: &mut Cx<'_>, key: usize, group: usize) -> Result<bool> {
     let name = cx.arg(group);
     Ok(peek(cx, key, |stream| stream.group(name).is_some())?.unwrap_or(false))
+}
+
+/// Whether a group has such a consumer; nobody asks while nobody wants to know what happens to keys.
+fn has_consumer(cx: &mut Cx<'_>, key: usize, group: &[u8], name: &[u8]) -> bool {
+    let has =
+        |stream: &Stream| stream.group(group).is_some_and(|group| group.consumer(name).is_some());
+    cx.shard.watching && peek(cx, key, has).ok().flatten().unwrap_or(false)
+}
+
+/// Does something with a consumer of the stream at argument `key`, and tells when that has made it.
+fn making_consumer<R>(
+    cx: &mut Cx<'_>,
+    key: usize,
+    (group, name): (&[u8], &[u8]),
+    then: impl FnOnce(&mut Cx<'_>) -> Result<R>,
+) -> Result<R> {
+    let had = has_consumer(cx, key, group, name);
+    let done = then(cx)?;
+    if !had && has_consumer(cx, key, group, name) {
+        cx.event(STREAM, "xgroup-createconsumer", key);
+    }
+    Ok(done)
 }
 
 fn reply_id(out: &mut Vec<u8>, id: StreamId) {

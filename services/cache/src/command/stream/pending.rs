@@ -7,8 +7,8 @@ use logic::object::{
 use wire::resp::{Version, parse_i64, reply};
 
 use super::{
-    Cx, Fault, Outcome, Result, bounds, has_group, id_arg, id_fault, no_group, reply_count,
-    reply_counted, reply_entry, reply_id,
+    Cx, Fault, Outcome, Result, bounds, has_group, id_arg, id_fault, making_consumer, no_group,
+    reply_count, reply_counted, reply_entry, reply_id,
 };
 
 /// XPENDING with a range.
@@ -120,18 +120,20 @@ pub(in crate::command) fn xclaim(cx: &mut Cx<'_>) -> Result {
     }
     let (ids, claim) = claim(cx)?;
     let (group, consumer, now) = (cx.arg(2), cx.arg(3), cx.now_ms());
-    cx.change_replying(1, |stream: &mut Box<Stream>, _, out| {
-        reply_counted(out.inline_mut(), |out| {
-            let mut count = 0;
-            // The group is there.
-            let _ = stream.claim(group, consumer, &ids, &claim, now, |item| {
-                if let Claimed::Entry(entry) = item {
-                    count += 1;
-                    reply_claimed(out, &entry, claim.just_id);
-                }
+    making_consumer(cx, 1, (group, consumer), |cx| {
+        cx.change_replying(1, |stream: &mut Box<Stream>, _, out| {
+            reply_counted(out.inline_mut(), |out| {
+                let mut count = 0;
+                // The group is there.
+                let _ = stream.claim(group, consumer, &ids, &claim, now, |item| {
+                    if let Claimed::Entry(entry) = item {
+                        count += 1;
+                        reply_claimed(out, &entry, claim.just_id);
+                    }
+                });
+                count
             });
-            count
-        });
+        })
     })?;
     Ok(Outcome::Done)
 }
@@ -182,31 +184,33 @@ pub(in crate::command) fn xautoclaim(cx: &mut Cx<'_>) -> Result {
         return Err(no_group(cx, 1, 2, ""));
     }
     let (group, consumer, now) = (cx.arg(2), cx.arg(3), cx.now_ms());
-    cx.change_replying(1, |stream: &mut Box<Stream>, _, out| {
-        let out = out.inline_mut();
-        let start = out.len();
-        let (mut deleted, mut next) = (Vec::new(), StreamId::MIN);
-        reply_counted(out, |out| {
-            let mut count = 0;
-            let done = stream.auto_claim(group, consumer, &options, now, |item| match item {
-                Claimed::Entry(entry) => {
-                    count += 1;
-                    reply_claimed(out, &entry, options.just_id);
-                }
-                Claimed::Deleted(id) => deleted.push(id),
+    making_consumer(cx, 1, (group, consumer), |cx| {
+        cx.change_replying(1, |stream: &mut Box<Stream>, _, out| {
+            let out = out.inline_mut();
+            let start = out.len();
+            let (mut deleted, mut next) = (Vec::new(), StreamId::MIN);
+            reply_counted(out, |out| {
+                let mut count = 0;
+                let done = stream.auto_claim(group, consumer, &options, now, |item| match item {
+                    Claimed::Entry(entry) => {
+                        count += 1;
+                        reply_claimed(out, &entry, options.just_id);
+                    }
+                    Claimed::Deleted(id) => deleted.push(id),
+                });
+                // The group is there.
+                next = done.unwrap_or_default();
+                count
             });
-            // The group is there.
-            next = done.unwrap_or_default();
-            count
-        });
-        super::put_header(out, start, |header| {
-            reply::array(header, 3);
-            reply_id(header, next);
-        });
-        reply::array(out, deleted.len());
-        for id in deleted {
-            reply_id(out, id);
-        }
+            super::put_header(out, start, |header| {
+                reply::array(header, 3);
+                reply_id(header, next);
+            });
+            reply::array(out, deleted.len());
+            for id in deleted {
+                reply_id(out, id);
+            }
+        })
     })?;
     Ok(Outcome::Done)
 }

@@ -8,8 +8,8 @@ use wire::resp::{Version, reply};
 
 use super::{
     super::{Waiting, blocking::milliseconds},
-    Cx, Fault, Outcome, Result, error, has_group, id_arg, most, no_group, peek, put_header,
-    reply_entries, reply_entry, reply_id,
+    Cx, Fault, Outcome, Result, error, has_group, id_arg, making_consumer, most, no_group, peek,
+    put_header, reply_entries, reply_entry, reply_id,
 };
 use crate::observe::Block;
 
@@ -222,38 +222,41 @@ impl Read {
     ) -> Result<bool> {
         let (name, group, consumer) = (cx.arg(key), cx.arg(group), cx.arg(consumer));
         let (version, now) = (cx.conn.version, cx.now_ms());
-        let served = cx.change_replying(key, |stream: &mut Box<Stream>, _, out| {
-            let (out, mut count) = (out.inline_mut(), 0);
-            let start = out.len();
-            let done = match after {
-                After::New => {
-                    stream.read_new(group, consumer, self.count, self.noack, now, |entry| {
-                        count += 1;
-                        reply_entry(out, &entry);
-                    })
-                }
-                After::Id(after) => {
-                    stream.read_history(group, consumer, after, self.count, now, |id, entry| {
-                        count += 1;
-                        match entry {
-                            Some(entry) => reply_entry(out, &entry),
-                            None => {
-                                reply::array(out, 2);
-                                reply_id(out, id);
-                                reply::null_array(out, version);
+        let names = (group, consumer);
+        let served = making_consumer(cx, key, names, |cx| {
+            cx.change_replying(key, |stream: &mut Box<Stream>, _, out| {
+                let (out, mut count) = (out.inline_mut(), 0);
+                let start = out.len();
+                let done = match after {
+                    After::New => {
+                        stream.read_new(group, consumer, self.count, self.noack, now, |entry| {
+                            count += 1;
+                            reply_entry(out, &entry);
+                        })
+                    }
+                    After::Id(after) => {
+                        stream.read_history(group, consumer, after, self.count, now, |id, entry| {
+                            count += 1;
+                            match entry {
+                                Some(entry) => reply_entry(out, &entry),
+                                None => {
+                                    reply::array(out, 2);
+                                    reply_id(out, id);
+                                    reply::null_array(out, version);
+                                }
                             }
-                        }
-                    })
+                        })
+                    }
+                };
+                if done.is_err() || (after == After::New && count == 0) {
+                    return false;
                 }
-            };
-            if done.is_err() || (after == After::New && count == 0) {
-                return false;
-            }
-            put_header(out, start, |header| {
-                reply_name(header, version, name);
-                reply::array(header, count);
-            });
-            true
+                put_header(out, start, |header| {
+                    reply_name(header, version, name);
+                    reply::array(header, count);
+                });
+                true
+            })
         })?;
         Ok(served.unwrap_or(false))
     }

@@ -107,7 +107,7 @@ pub(super) static ROWS: &[Row] = &[
 replica node",
         )
         .complexity("O(1)"),
-    row("readwrite", 1, connection::readwrite)
+    row("readwrite", 1, connection::readonly)
         .flags(LOADING | STALE | FAST, A_FAST | A_CONNECTION)
         .doc(
             "cluster",

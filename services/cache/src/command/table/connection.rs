@@ -3,7 +3,7 @@
 //! Source: the Redis 7.0 command reference.
 
 use crate::command::{
-    admin, client, connection,
+    admin, client, client_tracking, connection,
     row::{
         A_ADMIN, A_CONNECTION, A_DANGEROUS, A_FAST, A_SLOW, ADMIN, ALLOW_BUSY, FAST, LOADING,
         NO_AUTH, NOSCRIPT, Row, STALE, Scope, arg, row,
@@ -104,6 +104,52 @@ supported for backward compatibility.",
                 arg("yes/no", "string").token("SKIPME").flags(&["optional"]),
             ]),
         ])]),
+    row("client|caching", 3, client_tracking::caching)
+        .flags(NOSCRIPT | LOADING | STALE, A_SLOW | A_CONNECTION)
+        .scope(Scope::Connection)
+        .doc(
+            "connection",
+            "6.0.0",
+            "Instruct the server about tracking or not keys in the next request",
+        )
+        .complexity("O(1)")
+        .args(&[arg("mode", "oneof")
+            .args(&[arg("yes", "pure-token").token("YES"), arg("no", "pure-token").token("NO")])]),
+    row("client|getredir", 2, client_tracking::getredir)
+        .flags(NOSCRIPT | LOADING | STALE, A_SLOW | A_CONNECTION)
+        .scope(Scope::Connection)
+        .doc("connection", "6.0.0", "Get tracking notifications redirection client ID if any")
+        .complexity("O(1)"),
+    row("client|tracking", -3, client_tracking::tracking)
+        .flags(NOSCRIPT | LOADING | STALE, A_SLOW | A_CONNECTION)
+        .scope(Scope::AllShards)
+        .doc(
+            "connection",
+            "6.0.0",
+            "Enable or disable server assisted client side caching support",
+        )
+        .complexity("O(1). Some options may introduce additional complexity.")
+        .args(&[
+            arg("status", "oneof")
+                .args(&[arg("on", "pure-token").token("ON"), arg("off", "pure-token").token("OFF")]),
+            arg("client-id", "integer").token("REDIRECT").flags(&["optional"]),
+            arg("prefix", "string")
+                .token("PREFIX")
+                .flags(&["optional", "multiple", "multiple_token"]),
+            arg("bcast", "pure-token").token("BCAST").flags(&["optional"]),
+            arg("optin", "pure-token").token("OPTIN").flags(&["optional"]),
+            arg("optout", "pure-token").token("OPTOUT").flags(&["optional"]),
+            arg("noloop", "pure-token").token("NOLOOP").flags(&["optional"]),
+        ]),
+    row("client|trackinginfo", 2, client_tracking::trackinginfo)
+        .flags(NOSCRIPT | LOADING | STALE, A_SLOW | A_CONNECTION)
+        .scope(Scope::Connection)
+        .doc(
+            "connection",
+            "6.2.0",
+            "Return information about server assisted client side caching for the current connection",
+        )
+        .complexity("O(1)"),
     row("client|info", 2, client::info)
         .flags(NOSCRIPT | LOADING | STALE, A_SLOW | A_CONNECTION)
         .scope(Scope::Connection)

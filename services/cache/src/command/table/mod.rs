@@ -17,6 +17,7 @@ mod hyperloglog;
 mod keyspace;
 mod limit;
 mod list;
+mod pubsub;
 mod save;
 mod scripting;
 mod server;
@@ -54,6 +55,7 @@ static GROUPS: &[&[Row]] = &[
     limit::ROWS,
     heavy::ROWS,
     admin::ROWS,
+    pubsub::ROWS,
 ];
 
 /// All rows, found by name.

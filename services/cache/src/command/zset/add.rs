@@ -6,7 +6,10 @@ use logic::object::{
 };
 
 use super::Result;
-use crate::command::{Cx, Fault};
+use crate::{
+    command::{Cx, Fault},
+    events::ZSET,
+};
 
 /// What ZADD's options say.
 #[derive(Clone, Copy, Default)]
@@ -95,6 +98,9 @@ pub(in crate::command) fn add_pairs(
     })?;
     let (new, changed, last) =
         done.map_err(|NotANumber| Fault::text("ERR resulting score is not a number (NaN)"))?;
+    if new + changed > 0 {
+        cx.event(ZSET, if options.rules.incr { "zincr" } else { "zadd" }, 1);
+    }
     match (options.rules.incr, last) {
         (true, Some(score)) => cx.float(score),
         (true, None) => cx.null(),

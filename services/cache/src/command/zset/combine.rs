@@ -13,7 +13,10 @@ use logic::object::{
 use logic::store::Value;
 
 use super::{Result, reply_header, reply_member};
-use crate::command::{Cx, Fault, Outcome, float};
+use crate::{
+    command::{Cx, Fault, Outcome, float},
+    events::ZSET,
+};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Operation {
@@ -139,7 +142,7 @@ fn combine_store(cx: &mut Cx<'_>, operation: Operation) -> Result {
     let options = options(cx, keys.clone(), operation, true)?;
     let result = result(cx, keys, operation, &options);
     let len = result.len();
-    cx.put(1, result)?;
+    cx.put(1, result, (ZSET, cx.row.name))?;
     cx.count(len as u64)
 }
 

@@ -20,6 +20,7 @@ use logic::object::{
 use wire::resp::{Version, reply};
 
 use super::{Cx, Fault, Outcome, float};
+use crate::events::ZSET;
 
 pub(super) use add::{Options as AddOptions, add_pairs, zadd, zincrby};
 pub(super) use combine::{zdiff, zdiffstore, zinter, zintercard, zinterstore, zunion, zunionstore};
@@ -142,6 +143,7 @@ pub(super) fn zrem(cx: &mut Cx<'_>) -> Result {
     let gone = cx.change(1, |set: &mut Zset, with, _| {
         (2..argc).filter(|&at| set.remove(words.get(at), with).is_some()).count()
     })?;
+    cx.taken(gone.is_some_and(|gone| gone > 0), ZSET, "zrem", 1);
     cx.count(gone.unwrap_or(0) as u64)
 }
 
@@ -150,6 +152,7 @@ fn remove(cx: &mut Cx<'_>, ranks: impl FnOnce(&Zset) -> Range<usize>) -> Result 
         let ranks = ranks(set);
         set.remove_ranks(ranks, with)
     })?;
+    cx.taken(gone.is_some_and(|gone| gone > 0), ZSET, cx.row.name, 1);
     cx.count(gone.unwrap_or(0) as u64)
 }
 

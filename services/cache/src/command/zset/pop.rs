@@ -8,7 +8,10 @@ use logic::object::Zset;
 use wire::resp::reply;
 
 use super::{Result, reply_header, reply_member};
-use crate::command::{Cx, Fault, Outcome};
+use crate::{
+    command::{Cx, Fault, Outcome},
+    events::ZSET,
+};
 
 /// Members with their scores, in the order they were taken.
 type Taken = Vec<(Vec<u8>, f64)>;
@@ -22,7 +25,11 @@ pub(in crate::command) fn take_first(
 ) -> Result<Option<(usize, Taken)>> {
     for index in keys {
         match cx.change(index, |set: &mut Zset, with, _| set.pop(highest, count, with)) {
-            Ok(Some(taken)) => return Ok(Some((index, taken))),
+            Ok(Some(taken)) => {
+                let name = if highest { "zpopmax" } else { "zpopmin" };
+                cx.taken(!taken.is_empty(), ZSET, name, index);
+                return Ok(Some((index, taken)));
+            }
             Err(fault) if !cx.is_waking() => return Err(fault),
             _ => {}
         }

@@ -10,7 +10,10 @@ use logic::object::{
 };
 
 use super::{Result, each_of, members, reply_header, reply_member, scores};
-use crate::command::{Cx, Fault, Outcome};
+use crate::{
+    command::{Cx, Fault, Outcome},
+    events::ZSET,
+};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum By {
@@ -151,6 +154,6 @@ pub(in crate::command) fn zrangestore(cx: &mut Cx<'_>) -> Result {
         });
     }
     let len = result.len();
-    cx.put(1, result)?;
+    cx.put(1, result, (ZSET, "zrangestore"))?;
     cx.count(len as u64)
 }

@@ -1,0 +1,28 @@
+//! Rows of the command table: pubsub commands.
+//!
+//! Source: the Redis 7.0 command reference.
+
+use crate::command::{
+    pubsub,
+    row::{
+        A_FAST, A_PUBSUB, A_SLOW, FAST, KeySpec, LOADING, NOSCRIPT, PUBSUB, Row, STALE, Scope, arg,
+        row,
+    },
+};
+
+pub(super) static ROWS: &[Row] = &[
+    row("psubscribe", -2, pubsub::psubscribe).flags(PUBSUB | NOSCRIPT | LOADING | STALE, A_PUBSUB | A_SLOW).scope(Scope::Connection).doc("pubsub", "2.0.0", "Listen for messages published to channels matching the given patterns").complexity("O(N) where N is the number of patterns the client is already subscribed to.").args(&[arg("pattern", "block").flags(&["multiple"]).args(&[arg("pattern", "pattern")])]),
+    row("publish", 3, pubsub::publish).flags(PUBSUB | LOADING | STALE | FAST, A_PUBSUB | A_FAST).scope(Scope::AllShards).doc("pubsub", "2.0.0", "Post a message to a channel").complexity("O(N+M) where N is the number of clients subscribed to the receiving channel and M is the total number of subscribed patterns (by any client).").args(&[arg("channel", "string"), arg("message", "string")]),
+    row("pubsub", -2, pubsub::pubsub).flags(0, A_SLOW).doc("pubsub", "2.8.0", "A container for Pub/Sub commands").complexity("Depends on subcommand.").subs(&[row("pubsub|help", 2, pubsub::pubsub_help).flags(LOADING | STALE, A_SLOW).doc("pubsub", "6.2.0", "Show helpful text about the different subcommands").complexity("O(1)"),
+    row("pubsub|channels", -2, pubsub::pubsub_channels).flags(PUBSUB | LOADING | STALE, A_PUBSUB | A_SLOW).scope(Scope::AllShards).doc("pubsub", "2.8.0", "List active channels").complexity("O(N) where N is the number of active channels, and assuming constant time pattern matching (relatively short channels and patterns)").args(&[arg("pattern", "pattern").flags(&["optional"])]),
+    row("pubsub|numpat", 2, pubsub::pubsub_numpat).flags(PUBSUB | LOADING | STALE, A_PUBSUB | A_SLOW).scope(Scope::AllShards).doc("pubsub", "2.8.0", "Get the count of unique patterns pattern subscriptions").complexity("O(1)"),
+    row("pubsub|shardnumsub", -2, pubsub::pubsub_shardnumsub).flags(PUBSUB | LOADING | STALE, A_PUBSUB | A_SLOW).scope(Scope::AllShards).doc("pubsub", "7.0.0", "Get the count of subscribers for shard channels").complexity("O(N) for the SHARDNUMSUB subcommand, where N is the number of requested shard channels").args(&[arg("shardchannel", "string").flags(&["optional", "multiple"])]),
+    row("pubsub|numsub", -2, pubsub::pubsub_numsub).flags(PUBSUB | LOADING | STALE, A_PUBSUB | A_SLOW).scope(Scope::AllShards).doc("pubsub", "2.8.0", "Get the count of subscribers for channels").complexity("O(N) for the NUMSUB subcommand, where N is the number of requested channels").args(&[arg("channel", "string").flags(&["optional", "multiple"])]),
+    row("pubsub|shardchannels", -2, pubsub::pubsub_shardchannels).flags(PUBSUB | LOADING | STALE, A_PUBSUB | A_SLOW).scope(Scope::AllShards).doc("pubsub", "7.0.0", "List active shard channels").complexity("O(N) where N is the number of active shard channels, and assuming constant time pattern matching (relatively short shard channels).").args(&[arg("pattern", "pattern").flags(&["optional"])])]),
+    row("punsubscribe", -1, pubsub::punsubscribe).flags(PUBSUB | NOSCRIPT | LOADING | STALE, A_PUBSUB | A_SLOW).scope(Scope::Connection).doc("pubsub", "2.0.0", "Stop listening for messages posted to channels matching the given patterns").complexity("O(N+M) where N is the number of patterns the client is already subscribed and M is the number of total patterns subscribed in the system (by any client).").args(&[arg("pattern", "pattern").flags(&["optional", "multiple"])]),
+    row("spublish", 3, pubsub::spublish).flags(PUBSUB | LOADING | STALE | FAST, A_PUBSUB | A_FAST).scope(Scope::AllShards).keys(1, 1, 1, &[KeySpec { flags: &["not_key"], ..KeySpec::ONE }]).doc("pubsub", "7.0.0", "Post a message to a shard channel").complexity("O(N) where N is the number of clients subscribed to the receiving shard channel.").args(&[arg("shardchannel", "string"), arg("message", "string")]),
+    row("ssubscribe", -2, pubsub::ssubscribe).flags(PUBSUB | NOSCRIPT | LOADING | STALE, A_PUBSUB | A_SLOW).scope(Scope::Connection).keys(1, -1, 1, &[KeySpec { flags: &["not_key"], last: -1, ..KeySpec::ONE }]).doc("pubsub", "7.0.0", "Listen for messages published to the given shard channels").complexity("O(N) where N is the number of shard channels to subscribe to.").args(&[arg("shardchannel", "string").flags(&["multiple"])]),
+    row("subscribe", -2, pubsub::subscribe).flags(PUBSUB | NOSCRIPT | LOADING | STALE, A_PUBSUB | A_SLOW).scope(Scope::Connection).doc("pubsub", "2.0.0", "Listen for messages published to the given channels").complexity("O(N) where N is the number of channels to subscribe to.").args(&[arg("channel", "string").flags(&["multiple"])]),
+    row("sunsubscribe", -1, pubsub::sunsubscribe).flags(PUBSUB | NOSCRIPT | LOADING | STALE, A_PUBSUB | A_SLOW).scope(Scope::Connection).keys(1, -1, 1, &[KeySpec { flags: &["not_key"], last: -1, ..KeySpec::ONE }]).doc("pubsub", "7.0.0", "Stop listening for messages posted to the given shard channels").complexity("O(N) where N is the number of clients already subscribed to a shard channel.").args(&[arg("shardchannel", "string").flags(&["optional", "multiple"])]),
+    row("unsubscribe", -1, pubsub::unsubscribe).flags(PUBSUB | NOSCRIPT | LOADING | STALE, A_PUBSUB | A_SLOW).scope(Scope::Connection).doc("pubsub", "2.0.0", "Stop listening for messages posted to the given channels").complexity("O(N) where N is the number of clients already subscribed to a channel.").args(&[arg("channel", "string").flags(&["optional", "multiple"])]),
+];
