@@ -98,6 +98,13 @@ unit: bpf-deps ## unit, rule, conformance, golden, differential and live-client 
 	    $(CARGO) test $(LOCKED) --workspace --no-fail-fast; \
 	fi
 
+.PHONY: redis-py fakeredis
+redis-py: test-deps ## all of redis-py's own tests that pass on redis-server 7.0.15, on one shard and on two; `make unit` runs the quick ones
+fakeredis: test-deps ## fakeredis' own tests for real servers, likewise
+redis-py fakeredis: tools
+	$(call STEP,own tests of $@)
+	OWN_TESTS=whole $(CARGO) test $(LOCKED) --release -p cache --test own_tests -- --nocapture --exact $(subst -,_,$@)
+
 .PHONY: sim
 sim: tools ## the seeded simulation, SIM_SEEDS seeds, each twice
 	$(call STEP,simulation)

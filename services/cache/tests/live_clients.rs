@@ -7,13 +7,9 @@
 
 mod common;
 
+use common::live::CLIENTS;
 use common::server::{Server, Turn};
-use testing::live::{Clients, Live};
-
-const CLIENTS: Clients = Clients {
-    scripts: concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients"),
-    scratch: env!("CARGO_TARGET_TMPDIR"),
-};
+use testing::live::Live;
 
 fn python(version: &str, script: &str) -> Live {
     CLIENTS.python(&format!("redis-py-{version}"), script)

@@ -24,6 +24,7 @@ pub struct Live {
     command: Command,
     program: &'static str,
     needs: Option<PathBuf>,
+    timeout: Duration,
 }
 
 impl Clients {
@@ -56,7 +57,7 @@ impl Clients {
         let mut command = Command::new(&binary);
         command.args(["-W", "ignore"]).arg(Path::new(self.scripts).join(script));
         command.env("PYTHONDONTWRITEBYTECODE", "1");
-        Live { command, program: "python3", needs: Some(binary) }
+        Live { command, program: "python3", needs: Some(binary), timeout: SCRIPT_TIMEOUT }
     }
 
     /// A script for node with the client installed in `directory`.
@@ -65,14 +66,16 @@ impl Clients {
         let modules = self.installed().join(directory).join("node_modules");
         let mut command = Command::new("node");
         command.arg(Path::new(self.scripts).join(script)).env("NODE_PATH", &modules);
-        Live { command, program: "node", needs: Some(modules.join(package)) }
+        let needs = Some(modules.join(package));
+        Live { command, program: "node", needs, timeout: SCRIPT_TIMEOUT }
     }
 
     /// A program that `install.sh` builds, below `directory`.
     #[must_use]
     pub fn program(&self, directory: &str, path: &str) -> Live {
         let binary = self.installed().join(directory).join(path);
-        Live { command: Command::new(&binary), program: "cargo", needs: Some(binary) }
+        let command = Command::new(&binary);
+        Live { command, program: "cargo", needs: Some(binary), timeout: SCRIPT_TIMEOUT }
     }
 
     /// A script for the shell that calls `program`.
@@ -80,7 +83,7 @@ impl Clients {
     pub fn shell(&self, program: &'static str, script: &str) -> Live {
         let mut command = Command::new("bash");
         command.arg(Path::new(self.scripts).join(script));
-        Live { command, program, needs: None }
+        Live { command, program, needs: None, timeout: SCRIPT_TIMEOUT }
     }
 
     /// Runs a client's script with `arguments` until it says `: ok`; `None` when the client is not there. What
@@ -95,7 +98,7 @@ impl Clients {
         arguments: &[String],
         log: impl Fn() -> String,
     ) -> Option<String> {
-        let Live { mut command, needs, .. } = live;
+        let Live { mut command, needs, timeout, .. } = live;
         if let Some(missing) = needs.filter(|path| !path.exists()) {
             skip(name, &format!("{} is missing", missing.display()));
             return None;
@@ -118,7 +121,7 @@ impl Clients {
             if let Some(status) = child.try_wait().expect("the child is ours") {
                 break Some(status);
             }
-            if started.elapsed() > SCRIPT_TIMEOUT {
+            if started.elapsed() > timeout {
                 let _ = child.kill();
                 let _ = child.wait();
                 break None;
@@ -129,7 +132,7 @@ impl Clients {
         let _ = fs::remove_file(&output);
         println!("{name}, {:.1} s: {}", started.elapsed().as_secs_f32(), text.trim_end());
         let Some(status) = status else {
-            panic!("{name} did not end in {SCRIPT_TIMEOUT:?}: {text}\nserver: {}", log());
+            panic!("{name} did not end in {timeout:?}: {text}\nserver: {}", log());
         };
         assert!(status.success(), "{name}: {status}\n{text}\nserver: {}", log());
         assert!(text.contains(": ok"), "{name} ended without its last line:\n{text}");
@@ -138,6 +141,13 @@ impl Clients {
 }
 
 impl Live {
+    /// The same with as much time as this, for what takes longer than a script does.
+    #[must_use]
+    pub fn within(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
     /// Whether the program it needs is there; says so when not.
     #[must_use]
     pub fn is_there(&self, name: &str) -> bool {

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Most rounds of a script that keeps wanting keys.
-const ROUNDS_MAX: usize = 48;
+const ROUNDS_MAX: usize = 2048;
 /// Most keys it may have in the end.
 const KEYS_MAX: usize = 100_000;
 

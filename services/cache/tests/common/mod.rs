@@ -1,8 +1,10 @@
 //! What the integration tests of the cache share: a RESP client, server processes, the golden format.
 //!
-//! Where next: `resp.rs` (client), `server.rs` (processes and ports), `pattern.rs` (expected replies).
+//! Where next: `resp.rs` (client), `server.rs` (processes and ports), `pattern.rs` (expected replies), `live.rs` (other people's
+//! programs).
 #![allow(dead_code, reason = "each test binary uses its part of this module")]
 
+pub(crate) mod live;
 pub(crate) mod pattern;
 pub(crate) mod resp;
 pub(crate) mod server;

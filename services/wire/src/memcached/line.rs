@@ -156,10 +156,10 @@ mod tests {
             for at in 0..len {
                 let mut bytes = vec![0x01; len];
                 assert_eq!(find(&bytes, 0), None);
-                bytes[at] = 0;
+                *bytes.get_mut(at).expect("a byte of it") = 0;
                 assert_eq!(find(&bytes, 0), Some(at));
                 bytes.fill(0xFF);
-                bytes[at] = b'\n';
+                *bytes.get_mut(at).expect("a byte of it") = b'\n';
                 assert_eq!(find(&bytes, b'\n'), Some(at));
             }
         }
