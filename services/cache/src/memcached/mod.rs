@@ -1,6 +1,6 @@
 //! The memcached protocol, text and meta, on a port of its own and on the same shards as the Redis protocol.
 //!
-//! Items lie in a database of the store that no number names (decision 0017): what one protocol stores, the other does
+//! Items lie in a database of the store that no number names (decision 0018): what one protocol stores, the other does
 //! not see, and both share the memory, its limit and the eviction. What a client can tell is memcached 1.6.18's; time
 //! goes by whole seconds, as there.
 //!
