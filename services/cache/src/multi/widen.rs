@@ -22,7 +22,8 @@ use crate::{
 };
 
 /// Most rounds of a script that keeps wanting keys.
-const ROUNDS_MAX: usize = 2048;
+/// (A queue of bullmq wants a few dozen one after the other; each round runs what ran before it again.)
+const ROUNDS_MAX: usize = 256;
 /// Most keys it may have in the end.
 const KEYS_MAX: usize = 100_000;
 
