@@ -19,19 +19,19 @@ fn add(cx: &mut Cx<'_>, by: i64) -> Result {
     let mut digits = itoa::Buffer::new();
     let value = NewValue::Copy(digits.format(after).as_bytes());
     let new = cx.shard.store.set(db, hash, key, value, Expire::Keep, Form::Plain, now)?;
-    told(cx, new, "incrby");
+    if cx.shard.watching {
+        told(cx, new, "incrby");
+    }
     cx.int(after)
 }
 
 /// Tells what was done to the key.
-#[inline]
+#[cold]
 fn told(cx: &mut Cx<'_>, new: bool, name: &str) {
-    if cx.shard.watching {
-        if new {
-            cx.created(1);
-        }
-        cx.event(STRING, name, 1);
+    if new {
+        cx.created(1);
     }
+    cx.event(STRING, name, 1);
 }
 
 pub(super) fn incr(cx: &mut Cx<'_>) -> Result {
@@ -66,7 +66,9 @@ pub(super) fn incrbyfloat(cx: &mut Cx<'_>) -> Result {
     // Redis keeps the text it prints, also when that is an integer.
     let value = NewValue::Copy(text.as_bytes());
     let new = cx.shard.store.set(db, hash, key, value, Expire::Keep, Form::Text, now)?;
-    told(cx, new, "incrbyfloat");
+    if cx.shard.watching {
+        told(cx, new, "incrbyfloat");
+    }
     reply::bulk(cx.inline(), text.as_bytes());
     Ok(Outcome::Done)
 }
