@@ -206,7 +206,8 @@ mod tests {
         scenario.keys = 5_000;
         scenario.requests = 60_000;
         scenario.sizes = vec![0.02, 0.1];
-        scenario.trace.retain(|trace| trace.name.contains("0.99"));
+        // Beside a loop that does not fit, what is nearer to LRU than Redis' samples misses more (docs/decisions/0017).
+        scenario.trace.retain(|trace| trace.name.contains("0.99") && !trace.name.contains("loops"));
         assert!(scenario.trace.len() >= 2);
         let report = run(&scenario, &mut |_| {}).expect("it runs");
         assert_eq!(report.missed, [""; 0], "{}", report.text());

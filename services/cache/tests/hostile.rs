@@ -396,3 +396,40 @@ fn a_pipeline_written_before_anything_is_read() {
         }
     });
 }
+
+/// What waits for a client that has left takes nothing, however many commands were sent at once.
+#[test]
+fn clients_that_leave_while_several_commands_wait() {
+    for shards in [1, 2] {
+        let _turn = Turn::alone();
+        let server = Server::cache(shards);
+        let mut waiting = TcpStream::connect(server.address()).expect("connect");
+        let keys = ["a", "b", "c"];
+        for key in keys {
+            let frame = encode(&["BLPOP", key, "0"]);
+            waiting.write_all(&frame).expect("a command is sent");
+        }
+        let mut other = must(Client::connect(server.address()), "another client connects");
+        let blocked = |other: &mut Client, count: &str| {
+            let line = format!("blocked_clients:{count}\r\n");
+            let until = Instant::now() + Duration::from_secs(5);
+            while Instant::now() < until {
+                match must(other.words("INFO clients"), "INFO") {
+                    Reply::Bulk(text) if String::from_utf8_lossy(&text).contains(&line) => return,
+                    Reply::Bulk(_) => thread::sleep(Duration::from_millis(2)),
+                    reply => panic!("INFO: {reply:?}"),
+                }
+            }
+            panic!("{shards} shards: never {count} blocked clients");
+        };
+        blocked(&mut other, "1");
+        drop(waiting);
+        blocked(&mut other, "0");
+        for key in keys {
+            let reply = must(other.words(&format!("RPUSH {key} x")), "RPUSH");
+            assert_eq!(reply, Reply::Int(1), "{shards} shards, {key}");
+            let reply = must(other.words(&format!("LLEN {key}")), "LLEN");
+            assert_eq!(reply, Reply::Int(1), "{shards} shards: {key} was taken by nobody");
+        }
+    }
+}
