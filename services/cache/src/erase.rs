@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use logic::glob;
 use view::Instant;
 
+use crate::events::UNNAMED;
 use crate::shard::Shard;
 
 /// Jobs of a shard at a time.
@@ -122,6 +123,9 @@ impl Shard {
                 job.locked.push(key);
             } else if self.store.remove(db, hash, &key, now_ms) {
                 job.progress.deleted += 1;
+                if self.watching {
+                    self.happened(db, &key, UNNAMED, "", 0);
+                }
             }
         }
         self.erasing.scanned += job.progress.scanned - before.scanned;

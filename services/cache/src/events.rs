@@ -1,8 +1,17 @@
-//! Keyspace notifications: what happens to keys, published to whoever listens.
+//! What commands change: the one place where they say so, key by key, for all who want to know.
 //!
 //! A command tells what it did with [`Cx::event`], [`Cx::created`] and [`Cx::emptied`], each of which is one test of a
-//! flag while nobody wants to know. The store notes in passing what expired or was missed; that is told before the
-//! next event, and once per turn. Names and classes are those of redis 7.0.15. Next: `pubsub` for who listens.
+//! flag ([`Shard::watching`](crate::shard::Shard)) while nobody wants to know. A command that tells nothing has changed
+//! nothing: no other place guesses that from its name or its reply. From here it is known to
+//! - subscribers of keyspace notifications (names and classes are those of redis 7.0.15),
+//! - clients that track what they read (`tracking`), transactions that watch keys and commands that block on them
+//!   (`observe.rs`): where Redis calls `signalModifiedKey`,
+//! - whoever reads [`Shard::changes`](crate::shard::Shard) before and after a command: where Redis counts `dirty`.
+//!
+//! Most changes are all three. One without a name is [`UNNAMED`]; one that Redis tells no watchers of is [`ASIDE`].
+//! To learn of changes, add the reason to [`Shard::watch`](crate::shard::Shard::watch).
+//! The store notes in passing what expired or was missed; that is told before the next event, and once per turn.
+//! Invariant: a command that changes a key tells of it before its next command runs. Next: `pubsub` for who listens.
 
 use logic::store::{KeyHash, Note};
 
@@ -32,6 +41,11 @@ pub(crate) const STREAM: Classes = 1 << 10;
 const MISSED: Classes = 1 << 11;
 const MODULE: Classes = 1 << 12;
 pub(crate) const NEW: Classes = 1 << 13;
+/// Something about the key has changed of which nobody is told who watches or tracks it: groups and consumers of a
+/// stream, and the last ID. Alone, or with a class when subscribers are told.
+pub(crate) const ASIDE: Classes = 1 << 14;
+/// A change without a notification.
+pub(crate) const UNNAMED: Classes = 0;
 const ALL: Classes =
     GENERIC | STRING | LIST | SET | HASH | ZSET | EXPIRED | EVICTED | STREAM | MODULE;
 
@@ -70,8 +84,9 @@ impl Shard {
 
     /// Brings what the write path tests up to date with who wants to know.
     pub(crate) fn watch(&mut self) {
-        self.watching = self.events != 0 || self.tracking.is_wanted();
-        self.store.set_noting(self.watching, self.events & MISSED != 0);
+        let told = self.events != 0 || self.tracking.is_wanted();
+        self.watching = told || self.observed;
+        self.store.set_noting(told, self.events & MISSED != 0);
     }
 
     /// Whether the store has noted something that is to be told. Look once per turn.
@@ -113,7 +128,14 @@ impl Shard {
 
     fn tell(&mut self, db: u16, key: &[u8], class: Classes, name: &str, by: u64) {
         if class & (MISSED | NEW) == 0 {
-            self.touched(key, by);
+            self.changes += 1;
+            // What was gone already when it was watched has not changed; EXEC looks whether the others are there.
+            if class & EXPIRED == 0 {
+                self.touch(db, key, class & ASIDE == 0);
+            }
+            if class & ASIDE == 0 {
+                self.touched(key, by);
+            }
         }
         if self.events & class == 0 {
             return;
@@ -149,6 +171,12 @@ impl Cx<'_> {
             let (db, key, by) = (self.conn.db, self.arg(index), self.conn.id);
             self.shard.happened(db, key, class, name, by);
         }
+    }
+
+    /// It changed something about the key of argument `index` of which nobody is told.
+    #[inline]
+    pub(crate) fn aside(&mut self, index: usize) {
+        self.event(ASIDE, "", index);
     }
 
     /// It made the key of argument `index`: to be told before what it did to it.

@@ -1,8 +1,8 @@
 //! Who waits for a key to change: transactions that watch it, and commands that block until it holds something.
 //!
-//! A shard that nobody observes pays one test per command ([`Shard::observed`](crate::shard::Shard)). Else a write tells
-//! of its keys ([`Shard::touch`]): a watched key's version rises, and commands that block on it are tried again when the
-//! write, with all that belongs to it, is over.
+//! A shard that nobody observes pays one test per command ([`Shard::observed`](crate::shard::Shard)). Else a command
+//! tells of the keys that it changes (`events.rs`): a watched key's version rises, and commands that block on it are
+//! tried again when the command, with all that belongs to it, is over.
 //!
 //! Invariants: a waiter is answered exactly once, under the token its request came with; waiters of a key are tried in
 //! the order they came; a key that is locked is not looked at before its lock has gone.
@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use view::{HashMap, Instant};
-use wire::resp::{Args, Version, parse_i64, reply};
+use wire::resp::{Args, Version, reply};
 
 use crate::{
     batch::Batch,
@@ -104,10 +104,20 @@ pub(crate) struct Observers {
     next: u64,
     /// Changes whenever an earlier deadline than all others comes.
     generation: u64,
+    /// Which keys have changed since some were lent to this shard, and whether what they hold.
+    changes: Option<Vec<(Key, bool)>>,
     args: Option<Box<Args>>,
 }
 
+/// Keys that changed while they were on another shard, and whether that is what they hold.
+#[derive(Clone, Debug, Default)]
+pub struct Changes(Vec<(Key, bool)>);
+
 impl Observers {
+    fn is_wanted(&self) -> bool {
+        self.changes.is_some() || !self.is_empty()
+    }
+
     fn is_empty(&self) -> bool {
         self.watched.is_empty() && self.waiters.is_empty()
     }
@@ -195,10 +205,21 @@ pub(crate) fn write_end(out: &mut Vec<u8>, version: Version, why: Cancel) {
 const UNBLOCKED: &[u8] = b"UNBLOCKED client unblocked via CLIENT UNBLOCK";
 
 impl Shard {
-    /// Tells observers that a key was written.
-    pub(crate) fn touch(&mut self, db: u16, hash: u64) {
-        let key = (db, hash);
-        if let Some(watched) = self.observers.watched.get_mut(&key) {
+    /// Tells observers that something about a key has changed, and whether that is what it holds.
+    pub(crate) fn touch(&mut self, db: u16, key: &[u8], is_value: bool) {
+        if !self.observers.is_wanted() {
+            return;
+        }
+        self.touch_hash((db, self.store.hash(key).get()), is_value);
+    }
+
+    fn touch_hash(&mut self, key: Key, is_value: bool) {
+        if let Some(changes) = &mut self.observers.changes
+            && !changes.contains(&(key, is_value))
+        {
+            changes.push((key, is_value));
+        }
+        if is_value && let Some(watched) = self.observers.watched.get_mut(&key) {
             watched.version += 1;
         }
         if self.observers.by_key.contains_key(&key) && !self.observers.ready.contains(&key) {
@@ -206,28 +227,33 @@ impl Shard {
         }
     }
 
-    /// Tells observers of a command that has run: `reply` is what it said.
-    pub(crate) fn touch_keys(&mut self, id: u16, db: u16, args: &Args, frame: &[u8], reply: &[u8]) {
-        let row = self.commands.row(id);
-        if is_refusal(row.name, reply) {
-            return;
-        }
-        for at in row.key_indices(args.len(), |at| args.get(at, frame)) {
-            let hash = self.store.hash(args.get(at, frame)).get();
-            self.touch(db, hash);
-            if row.name == "move"
-                && let Some(to) =
-                    parse_i64(args.get(2, frame)).and_then(|to| u16::try_from(to).ok())
-            {
-                self.touch(to, hash);
-            }
-        }
+    /// From now on it is kept which keys change: some are here that were lent by other shards.
+    pub(crate) fn keep_changes(&mut self) {
+        self.observers.changes = Some(Vec::new());
+        self.watching = true;
+    }
+
+    /// What was kept, with which that ends.
+    pub(crate) fn take_changes(&mut self) -> Changes {
+        let changes = self.observers.changes.take().unwrap_or_default();
+        self.watch();
+        Changes(changes)
+    }
+
+    /// Tells observers what changed while keys of this shard were lent.
+    pub(crate) fn touch_returned(&mut self, changes: &Changes) {
+        changes.0.iter().for_each(|&(key, is_value)| self.touch_hash(key, is_value));
+    }
+
+    fn observe(&mut self) {
+        self.observed = true;
+        self.watching = true;
     }
 
     /// Begins to watch a key for a transaction; its version, and whether it is there.
     pub(crate) fn watch_key(&mut self, db: u16, key: &[u8], now_ms: u64) -> (u64, bool) {
         let hash = self.store.hash(key);
-        self.observed = true;
+        self.observe();
         let is_there = self.store.peek(db, hash, key, now_ms).is_some();
         (self.observers.watch((db, hash.get())), is_there)
     }
@@ -254,6 +280,7 @@ impl Shard {
 
     fn unobserve(&mut self) {
         self.observed = !self.observers.is_empty();
+        self.watch();
     }
 
     /// Takes a command that may block; it is answered when it has run.
@@ -285,7 +312,7 @@ impl Shard {
                     }
                     let (deadline_ns, version) = (block.deadline_ns, batch.version);
                     let what = What::Command(batch);
-                    self.observed = true;
+                    self.observe();
                     self.observers.add(Waiter { ticket, token, what, keys, deadline_ns, version });
                     return None;
                 }
@@ -304,7 +331,7 @@ impl Shard {
             self.observers.remove(number);
         }
         let keys = keys.iter().map(|(db, key)| (*db, self.store.hash(key).get())).collect();
-        self.observed = true;
+        self.observe();
         let (what, version) = (What::Alarm { to }, Version::Resp2);
         self.observers.add(Waiter { ticket, token: 0, what, keys, deadline_ns: None, version });
     }
@@ -323,7 +350,7 @@ impl Shard {
             done.push((token, Response::Done));
             return;
         }
-        self.observed = true;
+        self.observe();
         let (what, version) = (What::Hold, Version::Resp2);
         self.observers.add(Waiter { ticket, token, what, keys: Vec::new(), deadline_ns, version });
     }
@@ -522,48 +549,9 @@ fn frame_of(batch: &Batch) -> &[u8] {
     }
 }
 
-/// Whether a reply says that nothing was changed: an error, or, of most commands, zero or nothing.
-fn is_refusal(name: &str, reply: &[u8]) -> bool {
-    match reply {
-        [b'-', ..] => true,
-        b":0\r\n" => !CHANGES_BY_ZERO.contains(&name) && !name.ends_with("store"),
-        b"$-1\r\n" | b"_\r\n" | b"*-1\r\n" | b"*0\r\n" => !CHANGES_BY_NOTHING.contains(&name),
-        _ => false,
-    }
-}
-
-/// Commands that may change a key and reply zero.
-const CHANGES_BY_ZERO: &[&str] = &[
-    "append",
-    "bitfield",
-    "bitop",
-    "decr",
-    "decrby",
-    "geoadd",
-    "geosearchstore",
-    "hincrby",
-    "hset",
-    "incr",
-    "incrby",
-    "setbit",
-    "sort",
-    "zadd",
-];
-/// Commands that may change a key and reply a missing or empty value.
-const CHANGES_BY_NOTHING: &[&str] =
-    &["getset", "set", "zunionstore", "xreadgroup", "xautoclaim", "xclaim", "hgetex"];
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn zero_means_nothing_changed_for_most_commands() {
-        assert!(is_refusal("sadd", b":0\r\n") && is_refusal("lpop", b"$-1\r\n"));
-        assert!(is_refusal("set", b"-ERR syntax error\r\n"));
-        assert!(!is_refusal("hset", b":0\r\n") && !is_refusal("sinterstore", b":0\r\n"));
-        assert!(!is_refusal("sadd", b":1\r\n") && !is_refusal("getset", b"$-1\r\n"));
-    }
 
     #[test]
     fn a_waiter_leaves_no_trace() {

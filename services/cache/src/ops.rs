@@ -76,9 +76,6 @@ impl Record {
 impl Shard {
     /// Runs one step.
     pub(crate) fn run_op(&mut self, op: Op, now: Instant) -> Response {
-        if self.observed {
-            self.touch_op(&op);
-        }
         let now_ms = now.unix_ms();
         match op {
             Op::Nothing => Response::Done,
@@ -142,20 +139,6 @@ impl Shard {
             Op::SlotKeys { slot, most } => self.slot_keys(slot, most, now_ms),
             Op::SavePart { db, cursor } => self.save_part(db, cursor, now),
             other => self.run_admin(other, now),
-        }
-    }
-
-    /// Tells observers of the keys a step writes.
-    fn touch_op(&mut self, op: &Op) {
-        let mut touch = |db: u16, key: &[u8]| {
-            let hash = self.store.hash(key).get();
-            self.touch(db, hash);
-        };
-        match op {
-            Op::Set(db, pairs) => pairs.iter().for_each(|(key, _)| touch(*db, key)),
-            Op::Remove(db, keys) => keys.iter().for_each(|key| touch(*db, key)),
-            Op::Store(db, key, ..) => touch(*db, key),
-            _ => {}
         }
     }
 

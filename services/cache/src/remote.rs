@@ -13,7 +13,7 @@ use crate::{
     group::{GROUP, Group},
     lock::Wanted,
     multi,
-    observe::{self, Cancel},
+    observe::{self, Cancel, Changes},
     shard::Shard,
     work::{Guard, LockKeys, Op, Record, Request, Response},
 };
@@ -79,8 +79,8 @@ impl Shard {
                 let what = Waits::Borrow { ticket, keys, needs_memory, guards };
                 self.acquire(Parked { token, what }, ticket, wanted, now, done);
             }
-            Request::Return { ticket, keys, changed } => {
-                self.take_back(keys, changed, now);
+            Request::Return { ticket, keys, changes } => {
+                self.take_back(keys, &changes, now);
                 done.push((token, Response::Done));
                 self.unlock(ticket, now, done);
             }
@@ -234,21 +234,19 @@ impl Shard {
     fn take_back(
         &mut self,
         keys: Vec<(u16, Box<[u8]>, Option<Record>)>,
-        changed: bool,
+        changes: &Changes,
         now: Instant,
     ) {
         for (db, key, record) in keys {
             self.lent -= 1;
             let hash = self.store.hash(&key);
-            if changed && self.observed {
-                self.touch(db, hash.get());
-            }
             let Some(record) = record else { continue };
             // Nothing else took the room of what was lent; a key that grew may find none, and is as evicted.
             if record.store(&mut self.store, db, hash, &key, now.unix_ms()).is_err() {
                 self.stats.lost_on_return += 1;
             }
         }
+        self.touch_returned(changes);
     }
 
     fn unlock(&mut self, ticket: u64, now: Instant, done: &mut Vec<(u64, Response)>) {

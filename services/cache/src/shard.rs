@@ -152,6 +152,8 @@ pub struct Shard {
     /// Somebody observes keys: writes have to be told of.
     pub(crate) observed: bool,
     pub(crate) observers: Observers,
+    /// Changes of keys that were told (`events.rs`), while somebody wanted to know.
+    pub(crate) changes: u64,
     /// Answers to requests that had to wait, for the host to carry.
     pub(crate) served: Vec<(u64, Response)>,
     /// Requests to other shards whose answers nobody waits for.
@@ -264,6 +266,7 @@ impl Shard {
             blocked: 0,
             observed: false,
             observers: Observers::default(),
+            changes: 0,
             served: Vec::new(),
             outbox: Vec::new(),
             peak_bytes: 0,

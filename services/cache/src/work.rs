@@ -11,7 +11,7 @@ use bytes::Bytes;
 use crate::pubsub::Kind;
 
 pub use crate::batch::Batch;
-use crate::observe::Cancel;
+use crate::observe::{Cancel, Changes};
 
 /// What a session waits for.
 #[derive(Debug)]
@@ -87,8 +87,8 @@ pub enum Request {
         ticket: u64,
         /// Each key that was lent, and what it holds, if anything.
         keys: Vec<(u16, Box<[u8]>, Option<Record>)>,
-        /// Whether it may hold something else than before.
-        changed: bool,
+        /// Which keys have changed meanwhile, perhaps with those of other shards.
+        changes: Changes,
     },
     /// A step of a command over several shards.
     Op {

@@ -90,7 +90,7 @@ fn execute_unseen(
     }
 }
 
-/// As [`execute`], and tells those who observe keys.
+/// As [`execute`], and serves those who wait for what has changed.
 #[cold]
 #[inline(never)]
 fn execute_observed(
@@ -101,30 +101,14 @@ fn execute_observed(
     conn: &mut Conn,
     now: Instant,
 ) -> Outcome {
-    let (db, start) = (conn.db, out.inline().len());
     let outcome = execute_unseen(call, id, out, shard, conn, now);
-    observe(call, id, (db, start), &outcome, out, shard, conn, now);
+    observed(shard, conn, now);
     outcome
 }
 
-/// Tells those who observe keys of a command that has run in a database, with its reply from an offset on.
+/// A command has run while somebody observed keys: what waits for those it changed is tried again.
 #[cold]
-#[expect(clippy::too_many_arguments, reason = "all that a command is, once more")]
-pub(crate) fn observe(
-    call: Call<'_>,
-    id: u16,
-    (db, start): (u16, usize),
-    outcome: &Outcome,
-    out: &Output,
-    shard: &mut Shard,
-    conn: &Conn,
-    now: Instant,
-) {
-    let has_run = !matches!(outcome, Outcome::Wait(_));
-    if has_run && shard.commands.row(id).flags & row::WRITE != 0 {
-        let reply = out.inline().get(start..).unwrap_or_default();
-        shard.touch_keys(id, db, call.args, call.frame, reply);
-    }
+pub(crate) fn observed(shard: &mut Shard, conn: &Conn, now: Instant) {
     if conn.mode == Mode::Direct {
         shard.serve_ready(now);
     }

@@ -7,7 +7,7 @@ use logic::object::hll::{self, HllError};
 use logic::store::{Expire, Form, NewValue};
 
 use super::{Cx, Fault, Outcome};
-use crate::events::STRING;
+use crate::events::{STRING, UNNAMED};
 
 type Result = std::result::Result<Outcome, Fault>;
 
@@ -80,6 +80,8 @@ pub(super) fn pfcount(cx: &mut Cx<'_>) -> Result {
     let (hash, key, now, db) = (cx.hash_of(1), cx.arg(1), cx.now_ms(), cx.conn.db);
     let counted = cx.shard.store.modify(db, hash, key, now, |value| hll::count(value))?;
     let count = counted.transpose()?.unwrap_or(0);
+    // The count is kept in the value.
+    cx.event(UNNAMED, "", 1);
     cx.count(count)
 }
 

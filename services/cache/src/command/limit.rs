@@ -12,6 +12,7 @@ use logic::store::{Expire, Form, NewValue};
 use wire::resp::{parse_i64, reply};
 
 use super::{Cx, Fault, Outcome};
+use crate::events::UNNAMED;
 
 type Result = std::result::Result<Outcome, Fault>;
 
@@ -27,6 +28,7 @@ fn keep(cx: &mut Cx<'_>, state: &[u8], after_ns: u64) -> std::result::Result<(),
     let expire = Expire::At(until_ns.div_ceil(MS_NS));
     let value = NewValue::Copy(state);
     cx.shard.store.set(cx.conn.db, hash, key, value, expire, Form::Plain, now_ms)?;
+    cx.event(UNNAMED, "", 1);
     Ok(())
 }
 

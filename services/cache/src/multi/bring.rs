@@ -16,7 +16,7 @@ use wire::resp::{Args, reply};
 use super::{Next, Reply};
 use crate::{
     command::{Conn, Cx, Fault, Mode, Outcome, Waiting, dispatch, row},
-    observe::Block,
+    observe::{Block, Changes},
     shard::Shard,
     transaction::{self, Queued},
     work::{Guard, LockKeys, Record, Request, Response, ShardKeys},
@@ -152,7 +152,7 @@ impl Bring {
             (Some(_), false) => reply.fault(&transaction::out_of_memory()),
             (None, _) => reply.fault(&Fault::OOM),
         }
-        self.give_back(ticket, false)
+        self.give_back(ticket, Changes::default())
     }
 
     /// Runs the command, and gives back what was lent.
@@ -171,14 +171,15 @@ impl Bring {
                 }
             }
         }
-        let changed = match kept {
+        reply.shard.keep_changes();
+        match kept {
             Ok(()) => self.execute(reply),
             Err(full) => {
                 self.refused = true;
                 reply.fault(&full.into());
-                false
             }
-        };
+        }
+        let changes = reply.shard.take_changes();
         for lent in &mut self.lent {
             for ((db, key), record) in lent.keys.iter().zip(&mut lent.records) {
                 if record.is_none() {
@@ -189,11 +190,11 @@ impl Bring {
         }
         // Now that what was lent is not here any more.
         reply.shard.serve_ready(reply.now);
-        self.give_back(ticket, changed)
+        self.give_back(ticket, changes)
     }
 
-    /// Runs the commands; whether one of them may have changed a key.
-    fn execute(&mut self, reply: &mut Reply<'_>) -> bool {
+    /// Runs the commands.
+    fn execute(&mut self, reply: &mut Reply<'_>) {
         let mut group = reply.shard.group.take().unwrap_or_default();
         let mut conn = Conn::remote(0, reply.conn.version, reply.conn.no_touch);
         conn.id = reply.conn.id;
@@ -204,7 +205,6 @@ impl Bring {
                 reply::array(reply.out.inline_mut(), count);
             }
         }
-        let mut changed = false;
         for queued in &self.commands {
             let args = group.first_mut();
             // It was parsed once already.
@@ -218,25 +218,23 @@ impl Bring {
             if self.transaction.is_some() {
                 reply.shard.stats.call(id);
             }
-            changed |= reply.shard.commands.row(id).flags & row::WRITE != 0;
             let outcome = dispatch::execute(call, id, reply.out, reply.shard, &mut conn, reply.now);
             if let Outcome::Wait(waiting) = outcome
                 && let Waiting::Block(block) = *waiting
             {
                 self.blocks = Some(block);
-                changed = false;
             }
         }
         reply.shard.group = Some(group);
-        changed
     }
 
     /// What was lent, on its way back, with the release of each lender's locks.
-    fn give_back(&mut self, ticket: u64, changed: bool) -> Next {
+    fn give_back(&mut self, ticket: u64, changes: Changes) -> Next {
         let back = |lent: Lent| {
+            let changes = changes.clone();
             let keys = lent.keys.into_iter().zip(lent.records);
             let keys = keys.map(|((db, key), record)| (db, key, record)).collect();
-            (lent.shard, Request::Return { ticket, keys, changed })
+            (lent.shard, Request::Return { ticket, keys, changes })
         };
         Next::Return(std::mem::take(&mut self.lent).into_iter().map(back).collect())
     }

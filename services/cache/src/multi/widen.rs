@@ -17,6 +17,7 @@ use super::{Next, Reply};
 use crate::{
     batch::Batch,
     command::{Conn, Cx, Fault, Mode, Outcome, Waiting, dispatch},
+    observe::Changes,
     script::{Loan, keys::Key},
     work::{LockKeys, Record, Request, Response},
 };
@@ -133,6 +134,7 @@ impl Widen {
                 }
             }
         }
+        reply.shard.keep_changes();
         let wanted = match kept {
             Ok(()) => self.execute(ticket, reply),
             Err(full) => {
@@ -140,6 +142,11 @@ impl Widen {
                 None
             }
         };
+        let mut changes = reply.shard.take_changes();
+        if wanted.is_some() {
+            // Nothing of the run is left.
+            changes = Changes::default();
+        }
         for (_, keys, records) in &mut self.lent {
             for ((db, key), record) in keys.iter().zip(records) {
                 if record.is_none() {
@@ -150,7 +157,7 @@ impl Widen {
         }
         // Now that what was lent is not here any more.
         reply.shard.serve_ready(reply.now);
-        let back = self.back(ticket);
+        let back = self.back(ticket, &changes);
         match wanted {
             None => Next::Return(back),
             Some(wanted) => self.again(wanted, reply, back),
@@ -230,11 +237,11 @@ impl Widen {
     }
 
     /// What was lent, on its way back, with the release of each lender's locks.
-    fn back(&mut self, ticket: u64) -> Vec<(u16, Request)> {
+    fn back(&mut self, ticket: u64, changes: &Changes) -> Vec<(u16, Request)> {
         let back = |(shard, keys, records): (u16, Vec<Key>, Vec<Option<Record>>)| {
             let keys = keys.into_iter().zip(records);
             let keys = keys.map(|((db, key), record)| (db, key, record)).collect();
-            (shard, Request::Return { ticket, keys, changed: true })
+            (shard, Request::Return { ticket, keys, changes: changes.clone() })
         };
         std::mem::take(&mut self.lent).into_iter().map(back).collect()
     }

@@ -249,7 +249,6 @@ fn run_timed(
     let Some(start) = start else {
         return dispatch::execute(call, id, out, shard, conn, now);
     };
-    let before = (conn.db, out.inline().len());
     let Call { args, frame, input, hash, .. } = call;
     let mut cx = Cx { args, frame, input, row, id, hash, out, shard, conn, now };
     let result = (row.inner)(&mut cx);
@@ -259,7 +258,7 @@ fn run_timed(
         Err(fault) => dispatch::fail(fault, out, shard, id),
     };
     if shard.observed {
-        dispatch::observe(call, id, before, &outcome, out, shard, conn, now);
+        dispatch::observed(shard, conn, now);
     }
     outcome
 }

@@ -6,7 +6,7 @@ use logic::object::{
 };
 use wire::resp::reply;
 
-use crate::events::STREAM;
+use crate::events::{ASIDE, STREAM};
 
 use super::{
     Cx, Fault, Outcome, Result, STEP, bounds, error, id_arg, id_fault, peek, reply_entries,
@@ -243,7 +243,7 @@ pub(in crate::command) fn xsetid(cx: &mut Cx<'_>) -> Result {
     match set {
         Some(Err(refused)) => Err(error(refused.message())),
         _ => {
-            cx.event(STREAM, "xsetid", 1);
+            cx.event(STREAM | ASIDE, "xsetid", 1);
             cx.ok()
         }
     }

@@ -2,7 +2,7 @@
 
 use logic::object::{Object, Stream, stream::StreamId};
 
-use crate::events::STREAM;
+use crate::events::{ASIDE, STREAM};
 
 use super::{
     Cx, Fault, Result, STEP, bad_subcommand, error, has_consumer, has_group, id_arg,
@@ -72,6 +72,7 @@ pub(in crate::command) fn xgroup_create(cx: &mut Cx<'_>) -> Result {
         return Err(bad_subcommand(cx, "XGROUP"));
     }
     let (at, name) = (position(cx, true)?, cx.arg(3));
+    let is_new = !cx.holds::<Box<Stream>>(2)?;
     let made = cx.change_or_make(2, |stream: &mut Box<Stream>, _, _| {
         let at = at.unwrap_or(stream.last_id());
         stream.create_group(name, at, options.entries_read)
@@ -79,7 +80,7 @@ pub(in crate::command) fn xgroup_create(cx: &mut Cx<'_>) -> Result {
     if !made {
         return Err(Fault::text("BUSYGROUP Consumer Group name already exists"));
     }
-    cx.event(STREAM, "xgroup-create", 2);
+    cx.event(if is_new { STREAM } else { STREAM | ASIDE }, "xgroup-create", 2);
     cx.ok()
 }
 
@@ -94,7 +95,7 @@ pub(in crate::command) fn xgroup_setid(cx: &mut Cx<'_>) -> Result {
         let at = at.unwrap_or(stream.last_id());
         stream.set_group_id(name, at, options.entries_read)
     })?;
-    cx.event(STREAM, "xgroup-setid", 2);
+    cx.event(STREAM | ASIDE, "xgroup-setid", 2);
     cx.ok()
 }
 
@@ -110,7 +111,7 @@ pub(in crate::command) fn xgroup_destroy(cx: &mut Cx<'_>) -> Result {
         cx.shard.store.discard_object(Object::from(Box::new(garbage)));
     }
     if destroyed {
-        cx.event(STREAM, "xgroup-destroy", 2);
+        cx.event(STREAM | ASIDE, "xgroup-destroy", 2);
     }
     cx.int(destroyed.into())
 }
@@ -123,7 +124,7 @@ pub(in crate::command) fn xgroup_createconsumer(cx: &mut Cx<'_>) -> Result {
     })?;
     let made = made.is_some_and(|made| made == Ok(true));
     if made {
-        cx.event(STREAM, "xgroup-createconsumer", 2);
+        cx.event(STREAM | ASIDE, "xgroup-createconsumer", 2);
     }
     cx.int(made.into())
 }
@@ -143,7 +144,7 @@ pub(in crate::command) fn xgroup_delconsumer(cx: &mut Cx<'_>) -> Result {
         removed
     })?;
     if had {
-        cx.event(STREAM, "xgroup-delconsumer", 2);
+        cx.event(STREAM | ASIDE, "xgroup-delconsumer", 2);
     }
     cx.count(removed.unwrap_or(0))
 }
@@ -182,5 +183,8 @@ pub(in crate::command) fn xack(cx: &mut Cx<'_>) -> Result {
         let ids = (3..argc).filter_map(|at| StreamId::parse(words.get(at)).ok());
         ids.filter(|id| stream.acknowledge(group, *id) == Ok(true)).count() as u64
     })?;
+    if gone.is_some_and(|gone| gone > 0) {
+        cx.aside(1);
+    }
     cx.count(gone.unwrap_or(0))
 }

@@ -30,7 +30,7 @@ use logic::store::Value;
 use wire::resp::{Version, reply};
 
 use super::{Cx, Fault, Outcome, dispatch::c_string};
-use crate::events::STREAM;
+use crate::events::{ASIDE, STREAM};
 
 type Result<T = Outcome> = std::result::Result<T, Fault>;
 
@@ -127,7 +127,7 @@ fn making_consumer<R>(
     let had = has_consumer(cx, key, group, name);
     let done = then(cx)?;
     if !had && has_consumer(cx, key, group, name) {
-        cx.event(STREAM, "xgroup-createconsumer", key);
+        cx.event(STREAM | ASIDE, "xgroup-createconsumer", key);
     }
     Ok(done)
 }

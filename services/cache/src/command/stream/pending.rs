@@ -135,6 +135,7 @@ pub(in crate::command) fn xclaim(cx: &mut Cx<'_>) -> Result {
             });
         })
     })?;
+    cx.aside(1);
     Ok(Outcome::Done)
 }
 
@@ -212,6 +213,7 @@ pub(in crate::command) fn xautoclaim(cx: &mut Cx<'_>) -> Result {
             }
         })
     })?;
+    cx.aside(1);
     Ok(Outcome::Done)
 }
 

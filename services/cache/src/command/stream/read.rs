@@ -258,6 +258,9 @@ impl Read {
                 true
             })
         })?;
+        if served == Some(true) {
+            cx.aside(key);
+        }
         Ok(served.unwrap_or(false))
     }
 }
