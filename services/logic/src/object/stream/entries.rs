@@ -171,7 +171,7 @@ impl Entries {
         let before = match tail {
             Some((&base, node)) => {
                 let before = node.heap_bytes();
-                if limits.fits(node.len().saturating_add(bytes), node.live + node.dead) {
+                if limits.fits(node.packed_len().saturating_add(bytes), node.live + node.dead) {
                     node.push(base, id, pairs);
                     self.node_bytes += node.heap_bytes() - before;
                     self.added(id);

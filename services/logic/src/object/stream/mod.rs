@@ -16,6 +16,7 @@ mod deliver;
 mod entries;
 mod group;
 mod id;
+mod listpack;
 mod node;
 mod snapshot;
 #[cfg(test)]
@@ -43,7 +44,7 @@ const NODE_MAX_ENTRIES: u32 = 1 << 16;
 /// How large nodes may become.
 ///
 /// An approximate trim removes whole nodes. Entries are counted as Redis counts them; bytes are
-/// those of our own format, so that it is other numbers than Redis' where nodes fill up by bytes.
+/// those that the entries would take in Redis' format.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
     /// `stream-node-max-bytes`; 0 for no limit but our own.

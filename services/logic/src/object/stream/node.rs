@@ -16,7 +16,7 @@
 //! deletion since the node began, `stale` the marked items still in it.
 //! Next: `entries.rs` keeps the nodes in order.
 
-use super::id::StreamId;
+use super::{id::StreamId, listpack};
 
 const DELETED: u8 = 1;
 const SAME_FIELDS: u8 = 2;
@@ -203,6 +203,8 @@ pub(super) struct Node {
     pub(super) live: u32,
     pub(super) dead: u32,
     stale: u32,
+    /// Bytes of all items there ever were and of the head, but for its counts, in Redis' format.
+    packed: usize,
 }
 
 impl Node {
@@ -214,10 +216,13 @@ impl Node {
         let mut bytes = Vec::with_capacity(number_len(len as u64) + len);
         put_number(&mut bytes, len as u64);
         put_number(&mut bytes, count);
+        // With a zero that ends the head.
+        let mut packed = listpack::EMPTY_LEN + listpack::count_len(count) + listpack::integer_len(0);
         for (name, _) in pairs {
             put_text(&mut bytes, name);
+            packed += listpack::text_len(name);
         }
-        Self { bytes, live: 0, dead: 0, stale: 0 }
+        Self { bytes, live: 0, dead: 0, stale: 0, packed }
     }
 
     /// Bytes of heap held.
@@ -228,6 +233,13 @@ impl Node {
     /// Bytes in use.
     pub(super) const fn len(&self) -> usize {
         self.bytes.len()
+    }
+
+    /// Bytes that Redis would use for it.
+    pub(super) fn packed_len(&self) -> usize {
+        self.packed
+            + listpack::count_len(self.live.into())
+            + listpack::count_len(self.dead.into())
     }
 
     /// Gives back what was kept for growth.
@@ -263,6 +275,7 @@ impl Node {
             body += pairs.clone().map(|pair| text_len(pair.0)).sum::<usize>();
         }
         let total = (number_len(body as u64) + body) as u64;
+        self.packed += packed_item((base, id), same, pairs.clone());
         self.reserve(number_len(body as u64) + body + number_len(total));
         let out = &mut self.bytes;
         put_number(out, body as u64);
@@ -431,6 +444,25 @@ impl Node {
         }
         (self.bytes, self.stale) = (bytes, stale);
     }
+}
+
+/// Bytes of an item in Redis' format.
+fn packed_item<'p>(
+    (base, id): (StreamId, StreamId),
+    same: bool,
+    pairs: impl Iterator<Item = Pair<'p>>,
+) -> usize {
+    let apart = |value: u64, base: u64| listpack::integer_len(value.wrapping_sub(base).cast_signed());
+    // The flags are a small number.
+    let fixed = listpack::integer_len(0) + apart(id.ms, base.ms) + apart(id.seq, base.seq);
+    let (mut count, mut len) = (0, 0);
+    for (name, value) in pairs {
+        count += 1;
+        len += if same { 0 } else { listpack::text_len(name) } + listpack::text_len(value);
+    }
+    let behind = 3 + count * if same { 1 } else { 2 } + u64::from(!same);
+    let counts = if same { 0 } else { listpack::count_len(count) } + listpack::count_len(behind);
+    fixed + len + counts
 }
 
 #[cfg(test)]
