@@ -220,6 +220,7 @@ fn reply_log(reply: &mut Replying<'_>, ask: &Ask, responses: Vec<Response>) {
         }
     }
     entries.sort_by_key(|entry| std::cmp::Reverse(entry.at_ms));
+    let mut entries = LogEntry::merged(entries);
     if let Ask::AclLog(most) = ask {
         entries.truncate(*most);
     }
