@@ -111,6 +111,7 @@ impl Session {
             plain: false,
             subscribes: false,
             tracks: false,
+            scripted: false,
         };
         conn.refresh(shard);
         Self { conn, parse: ParseState::new(), pending: None }

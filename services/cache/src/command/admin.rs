@@ -291,6 +291,36 @@ pub(super) fn failover(cx: &mut Cx<'_>) -> Result {
     Err(Fault::text("ERR FAILOVER requires connected replicas."))
 }
 
+/// MODULE LIST: there are none.
+pub(super) fn module_list(cx: &mut Cx<'_>) -> Result {
+    cx.empty_array()
+}
+
+/// MODULE LOAD, LOADEX and UNLOAD, as a server answers that was not told to allow them.
+pub(super) fn module_refused(_: &mut Cx<'_>) -> Result {
+    Err(Fault::text(
+        "ERR MODULE command not allowed. If the enable-module-command option is set to \"local\", you can run it from \
+         a local connection, otherwise you need to set this option in the configuration file, and then restart the \
+         server.",
+    ))
+}
+
+pub(super) fn module_help(cx: &mut Cx<'_>) -> Result {
+    cx.help(
+        "MODULE",
+        &[
+            "LIST",
+            "    Return a list of loaded modules.",
+            "LOAD <path> [<arg> ...]",
+            "    Load a module library from <path>, passing to it any optional arguments.",
+            "LOADEX <path> [[CONFIG NAME VALUE] [CONFIG NAME VALUE]] [ARGS ...]",
+            "    Load a module library from <path>, while passing it module configurations and optional arguments.",
+            "UNLOAD <name>",
+            "    Unload a module.",
+        ],
+    )
+}
+
 pub(super) fn replicaof(cx: &mut Cx<'_>) -> Result {
     if cx.is(1, "NO") && cx.is(2, "ONE") {
         return cx.ok();

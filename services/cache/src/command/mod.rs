@@ -217,6 +217,8 @@ pub struct Conn {
     pub(crate) subscribes: bool,
     /// It tracks what it reads, or is about to.
     pub(crate) tracks: bool,
+    /// Its commands are those of a script.
+    pub(crate) scripted: bool,
     /// Nothing asks for a look before each of its commands. The hot path tests this alone; see
     /// [`Conn::settle`].
     pub(crate) plain: bool,
@@ -244,6 +246,7 @@ impl Conn {
             reply: ReplyMode::On,
             subscribes: false,
             tracks: false,
+            scripted: false,
             plain: true,
         }
     }

@@ -173,8 +173,8 @@ fn sorted(cx: &mut Cx<'_>, options: &Options<'_>, found: Vec<Vec<u8>>) -> Result
 fn run(cx: &mut Cx<'_>, may_store: bool) -> Result {
     let mut options = options(cx, may_store)?;
     let (mut found, ordered) = elements(cx)?;
-    if options.keep_order && !ordered && options.store.is_some() {
-        // A set has no order of its own that could be kept in a list.
+    if options.keep_order && !ordered && (options.store.is_some() || cx.conn.scripted) {
+        // A set has no order of its own that could be kept in a list, or that a script may depend on.
         (options.keep_order, options.alpha, options.by) = (false, true, None);
     }
     if !options.keep_order {

@@ -181,6 +181,7 @@ impl Run {
             hash: None,
         };
         let outcome = dispatch::execute(call, id, &mut self.out, shard, &mut self.conn, self.now);
+        shard.show_command(&self.conn, row, &self.args, &self.words, self.now.unix_us);
         if let Outcome::Wait(_) = outcome {
             self.out.clear();
             if row.flags & row::BLOCKING != 0 {

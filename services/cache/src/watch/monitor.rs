@@ -12,7 +12,7 @@ use crate::{
     admin::Ask,
     command::{
         Conn,
-        row::{ADMIN, Row, SKIP_MONITOR},
+        row::{ADMIN, Row, SKIP_MONITOR, Scope},
     },
     shard::Shard,
     work::{Op, Request},
@@ -128,10 +128,16 @@ impl Shard {
         frame: &[u8],
         unix_us: u64,
     ) {
-        if !self.watch.monitors.any() || row.flags & (SKIP_MONITOR | ADMIN) != 0 {
+        // EVAL and its like are skipped in Redis' table, but show themselves before what they call.
+        let is_script = row.scope == Scope::Script;
+        let is_hidden = row.flags & ADMIN != 0 || row.flags & SKIP_MONITOR != 0 && !is_script;
+        if !self.watch.monitors.any() || is_hidden {
             return;
         }
-        let peer = self.clients.get(conn.slot).map_or("", |record| &*record.peer);
+        let peer = match self.clients.get(conn.slot) {
+            _ if conn.scripted => "lua",
+            record => record.map_or("", |record| &*record.peer),
+        };
         let mut line =
             format!("+{}.{:06} [{} {peer}]", unix_us / 1_000_000, unix_us % 1_000_000, conn.db)
                 .into_bytes();
