@@ -105,7 +105,8 @@ mod tests {
             client: String::new(),
         };
         let far = 200_000;
-        let entries = vec![entry("a", far), entry("b", far - 1), entry("a", far - 2), entry("a", 1)];
+        let entries =
+            vec![entry("a", far), entry("b", far - 1), entry("a", far - 2), entry("a", 1)];
         let merged = LogEntry::merged(entries);
         let seen: Vec<_> = merged.iter().map(|one| (one.count, one.at_ms)).collect();
         assert_eq!(seen, [(2, far), (1, far - 1), (1, 1)]);

@@ -217,7 +217,8 @@ impl Node {
         put_number(&mut bytes, len as u64);
         put_number(&mut bytes, count);
         // With a zero that ends the head.
-        let mut packed = listpack::EMPTY_LEN + listpack::count_len(count) + listpack::integer_len(0);
+        let mut packed =
+            listpack::EMPTY_LEN + listpack::count_len(count) + listpack::integer_len(0);
         for (name, _) in pairs {
             put_text(&mut bytes, name);
             packed += listpack::text_len(name);
@@ -237,9 +238,7 @@ impl Node {
 
     /// Bytes that Redis would use for it.
     pub(super) fn packed_len(&self) -> usize {
-        self.packed
-            + listpack::count_len(self.live.into())
-            + listpack::count_len(self.dead.into())
+        self.packed + listpack::count_len(self.live.into()) + listpack::count_len(self.dead.into())
     }
 
     /// Gives back what was kept for growth.
@@ -452,7 +451,8 @@ fn packed_item<'p>(
     same: bool,
     pairs: impl Iterator<Item = Pair<'p>>,
 ) -> usize {
-    let apart = |value: u64, base: u64| listpack::integer_len(value.wrapping_sub(base).cast_signed());
+    let apart =
+        |value: u64, base: u64| listpack::integer_len(value.wrapping_sub(base).cast_signed());
     // The flags are a small number.
     let fixed = listpack::integer_len(0) + apart(id.ms, base.ms) + apart(id.seq, base.seq);
     let (mut count, mut len) = (0, 0);
