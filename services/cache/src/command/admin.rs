@@ -8,6 +8,7 @@ use wire::resp::{Version, parse_i64, reply};
 use super::{Cx, Fault, Outcome, ReplyMode, Waiting, server};
 use crate::{
     admin::{self, Ask, Replying},
+    events::{GENERIC, NEW},
     stats::Report,
     work::Response,
 };
@@ -363,6 +364,12 @@ pub(super) fn move_key(cx: &mut Cx<'_>) -> Result {
     }
     if let Some(record) = cx.shard.record(from, hash, key, true, now) {
         record.store(&mut cx.shard.store, to, hash, key, now)?;
+    }
+    if cx.shard.watching {
+        let by = cx.conn.id;
+        cx.shard.happened(to, key, NEW, "new", by);
+        cx.shard.happened(from, key, GENERIC, "move_from", by);
+        cx.shard.happened(to, key, GENERIC, "move_to", by);
     }
     cx.int(1)
 }
