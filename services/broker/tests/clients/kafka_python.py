@@ -45,7 +45,8 @@ def consumer(*topics, **options):
 def read(client, count):
     found, deadline = [], time.time() + 30
     while len(found) < count and time.time() < deadline:
-        for records in client.poll(timeout_ms=200).values():
+        # The client loses its partitions when this ends between the answer to its SyncGroup and their assignment.
+        for records in client.poll(timeout_ms=10_000).values():
             found.extend(records)
     assert len(found) == count, f"{len(found)} of {count}"
     return found

@@ -45,7 +45,7 @@ consumer = KafkaConsumer(
 )
 found, deadline = [], time.time() + 30
 while len(found) < len(values) and time.time() < deadline:
-    for records in consumer.poll(timeout_ms=200).values():
+    for records in consumer.poll(timeout_ms=10_000).values():
         found.extend(record.value for record in records)
 assert sorted(found) == sorted(values), f"{len(found)} of {len(values)}"
 consumer.commit()
