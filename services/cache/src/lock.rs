@@ -23,6 +23,9 @@ impl Wanted {
     }
 }
 
+/// Holds no key: whoever looks at locks finds that some are held, and asks [`Locks::holds_back`].
+pub(crate) const HELD_BACK: u64 = u64::MAX;
+
 /// The locks of one shard.
 #[derive(Debug, Default)]
 pub(crate) struct Locks {
@@ -44,6 +47,16 @@ impl Locks {
     /// Changes whenever a lock is released.
     pub(crate) const fn generation(&self) -> u64 {
         self.generation
+    }
+
+    /// From now on, and until [`HELD_BACK`] is released, writes that a snapshot would grow by wait.
+    pub(crate) fn hold_back(&mut self) {
+        self.held.insert(HELD_BACK, Wanted::Keys(Vec::new()));
+    }
+
+    /// Whether they wait.
+    pub(crate) fn holds_back(&self) -> bool {
+        self.held.contains_key(&HELD_BACK)
     }
 
     /// Whether a command running under `ticket` (0: none) must wait for this key.

@@ -22,7 +22,7 @@ use crate::{
     admin::{Ask, How, Replying},
     clients::Filter,
     command::{
-        Conn, Cx, Fault, cluster, config, dispatch, heavy, info, keyspace, pubsub, row::Scope,
+        Conn, Cx, Fault, cluster, config, dispatch, heavy, info, keyspace, pubsub, row::{self, Scope},
     },
     erase::Erase,
     group::Item,
@@ -126,11 +126,13 @@ pub(crate) fn is_locked(
     }
     let Some(id) = id else { return false };
     let row = shard.commands.row(id);
+    let holds_back = shard.locks.holds_back() && row.flags & row::WRITE != 0;
     // COPY and MOVE may write to another database than the connection's: it waits for every lock.
     matches!(row.name, "copy" | "move")
         || row.key_indices(args.len(), |at| args.get(at, frame)).any(|at| {
             let hash = shard.store.hash(args.get(at, frame));
             shard.locks.blocks(0, db, hash.get())
+                || holds_back && shard.store.would_save(db, hash)
         })
 }
 

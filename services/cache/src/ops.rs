@@ -1,5 +1,6 @@
 //! The steps of multi-key commands on the shard that holds the keys.
 
+use crate::save::{PART_BYTES, PART_KEYS};
 use bytes::Bytes;
 use logic::store::{Entry, Expire, Form, Full, KeyHash, NewValue, Store, Value};
 use view::Instant;
@@ -137,7 +138,18 @@ impl Shard {
                 Response::Done
             }
             Op::SlotKeys { slot, most } => self.slot_keys(slot, most, now_ms),
-            Op::SavePart { db, cursor } => self.save_part(db, cursor, now),
+            Op::SaveBegin => {
+                self.store.begin_snapshot(self.settings.rdb_compression, now_ms);
+                Response::Done
+            }
+            Op::SavePart => {
+                let (bytes, more) = self.store.snapshot_part(PART_KEYS, PART_BYTES, now_ms);
+                Response::Part { bytes, more }
+            }
+            Op::SaveEnd => {
+                self.store.end_snapshot();
+                Response::Done
+            }
             other => self.run_admin(other, now),
         }
     }

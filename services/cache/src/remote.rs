@@ -11,7 +11,7 @@ use crate::{
     batch::Batch,
     command::{Conn, Outcome, Waiting, dispatch},
     group::{GROUP, Group},
-    lock::Wanted,
+    lock::{HELD_BACK, Wanted},
     multi,
     observe::{self, Cancel, Changes},
     shard::Shard,
@@ -95,6 +95,9 @@ impl Shard {
                 done.push((token, response));
                 if unlock {
                     self.unlock(ticket, now, done);
+                }
+                if self.locks.holds_back() && !self.store.snapshot_is_full() {
+                    self.unlock(HELD_BACK, now, done);
                 }
             }
             // The host's; nobody sends it here.

@@ -3,12 +3,13 @@
 //! The file is a temporary one until it is whole and on disk; then it takes the dump's name. A part is a bounded step of
 //! one shard, so nothing stops for longer than a step takes, and memory is a part and a buffer.
 //!
-//! What a file shows: SAVE holds every key of every shard meanwhile, as Redis holds its clients, and shows one moment.
-//! BGSAVE holds nothing: each key is as it was when its turn came. A key that is there all the time is in the file
-//! once; one that is made, removed or renamed meanwhile may be there or not.
+//! What a file shows: one moment, at which every key of every shard is held, so that a command or transaction over several
+//! shards is in it or not. SAVE holds them to the end, as Redis holds its clients; BGSAVE lets them go at once, and each
+//! shard writes what is about to change before it does (`logic::store::snapshot`, docs/decisions/0019). When the disk does
+//! not follow, writes of keys that are not yet written wait, as they wait for a lock.
 //!
-//! Invariants: one save runs at a time; a save that fails leaves the last file as it was. Next: `serve.rs` for who asks,
-//! `logic::rdb` for the bytes.
+//! Invariants: one save runs at a time; a save that fails leaves the last file as it was, and no snapshot. Next: `serve.rs`
+//! for who asks, `logic::rdb` for the bytes.
 
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -17,7 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use engine::buf::DirectBuf;
 use engine::driver::OpenOptions;
 use engine::error::Error;
-use engine::exec::sync::yield_now;
+use engine::exec::sync::{Sender, once, yield_now};
 use engine::fs::{Dir, File};
 use engine::net::Server;
 use engine::shard::ShardCx;
@@ -31,10 +32,10 @@ use crate::{
     work::{Job, LockKeys, Op, Request, Response},
 };
 
-/// Bytes of a part after which no further key is begun.
-const PART_BYTES: usize = 128 << 10;
-/// Keys of a part after which no further bucket is begun.
-const PART_KEYS: u64 = 512;
+/// Bytes of a part after which no further group is begun.
+pub(crate) const PART_BYTES: usize = 128 << 10;
+/// Keys of a part after which no further group is begun.
+pub(crate) const PART_KEYS: u64 = 512;
 /// Bytes written at a time.
 const WRITE_BYTES: usize = 256 << 10;
 /// After a failure, an automatic save is tried again no sooner.
@@ -99,27 +100,12 @@ impl Saves {
 }
 
 impl Shard {
-    /// One part of a dump: keys of a database from a cursor on, and of those after it.
-    pub(crate) fn save_part(&mut self, db: u16, cursor: u64, now: Instant) -> Response {
-        let mut writer = Writer::new(self.settings.rdb_compression);
-        let (mut at, mut keys, now_ms) = ((db, cursor), 0, now.unix_ms());
-        let databases = self.store.config().databases;
-        while at.0 < databases && keys < PART_KEYS && writer.out.len() < PART_BYTES {
-            let (db, cursor) = at;
-            if cursor == 0 {
-                if self.store.is_empty(db) {
-                    at.0 += 1;
-                    continue;
-                }
-                writer.database(db, self.store.len(db), self.store.expires_len(db));
-            }
-            let (next, saved) = self.store.save_step(db, cursor, 1, &mut writer, now_ms);
-            // What a step costs without keys is small, but not nothing.
-            keys += saved.max(1);
-            at = if next == 0 { (db + 1, 0) } else { (db, next) };
+    /// Holds writes back while a snapshot cannot follow them; to be called in each turn.
+    pub fn pace_snapshot(&mut self) {
+        if self.store.snapshot_is_full() && !self.locks.holds_back() {
+            self.locks.hold_back();
+            self.stats.snapshot_waits += 1;
         }
-        let next = (at.0 < databases).then_some(at);
-        Response::Part { bytes: writer.out, next }
     }
 
     /// The reply to a client who asked for a job.
@@ -155,17 +141,25 @@ pub(crate) async fn perform(server: Rc<Server<Cache>>, job: Job) -> Response {
     let saves = server.shard().borrow().saves.clone();
     match job {
         Job::Save if saves.is_running() => error(IN_PROGRESS),
-        Job::Save => match write(&server, true).await {
+        Job::Save => match write(&server, true, None).await {
             Ok(()) => Response::Done,
             Err(_) => error("ERR"),
         },
-        Job::Background if !begin_background(&server) => error(IN_PROGRESS),
-        Job::Background => Response::Text("Background saving started".into()),
+        Job::Background => {
+            let (begun, moment) = once();
+            if !begin_background(&server, Some(begun)) {
+                return error(IN_PROGRESS);
+            }
+            // What its client writes after the reply is not in the file. A save that fails before its moment says so
+            // elsewhere.
+            let _ = moment.recv().await;
+            Response::Text("Background saving started".into())
+        }
     }
 }
 
-/// Starts a save in the background, unless one runs.
-fn begin_background(server: &Rc<Server<Cache>>) -> bool {
+/// Starts a save in the background, unless one runs; tells of its moment.
+fn begin_background(server: &Rc<Server<Cache>>, begun: Option<Sender<()>>) -> bool {
     let saves = server.shard().borrow().saves.clone();
     if saves.running.swap(true, Relaxed) {
         return false;
@@ -173,7 +167,7 @@ fn begin_background(server: &Rc<Server<Cache>>) -> bool {
     saves.tried_s.store(server.cx().now().unix_s(), Relaxed);
     let task = Rc::clone(server);
     server.cx().spawn("cache save", async move {
-        let done = write(&task, false).await;
+        let done = write(&task, false, begun).await;
         saves.failed.store(done.is_err(), Relaxed);
         saves.running.store(false, Relaxed);
     });
@@ -187,12 +181,16 @@ pub(crate) fn tick(server: &Rc<Server<Cache>>) {
         shard.saves.is_due(shard.settings.get("save"), server.cx().now().unix_s())
     };
     if due {
-        begin_background(server);
+        begin_background(server, None);
     }
 }
 
-/// Writes the file, when no other save does; with all keys held, or none.
-async fn write(server: &Rc<Server<Cache>>, held: bool) -> Result<(), Error> {
+/// Writes the file, when no other save does; with all keys held, or only for the moment it shows.
+async fn write(
+    server: &Rc<Server<Cache>>,
+    held: bool,
+    begun: Option<Sender<()>>,
+) -> Result<(), Error> {
     let _turn = server.service().saves.turn().await;
     let (saves, ticket, dir, name) = {
         let mut shard = server.shard().borrow_mut();
@@ -200,11 +198,19 @@ async fn write(server: &Rc<Server<Cache>>, held: bool) -> Result<(), Error> {
         let (dir, name) = (PathBuf::from(setting("dir")), setting("dbfilename"));
         (shard.saves.clone(), shard.ticket(), dir, name)
     };
+    lock(server, ticket, true).await;
     let changes = saves.changes();
-    if held {
-        lock(server, ticket, true).await;
+    each_shard(server, ticket, || Op::SaveBegin).await;
+    if !held {
+        lock(server, ticket, false).await;
+    }
+    if let Some(begun) = begun {
+        begun.send(());
     }
     let done = write_file(server, ticket, &dir, &name).await;
+    if done.is_err() {
+        each_shard(server, ticket, || Op::SaveEnd).await;
+    }
     if held {
         lock(server, ticket, false).await;
     }
@@ -232,6 +238,13 @@ async fn lock(server: &Rc<Server<Cache>>, ticket: u64, hold: bool) {
         };
         Cache::ask(server, shard, request).await;
     }
+}
+
+/// The same step on all shards at once.
+async fn each_shard(server: &Rc<Server<Cache>>, ticket: u64, op: impl Fn() -> Op) {
+    let count = server.shard().borrow().count;
+    let request = |shard| (shard, Request::Op { ticket, op: op(), unlock: false });
+    Cache::exchange(Rc::clone(server), (0..count).map(request).collect()).await;
 }
 
 /// Writes a temporary file and gives it its name; how many bytes.
@@ -281,22 +294,24 @@ async fn write_parts(
     writer.aux("used-mem", used.to_string().as_bytes());
     writer.aux("aof-base", b"0");
     out.write(&writer.out).await?;
-    for shard in 0..count {
-        let mut next = Some((0, 0));
-        while let Some((db, cursor)) = next {
-            let request = Request::Op { ticket, op: Op::SavePart { db, cursor }, unlock: false };
-            match Cache::ask(server, shard, request).await {
-                Response::Part { bytes, next: then } => {
-                    out.write(&bytes).await?;
-                    next = then;
-                }
-                _ => {
-                    let stopped = "a shard has stopped";
-                    return Err(Error::new("save", engine::error::Kind::Invalid, stopped));
-                }
+    // All shards are asked in turn, so that what waits in one does not wait for the others' ends.
+    let mut left: Vec<u16> = (0..count).collect();
+    while !left.is_empty() {
+        let request = |shard| (shard, Request::Op { ticket, op: Op::SavePart, unlock: false });
+        let asked = std::mem::take(&mut left);
+        let requests = asked.iter().copied().map(request).collect();
+        let parts = Cache::exchange(Rc::clone(server), requests).await;
+        for (shard, part) in asked.into_iter().zip(parts) {
+            let Response::Part { bytes, more } = part else {
+                let stopped = "a shard has stopped";
+                return Err(Error::new("save", engine::error::Kind::Invalid, stopped));
+            };
+            out.write(&bytes).await?;
+            if more {
+                left.push(shard);
             }
-            yield_now().await;
         }
+        yield_now().await;
     }
     let mut writer = Writer::new(false);
     writer.eof();

@@ -681,6 +681,7 @@ impl Service for Cache {
         if server.shard().borrow().has_notes() {
             server.shard().borrow_mut().tell_all();
         }
+        server.shard().borrow_mut().pace_snapshot();
         self.carry(server);
         self.send_posts();
         self.show(server);

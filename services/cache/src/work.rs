@@ -214,12 +214,12 @@ pub enum Response {
     Report(Box<crate::stats::Report>),
     /// What an administrator asked for.
     Admin(Box<crate::admin::Answer>),
-    /// A part of a dump, and where the next one begins.
+    /// A part of a snapshot.
     Part {
         /// Whole keys.
         bytes: Vec<u8>,
-        /// A database, and a cursor in it.
-        next: Option<(u16, u64)>,
+        /// It is not the last one.
+        more: bool,
     },
     /// An error, without the dash.
     Error(Vec<u8>),
@@ -324,13 +324,12 @@ pub enum Op {
     Watch(Vec<(u16, Box<[u8]>)>),
     /// Ends that.
     Unwatch(Vec<(u16, Box<[u8]>)>),
-    /// One part of a dump.
-    SavePart {
-        /// The database.
-        db: u16,
-        /// Where in it.
-        cursor: u64,
-    },
+    /// Begins a snapshot of this moment; under the lock of all keys.
+    SaveBegin,
+    /// The snapshot's next part.
+    SavePart,
+    /// Gives the snapshot up.
+    SaveEnd,
     /// A message to a channel; counts those who hear it here.
     Publish {
         /// A channel or a shard channel.
@@ -405,7 +404,7 @@ impl Op {
                 | Self::Random(_)
                 | Self::Scan(_)
                 | Self::SlotKeys { .. }
-                | Self::SavePart { .. }
+                | Self::SaveBegin
         )
     }
 }

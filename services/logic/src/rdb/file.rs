@@ -323,11 +323,16 @@ impl Writer {
 
     /// The keys that follow are of this database.
     pub fn database(&mut self, db: u16, keys: u64, expires: u64) {
-        self.byte(SELECT_DB);
-        self.number(u64::from(db));
+        self.select(db);
         self.byte(RESIZE_DB);
         self.number(keys);
         self.number(expires);
+    }
+
+    /// The same for more keys of it.
+    pub fn select(&mut self, db: u16) {
+        self.byte(SELECT_DB);
+        self.number(u64::from(db));
     }
 
     /// A key.

@@ -59,14 +59,15 @@ impl Store {
         sum.checked_div(count).unwrap_or(0)
     }
 
-    /// Empties a database at once; its memory is given back by [`purge_step`](Self::purge_step).
+    /// Empties a database at once; its memory is given back by [`purge_step`](Self::purge_step), or by a snapshot that
+    /// has not seen all of it.
     pub fn clear(&mut self, db: u16) {
         let Some(table) = self.tables.get_mut(usize::from(db)) else {
             return;
         };
         let old = std::mem::replace(table, Table::new());
         if !old.segments.is_empty() {
-            self.cleared.push(old);
+            self.keep_aside(old);
         }
         if db == 0
             && let Some(slots) = &mut self.slots
@@ -147,7 +148,9 @@ impl Store {
     /// Bytes in use: tables, record slots, large values and eviction queues, exactly.
     #[must_use]
     pub fn used_bytes(&self) -> u64 {
-        let tables: u64 = self.tables.iter().chain(&self.cleared).map(|table| table.bytes).sum();
+        let kept = self.snapshot.iter().flat_map(|snapshot| snapshot.kept.iter().map(|kept| &kept.0));
+        let tables = self.tables.iter().chain(&self.cleared).chain(kept);
+        let tables: u64 = tables.map(|table| table.bytes).sum();
         tables + self.heap.used_bytes() + self.evictor.bytes()
     }
 

@@ -134,6 +134,7 @@ impl Store {
         form: Form,
         now_ms: u64,
     ) -> Result<bool, Full> {
+        self.before_change(db, hash.0, now_ms);
         let policy = self.config.policy;
         let Some(Found { place, at, head }) = self.live(db, hash, key, now_ms) else {
             let expire_ms = expiry_after(expire, 0);
@@ -171,6 +172,7 @@ impl Store {
         let Some(found) = self.live(db, hash, key, now_ms) else {
             return false;
         };
+        self.before_change(db, hash.0, now_ms);
         let expire_ms = expiry_after(expire, found.head.expire_ms);
         let Ok(to) = self.heap.set_expiry(found.at, &found.head, expire_ms, &mut self.scratch)
         else {
@@ -197,6 +199,7 @@ impl Store {
         let Some(found) = found.filter(|found| !found.head.is_object()) else {
             return Ok(None);
         };
+        self.before_change(db, hash.0, now_ms);
         let Found { at, head, .. } = found;
         let access = access::used(self.config.policy, head.access, now_ms, &mut self.rng);
         if let Some(value) = self.heap.take_large_value(at, &head) {
@@ -355,6 +358,7 @@ impl Store {
         head: &Head,
         now_ms: u64,
     ) {
+        self.before_change(db, hash, now_ms);
         let Some(table) = self.tables.get_mut(usize::from(db)) else {
             return;
         };

@@ -45,6 +45,7 @@ use hash::{Hasher, Records, Rng};
 pub use item::{Item, Marks};
 pub use notes::Note;
 use record::Heap;
+pub use snapshot::WAITING_MAX_BYTES;
 use table::Table;
 pub use types::{
     Entry, EvictResult, Expire, ExpireStep, Form, Full, KeyHash, Kind, NewValue, Policy,
@@ -72,6 +73,7 @@ pub struct Store {
     scratch: Vec<u8>,
     big: BigKeys,
     notes: notes::Notes,
+    snapshot: Option<Box<snapshot::Snapshot>>,
 }
 
 impl Store {
@@ -94,6 +96,7 @@ impl Store {
             scratch: Vec::new(),
             big: BigKeys::default(),
             notes: notes::Notes::default(),
+            snapshot: None,
             config,
         }
     }

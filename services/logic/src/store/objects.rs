@@ -109,6 +109,7 @@ impl Store {
         edit: impl FnOnce(&mut Object, Cx<'_>, &mut Rng) -> R,
     ) -> Option<R> {
         let found = self.live(db, hash, key, now_ms).filter(|found| found.head.is_object())?;
+        self.before_change(db, hash.0, now_ms);
         let Found { place, at, head } = found;
         let Self { heap, hasher, limits, rng, .. } = self;
         let cx = Cx { hasher, limits, now_ms };
@@ -140,6 +141,7 @@ impl Store {
         now_ms: u64,
     ) -> Option<(Object, Option<u64>)> {
         let found = self.live(db, hash, key, now_ms).filter(|found| found.head.is_object())?;
+        self.before_change(db, hash.0, now_ms);
         let object = self.heap.take_object(found.at, &found.head)?;
         self.discard(db, hash.0, found.place, found.at, &found.head, now_ms);
         Some((object, (found.head.expire_ms != 0).then_some(found.head.expire_ms)))

@@ -12,7 +12,7 @@
 //! segment, a time not later than any of its buckets'; a segment's `len` is the sum of its places.
 //! Next: `bucket.rs` for the line itself, `grow.rs` for splits and merges.
 
-use super::{arena::Ref, bucket::Bucket, due::Due, hash::Records, record::Heap};
+use super::{arena::Ref, bucket::Bucket, due::Due, hash::Records, record::Heap, snapshot::Unsaved};
 
 /// Buckets per segment.
 pub(super) const BUCKETS: usize = 64;
@@ -65,6 +65,8 @@ pub(super) struct Table {
     /// Keys with an expiry.
     pub(super) expires: u64,
     pub(super) bytes: u64,
+    /// What a snapshot still has to write of it.
+    pub(super) unsaved: Option<Box<Unsaved>>,
 }
 
 #[inline]
@@ -104,6 +106,7 @@ impl Table {
             len: 0,
             expires: 0,
             bytes: 0,
+            unsaved: None,
         }
     }
 

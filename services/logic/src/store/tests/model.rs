@@ -24,6 +24,8 @@ enum Op {
     Random,
     Clear,
     Purge { budget: usize },
+    /// Begins a snapshot, or takes a part of it.
+    Snap { keys: u64 },
 }
 
 fn expire() -> impl Strategy<Value = Expire> {
@@ -57,6 +59,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::Random),
         1 => (0u8..8).prop_map(|n| if n == 0 { Op::Clear } else { Op::Scan }),
         1 => (1usize..300).prop_map(|budget| Op::Purge { budget }),
+        6 => (1u64..60).prop_map(|keys| Op::Snap { keys }),
     ]
 }
 
@@ -87,6 +90,15 @@ struct Model {
     serial: u32,
     now: u64,
     fill: u8,
+    snapshot: Option<Taken>,
+    snapshots: u32,
+}
+
+/// A snapshot: the keys at its moment, and what of its file there is.
+struct Taken {
+    keys: BTreeMap<Vec<u8>, (Content, Option<u64>)>,
+    moment: u64,
+    file: Vec<u8>,
 }
 
 impl Model {
@@ -163,10 +175,42 @@ impl Model {
                 store.clear(0);
                 self.keys.clear();
             }
+            Op::Snap { keys } => self.snap(store, keys),
             Op::Purge { budget } => {
                 let _ = store.purge_step(budget);
             }
         }
+    }
+
+    /// Begins a snapshot, or takes a part; the last one is compared with the moment.
+    fn snap(&mut self, store: &mut Store, keys: u64) {
+        let Some(taken) = &mut self.snapshot else {
+            store.begin_snapshot(keys.is_multiple_of(2), self.now);
+            let (keys, moment) = (self.keys.clone(), self.now);
+            self.snapshot = Some(Taken { keys, moment, file: Vec::new() });
+            return;
+        };
+        let (part, more) = store.snapshot_part(keys, 10_000, self.now);
+        taken.file.extend(part);
+        if more {
+            return;
+        }
+        let Some(mut taken) = self.snapshot.take() else { return };
+        self.snapshots += 1;
+        snapshot::each_key(&taken.file, |record| {
+            assert_eq!(record.db, 0);
+            let (content, at) = taken.keys.remove(&*record.key).expect("a key of the moment, once");
+            assert_eq!(record.attributes.expire_at_ms, at);
+            let cx = store.cx(taken.moment);
+            match (record.load(cx).unwrap(), content) {
+                (crate::rdb::Value::String(bytes), Content::Text(text)) => assert_eq!(bytes, text),
+                (crate::rdb::Value::Object(object), Content::Elements(kind, elements)) => {
+                    assert_holds(&object, kind, &elements, cx);
+                }
+                (_, content) => panic!("something else in place of {content:?}"),
+            }
+        });
+        assert!(taken.keys.is_empty(), "{:?} are missing", taken.keys.keys());
     }
 
     fn set(&mut self, store: &mut Store, key: u16, len: usize, expire: Expire, shared: bool) {
@@ -317,6 +361,11 @@ proptest! {
             }
         }
         store.check();
+        // At least one snapshot comes to its end.
+        let snapshots = model.snapshots;
+        while model.snapshots == snapshots {
+            model.apply(&mut store, Op::Snap { keys: 100 });
+        }
         while store.purge_step(100) {}
         // Everything due goes in the end, whatever was noted on the way.
         let later = NOW + 41 * 86_400_000;

@@ -1,80 +1,174 @@
-//! Writing all keys in steps, while others come and go.
+//! Snapshots of one moment, while keys come, change and go. `model.rs` interleaves them with everything else.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::{
     collections::{KINDS, add, fresh},
     *,
 };
-use crate::rdb::{Attributes, Bad, Item, Reader, Value as Loaded, Writer};
+use crate::rdb::{Attributes, Item, Reader, Record, Value as Loaded, Writer};
 
-/// Keys of a file's part with what stands beside them, each once.
-fn keys_of(part: Vec<u8>, store: &Store) -> Result<BTreeMap<Vec<u8>, (Attributes, usize)>, Bad> {
-    let mut writer = Writer::new(true);
+/// Reads the keys of a snapshot's parts.
+pub(super) fn each_key(parts: &[u8], mut each: impl FnMut(&Record<'_>)) {
+    let mut writer = Writer::new(false);
     writer.header();
-    writer.out.extend(part);
+    writer.out.extend(parts);
     writer.eof();
     writer.checksum(0);
-    let (mut reader, mut keys) = (Reader::new(), BTreeMap::new());
+    let mut reader = Reader::new();
     reader.feed(&writer.out);
     reader.end();
-    while let Some(item) = reader.next()? {
-        let Item::Key(record) = item else { continue };
-        let len = match record.load(store.cx(NOW))? {
-            Loaded::String(bytes) => bytes.len(),
-            Loaded::Object(object) => object.len(),
-        };
-        let before = keys.insert(record.key.to_vec(), (record.attributes, len));
-        assert!(before.is_none(), "{:?} is there twice", record.key);
+    while let Some(item) = reader.next().unwrap() {
+        if let Item::Key(record) = item {
+            each(&record);
+        }
     }
-    Ok(keys)
+}
+
+/// A key's database and name.
+type Name = (u64, Vec<u8>);
+
+/// What stands beside each key, and its text or how many elements it has.
+fn keys_of(parts: &[u8], store: &Store) -> BTreeMap<Name, (Attributes, Vec<u8>, usize)> {
+    let mut keys = BTreeMap::new();
+    each_key(parts, |record| {
+        let (text, len) = match record.load(store.cx(NOW)).unwrap() {
+            Loaded::String(bytes) => (bytes.to_vec(), 0),
+            Loaded::Object(object) => (Vec::new(), object.len()),
+        };
+        let name = (record.db, record.key.to_vec());
+        let before = keys.insert(name, (record.attributes, text, len));
+        assert!(before.is_none(), "{:?} is there twice", record.key);
+    });
+    keys
+}
+
+fn rest(store: &mut Store, file: &mut Vec<u8>, now_ms: u64) {
+    loop {
+        let (part, more) = store.snapshot_part(50, 10_000, now_ms);
+        file.extend(part);
+        if !more {
+            return;
+        }
+    }
+}
+
+fn fill(store: &mut Store, db: u16, keys: u32) {
+    for n in 0..keys {
+        let key = format!("key {n}").into_bytes();
+        let hash = store.hash(&key);
+        let value = format!("{db} {n}").into_bytes();
+        let new = NewValue::Copy(&value);
+        store.set(db, hash, &key, new, Expire::Clear, Form::Plain, NOW).unwrap();
+    }
+}
+
+/// The file is what was there, whatever is done meanwhile; each way is tried after no part, some and many.
+#[test]
+fn a_snapshot_shows_its_moment_through_whatever_empties_or_moves_databases() {
+    type Way = (&'static str, fn(&mut Store));
+    let ways: [Way; 7] = [
+        ("nothing", |_| {}),
+        ("clear", |store| (0..4).for_each(|db| store.clear(db))),
+        ("clear and fill", |store| {
+            store.clear(0);
+            fill(store, 0, 5000);
+            store.clear(0);
+            fill(store, 0, 10);
+        }),
+        ("swap", |store| {
+            store.swap(0, 1);
+            fill(store, 0, 100);
+            store.swap(1, 3);
+            store.clear(0);
+        }),
+        ("grow", |store| fill(store, 1, 40_000)),
+        ("shrink", |store| {
+            for n in 0..3000 {
+                let key = format!("key {n}").into_bytes();
+                let hash = store.hash(&key);
+                store.remove(0, hash, &key, NOW);
+            }
+        }),
+        ("evict", |store| {
+            store.set_policy(Policy::AllKeysRandom);
+            store.set_maxmemory(store.used_bytes() / 2);
+            store.evict_step(NOW, 2000, |_, _| {});
+        }),
+    ];
+    for (name, way) in ways {
+        for parts in [0, 3, 40] {
+            let mut store = store(Policy::NoEviction, 0);
+            let sizes = [(0, 3000), (1, 700), (3, 1)];
+            sizes.iter().for_each(|&(db, keys)| fill(&mut store, db, keys));
+            for (n, kind) in (1u32..).zip(KINDS) {
+                let object = store.make(NOW, |cx, _| {
+                    let mut object = fresh(kind, cx);
+                    (0..n * 200).for_each(|n| add(&mut object, n, cx));
+                    object
+                });
+                let key = format!("collection {n}");
+                let hash = store.hash(key.as_bytes());
+                let expire = Expire::At(NOW + u64::from(n));
+                store.put_object(3, hash, key.as_bytes(), object, expire, NOW).unwrap();
+            }
+            store.put(b"due", b"v", Expire::At(NOW - 1), NOW - 10);
+            store.begin_snapshot(true, NOW);
+            let mut file = Vec::new();
+            for _ in 0..parts {
+                file.extend(store.snapshot_part(20, 10_000, NOW).0);
+            }
+            way(&mut store);
+            store.expire_step(NOW + 5000, usize::MAX, |_, _| {});
+            let _ = store.purge_step(1000);
+            store.check();
+            rest(&mut store, &mut file, NOW + 5000);
+            store.check();
+            let keys = keys_of(&file, &store);
+            assert_eq!(keys.len(), 3701 + KINDS.len(), "{name} after {parts}");
+            for (db, n) in sizes.iter().flat_map(|&(db, keys)| (0..keys).map(move |n| (db, n))) {
+                let text = &keys[&(u64::from(db), format!("key {n}").into_bytes())].1;
+                assert_eq!(*text, format!("{db} {n}").into_bytes(), "{name} after {parts}");
+            }
+            for n in 1..=KINDS.len() {
+                let (attributes, _, len) = &keys[&(3, format!("collection {n}").into_bytes())];
+                assert_eq!((attributes.expire_at_ms, *len), (Some(NOW + n as u64), n * 200));
+            }
+            while store.purge_step(1000) {}
+            assert!(store.snapshot.is_none() && store.tables.iter().all(|it| it.unsaved.is_none()));
+        }
+    }
 }
 
 #[test]
-fn every_key_that_stays_is_written_once() {
+fn writes_of_unsaved_keys_are_told_once_much_waits() {
     let mut store = store(Policy::NoEviction, 0);
-    for n in 0..5000u32 {
-        let expire = if n % 3 == 0 { Expire::At(NOW + 1 + u64::from(n)) } else { Expire::Clear };
-        store.put(format!("key {n}").as_bytes(), &n.to_le_bytes(), expire, NOW);
+    let value = vec![7; 4000];
+    for n in 0..4000u32 {
+        store.put(&n.to_le_bytes(), &value, Expire::Clear, NOW);
     }
-    for (n, kind) in (1u32..).zip(KINDS) {
-        let object = store.make(NOW, |cx, _| {
-            let mut object = fresh(kind, cx);
-            (0..n).for_each(|n| add(&mut object, n, cx));
-            object
-        });
-        let key = format!("collection {n}");
-        let hash = store.hash(key.as_bytes());
-        store.put_object(0, hash, key.as_bytes(), object, Expire::Clear, NOW).unwrap();
+    let hashes: Vec<_> = (0..4000u32).map(|n| store.hash(&n.to_le_bytes())).collect();
+    assert!(!store.would_save(0, hashes[0]), "there is no snapshot");
+    store.begin_snapshot(false, NOW);
+    assert!(hashes.iter().all(|&hash| store.would_save(0, hash)));
+    let mut written = 0u32;
+    while !store.snapshot_is_full() {
+        store.put(&written.to_le_bytes(), b"new", Expire::Clear, NOW);
+        assert!(!store.would_save(0, hashes[written as usize]));
+        written += 1;
     }
-    store.put(b"due", b"v", Expire::At(NOW - 1), NOW - 10);
-    let (mut writer, mut cursor, mut steps) = (Writer::new(false), 0, 0u32);
-    loop {
-        (cursor, _) = store.save_step(0, cursor, 16, &mut writer, NOW);
-        if cursor == 0 {
-            break;
-        }
-        // The table splits meanwhile, and some keys go.
-        for n in 0..16 {
-            store.put(format!("late {steps} {n}").as_bytes(), b"v", Expire::Clear, NOW);
-        }
-        let gone = format!("key {}", steps * 7 % 1000);
-        let hash = store.hash(gone.as_bytes());
-        store.remove(0, hash, gone.as_bytes(), NOW);
-        steps += 1;
-    }
-    assert!(steps > 100);
-    let keys = keys_of(writer.out, &store).unwrap();
-    let written: BTreeSet<&[u8]> = keys.keys().map(Vec::as_slice).collect();
-    for n in 1000..5000u32 {
-        let (attributes, len) = keys[format!("key {n}").as_bytes()];
-        let expires = (n % 3 == 0).then(|| NOW + 1 + u64::from(n));
-        assert_eq!((attributes.expire_at_ms, len), (expires, 4));
-    }
-    for n in 1..=KINDS.len() {
-        assert_eq!(keys[format!("collection {n}").as_bytes()].1, n);
-    }
-    assert!(!written.contains(&b"due"[..]));
+    assert!((100..1100).contains(&written), "{written} writes wrote 4 MiB");
+    let (part, more) = store.snapshot_part(1, 1, NOW);
+    assert!(more && !store.snapshot_is_full());
+    let most = WAITING_MAX_BYTES + 40 * value.len();
+    assert!((WAITING_MAX_BYTES..most).contains(&part.len()), "it is a group beyond at most");
+    // A snapshot that is given up leaves nothing behind.
+    store.clear(0);
+    store.end_snapshot();
+    assert!(!store.snapshot_is_full() && !store.would_save(0, hashes[3999]));
+    while store.purge_step(1000) {}
+    assert_eq!(store.heap.arena.live_bytes(), 0);
+    store.check();
 }
 
 #[test]
@@ -90,9 +184,10 @@ fn what_is_known_of_uses_goes_along() {
         let hash = store.hash(b"k");
         let used = Attributes { idle_s: Some(3000), freq: Some(77), ..Attributes::default() };
         store.set_used(0, hash, b"k", used, NOW);
-        let mut writer = Writer::new(false);
-        store.save_step(0, 0, usize::MAX, &mut writer, NOW);
-        let written = keys_of(writer.out, &store).unwrap()[&b"k"[..]].0;
+        store.begin_snapshot(false, NOW);
+        let mut file = Vec::new();
+        rest(&mut store, &mut file, NOW);
+        let written = keys_of(&file, &store)[&(0, b"k".to_vec())].0;
         assert_eq!(written, Attributes { idle_s, freq, expire_at_ms: None }, "{policy:?}");
     }
     let mut store = store(Policy::AllKeysLru, 0);
