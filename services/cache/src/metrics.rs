@@ -24,6 +24,10 @@ static POSTS_LOST: Metric = Metric::counter(
     "cache_posts_lost_total",
     "Messages to other shards that nobody waited for and that found no room.",
 );
+static SNAPSHOT_WAITS: Metric = Metric::counter(
+    "cache_snapshot_waits_total",
+    "Times writes were held back because a snapshot could not follow.",
+);
 static HITS: Metric = Metric::counter("cache_hits_total", "Look-ups that found their key.");
 static MISSES: Metric = Metric::counter("cache_misses_total", "Look-ups that did not.");
 static EXPIRED: Metric = Metric::counter("cache_expired_keys_total", "Keys removed when due.");
@@ -61,7 +65,7 @@ static CLIENTS: Metric = Metric::gauge("cache_clients", "Connections now.");
 static KEYS: Metric = Metric::gauge("cache_keys", "Keys in all databases.");
 
 struct Handles {
-    counters: [Counter; 21],
+    counters: [Counter; 22],
     gauges: [Gauge; 7],
 }
 
@@ -90,6 +94,7 @@ pub(crate) fn install(server: &Rc<Server<Cache>>) {
         &ERASE_SCANNED,
         &ERASE_DELETED,
         &POSTS_LOST,
+        &SNAPSHOT_WAITS,
     ];
     let handles = Handles {
         counters: counters.map(|metric| registry.counter(metric, &[])),
@@ -130,6 +135,7 @@ fn sample(server: &Server<Cache>, handles: &Handles, numbers: &mut Vec<(&'static
         report.erase_scanned,
         report.erase_deleted,
         stats.posts_lost,
+        stats.snapshot_waits,
     ];
     for (handle, value) in handles.counters.iter().zip(counters) {
         handle.set(value);

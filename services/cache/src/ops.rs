@@ -1,6 +1,5 @@
 //! The steps of multi-key commands on the shard that holds the keys.
 
-use crate::save::{PART_BYTES, PART_KEYS};
 use bytes::Bytes;
 use logic::store::{Entry, Expire, Form, Full, KeyHash, NewValue, Store, Value};
 use view::Instant;
@@ -9,6 +8,7 @@ use crate::{
     events::{Classes, GENERIC, NEW, STRING},
     observe::Cancel,
     pubsub::Payload,
+    save::{PART_BYTES, PART_KEYS},
     shard::Shard,
     work::{Op, Record, Response, Scan, Whole},
 };

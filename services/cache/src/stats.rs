@@ -27,6 +27,8 @@ pub struct Stats {
     pub lock_waits: u64,
     /// Keys that found no room when they came back from another shard.
     pub lost_on_return: u64,
+    /// Times writes were held back because a snapshot could not follow.
+    pub snapshot_waits: u64,
     /// Requests to other shards that nobody waited for, and that found no room.
     pub posts_lost: u64,
     /// Errors whose code was not counted apart.
@@ -120,6 +122,7 @@ impl Stats {
         self.moved += other.moved;
         self.lock_waits += other.lock_waits;
         self.lost_on_return += other.lost_on_return;
+        self.snapshot_waits += other.snapshot_waits;
         self.posts_lost += other.posts_lost;
         self.overflow_errors += other.overflow_errors;
     }

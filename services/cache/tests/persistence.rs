@@ -13,6 +13,7 @@ mod common;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -275,4 +276,98 @@ fn a_torn_dump_keeps_the_server_from_starting() {
     assert!(!output.status.success(), "{told}");
     assert!(told.contains(&format!("at byte {half}: the file ends too early")), "{told}");
     assert_eq!(fs::read(&path).unwrap_or_default().len(), half, "it is left as it is");
+}
+
+const ACCOUNTS: usize = 2_000;
+const BALANCE: i64 = 100;
+
+fn account(n: usize) -> String {
+    format!("account:{n}")
+}
+
+/// Makes `rounds` transfers between accounts, each a transaction, and now and then sets two keys to the same.
+fn transfer(mut client: Client, seed: usize, stop: &AtomicBool) {
+    let mut n = seed;
+    while !stop.load(Relaxed) {
+        n = n.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let (from, to) = (account((n >> 33) % ACCOUNTS), account((n >> 17) % ACCOUNTS));
+        let sum = (n % 7).to_string();
+        call(&mut client, &["MULTI"]);
+        call(&mut client, &["DECRBY", &from, &sum]);
+        call(&mut client, &["INCRBY", &to, &sum]);
+        assert_eq!(call(&mut client, &["EXEC"]).items().len(), 2);
+        let same = n.to_string();
+        call(&mut client, &["MSET", "left", &same, "right", &same, "centre", &same]);
+    }
+}
+
+/// What all accounts hold together.
+fn total(client: &mut Client) -> i64 {
+    let accounts: Vec<String> = (0..ACCOUNTS).map(account).collect();
+    let mut words = vec!["MGET"];
+    words.extend(accounts.iter().map(String::as_str));
+    let balances = call(client, &words);
+    let balance = |reply: &Reply| String::from_utf8_lossy(reply.bytes()).parse::<i64>().ok();
+    balances.items().iter().filter_map(balance).sum()
+}
+
+fn shows_one_moment(client: &mut Client, keys: i64) {
+    assert_eq!(call(client, &["DBSIZE"]), Reply::Int(keys));
+    assert_eq!(total(client), BALANCE * ACCOUNTS as i64, "a transaction is in the file by half");
+    let three = call(client, &["MGET", "left", "right", "centre"]);
+    let three = three.items();
+    assert!(three.len() == 3 && three.iter().all(|one| *one == three[0]), "{three:?}");
+}
+
+/// Transactions over several shards are in a dump or not, though it is written while they go on.
+#[test]
+fn a_save_in_the_background_shows_one_moment() {
+    for shards in [1, 3] {
+        let dir = directory(&format!("moment-{shards}"));
+        let cache = cache_in(&dir, shards, &[]);
+        let mut client = cache.client();
+        for n in 0..ACCOUNTS {
+            call(&mut client, &["SET", &account(n), &BALANCE.to_string()]);
+        }
+        call(&mut client, &["MSET", "left", "0", "right", "0", "centre", "0"]);
+        // So much else that saving takes a while.
+        let value = "value ".repeat(20);
+        for n in 0..100 {
+            let keys: Vec<String> = (0..500).map(|k| format!("other:{n}:{k}")).collect();
+            let mut words = vec!["MSET"];
+            keys.iter().for_each(|key| words.extend([key.as_str(), &value]));
+            call(&mut client, &words);
+        }
+        let keys = 50_003 + ACCOUNTS as i64;
+        let stop = AtomicBool::new(false);
+        let dumps: Vec<PathBuf> = thread::scope(|scope| {
+            for seed in 1..4 {
+                let (client, stop) = (cache.client(), &stop);
+                scope.spawn(move || transfer(client, seed, stop));
+            }
+            let save = |n: usize| {
+                thread::sleep(Duration::from_millis(100));
+                call(&mut client, &["BGSAVE"]);
+                // What is written after the reply is not in the file.
+                call(&mut client, &["SET", &format!("late:{n}"), "v"]);
+                until("the save ends", || info(&mut client, "rdb_bgsave_in_progress") == "0");
+                call(&mut client, &["DEL", &format!("late:{n}")]);
+                let copy = directory(&format!("moment-{shards}-{n}"));
+                let copied = fs::copy(dir.join("dump.rdb"), copy.join("dump.rdb"));
+                copied.unwrap_or_else(|error| panic!("the dump: {error}"));
+                copy
+            };
+            let dumps = (0..3).map(save).collect();
+            stop.store(true, Relaxed);
+            dumps
+        });
+        drop(cache);
+        for dump in dumps {
+            shows_one_moment(&mut cache_in(&dump, 4 - shards, &[]).client(), keys);
+            match redis_in(&dump) {
+                Ok(redis) => shows_one_moment(&mut redis.client(), keys),
+                Err(why) => eprintln!("redis-server not run: {why}"),
+            }
+        }
+    }
 }
