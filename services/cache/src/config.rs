@@ -85,6 +85,10 @@ pub const CACHE: &[Row] = &[
         ..row("rdbchecksum", "cache.rdbchecksum", Kind::Bool, "true")
     },
     Row {
+        doc: "dumps are one file per shard, named by a manifest, instead of one for all",
+        ..row("save-per-shard", "cache.save_per_shard", Kind::Bool, "false")
+    },
+    Row {
         doc: "where memcached's protocol listens, shared by all shards; its items are apart from \
               the keys, without a password",
         ..unset("memcached", "cache.memcached", Kind::Address)
@@ -138,6 +142,8 @@ pub struct CacheConfig {
     pub rdb_compression: bool,
     /// Whether it ends with a checksum.
     pub rdb_checksum: bool,
+    /// Dumps are one file per shard.
+    pub save_per_shard: bool,
     /// Where memcached's protocol listens.
     pub memcached: Option<SocketAddr>,
     /// Its largest item.
@@ -225,6 +231,7 @@ impl CacheConfig {
             save: values.text_if_set("save").unwrap_or_default().to_owned(),
             rdb_compression: values.flag("rdbcompression"),
             rdb_checksum: values.flag("rdbchecksum"),
+            save_per_shard: values.flag("save-per-shard"),
             memcached: values.address_if_set("memcached"),
             item_max_bytes: usize::try_from(values.size_bytes("memcached-item-max"))
                 .unwrap_or(usize::MAX),

@@ -25,6 +25,7 @@ mod hop;
 pub mod hot;
 mod load;
 mod lock;
+mod manifest;
 pub mod memcached;
 mod metrics;
 mod multi;

@@ -8,7 +8,7 @@
 
 use std::fs::File;
 use std::io::{ErrorKind, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use engine::error::{Error, Kind};
 use logic::{
@@ -17,7 +17,7 @@ use logic::{
 };
 use view::Instant;
 
-use crate::shard::Shard;
+use crate::{manifest, shard::Shard};
 
 /// Bytes read at a time.
 const PIECE_BYTES: usize = 256 << 10;
@@ -31,6 +31,58 @@ pub(crate) struct Loaded {
     pub(crate) expired: u64,
     /// Libraries of functions, and things of modules, which are not loaded.
     pub(crate) skipped: u64,
+}
+
+/// Loads the dump, of one file or of the parts a manifest names; which, and what. Where both are there, `save-per-shard`
+/// says which counts.
+///
+/// # Errors
+/// As [`load`]; a part is missing.
+pub(crate) fn load_dump(
+    shard: &mut Shard,
+    dir: &Path,
+    name: &str,
+    now: Instant,
+) -> Result<Option<(PathBuf, Loaded)>, Error> {
+    let (whole, list) = (dir.join(name), dir.join(manifest::name(name)));
+    if !shard.config.save_per_shard || !list.exists() {
+        if let Some(loaded) = load(shard, &whole, now)? {
+            return Ok(Some((whole, loaded)));
+        }
+    }
+    Ok(load_parts(shard, dir, &list, name, now)?.map(|loaded| (list, loaded)))
+}
+
+/// Loads the parts that a manifest names; `None` when there is none.
+fn load_parts(
+    shard: &mut Shard,
+    dir: &Path,
+    list: &Path,
+    name: &str,
+    now: Instant,
+) -> Result<Option<Loaded>, Error> {
+    let failed = |error| Error::io("read", error, list.display().to_string());
+    let file = match File::open(list) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        file => file.map_err(failed)?,
+    };
+    let mut text = String::new();
+    file.take(manifest::MAX_BYTES).read_to_string(&mut text).map_err(failed)?;
+    let wrong = |problem: String| {
+        let problem = format!("{}: {problem}", list.display());
+        let remedy = "put back what is missing, or move the list away to start empty";
+        Error::new("load", Kind::Invalid, problem).remedied(remedy)
+    };
+    let mut all = Loaded::default();
+    for part in manifest::read(name, &text).map_err(wrong)? {
+        let Some(loaded) = load(shard, &dir.join(&part), now)? else {
+            return Err(wrong(format!("{part} is missing")));
+        };
+        all.keys += loaded.keys;
+        all.expired += loaded.expired;
+        all.skipped += loaded.skipped;
+    }
+    Ok(Some(all))
 }
 
 /// Loads a file; `None` when there is none.

@@ -22,7 +22,8 @@ use crate::{
     admin::{Ask, How, Replying},
     clients::Filter,
     command::{
-        Conn, Cx, Fault, cluster, config, dispatch, heavy, info, keyspace, pubsub, row::{self, Scope},
+        Conn, Cx, Fault, cluster, config, dispatch, heavy, info, keyspace, pubsub,
+        row::{self, Scope},
     },
     erase::Erase,
     group::Item,
@@ -131,8 +132,7 @@ pub(crate) fn is_locked(
     matches!(row.name, "copy" | "move")
         || row.key_indices(args.len(), |at| args.get(at, frame)).any(|at| {
             let hash = shard.store.hash(args.get(at, frame));
-            shard.locks.blocks(0, db, hash.get())
-                || holds_back && shard.store.would_save(db, hash)
+            shard.locks.blocks(0, db, hash.get()) || holds_back && shard.store.would_save(db, hash)
         })
 }
 

@@ -1,6 +1,7 @@
 //! Saving: one file for all shards, written by the first one from the parts the shards hand it.
 //!
-//! The file is a temporary one until it is whole and on disk; then it takes the dump's name. A part is a bounded step of
+//! The file is a temporary one until it is whole and on disk; then it takes the dump's name. With `save-per-shard` there
+//! is one per shard, and a manifest that takes a name (`manifest.rs`). A part is a bounded step of
 //! one shard, so nothing stops for longer than a step takes, and memory is a part and a buffer.
 //!
 //! What a file shows: one moment, at which every key of every shard is held, so that a command or transaction over several
@@ -17,7 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use engine::buf::DirectBuf;
 use engine::driver::OpenOptions;
-use engine::error::Error;
+use engine::error::{Error, Kind};
 use engine::exec::sync::{Sender, once, yield_now};
 use engine::fs::{Dir, File};
 use engine::net::Server;
@@ -27,6 +28,7 @@ use view::{Instant, Output};
 use wire::resp::reply;
 
 use crate::{
+    manifest,
     serve::Cache,
     shard::Shard,
     work::{Job, LockKeys, Op, Request, Response},
@@ -145,6 +147,17 @@ pub(crate) async fn perform(server: Rc<Server<Cache>>, job: Job) -> Response {
             Ok(()) => Response::Done,
             Err(_) => error("ERR"),
         },
+        Job::Shutdown { force } => {
+            if let Err(why) = write(&server, true, None).await
+                && !force
+            {
+                let pairs: [(&str, &dyn std::fmt::Display); 1] = [("why", &why)];
+                server.cx().log().error("cache", server.cx().now(), "no shutdown", &pairs);
+                return error("ERR Errors trying to SHUTDOWN. Check logs.");
+            }
+            server.shard().borrow_mut().stops = true;
+            Response::Stopping
+        }
         Job::Background => {
             let (begun, moment) = once();
             if !begin_background(&server, Some(begun)) {
@@ -207,7 +220,7 @@ async fn write(
     if let Some(begun) = begun {
         begun.send(());
     }
-    let done = write_file(server, ticket, &dir, &name).await;
+    let done = write_dump(server, ticket, &dir, &name).await;
     if done.is_err() {
         each_shard(server, ticket, || Op::SaveEnd).await;
     }
@@ -247,8 +260,8 @@ async fn each_shard(server: &Rc<Server<Cache>>, ticket: u64, op: impl Fn() -> Op
     Cache::exchange(Rc::clone(server), (0..count).map(request).collect()).await;
 }
 
-/// Writes a temporary file and gives it its name; how many bytes.
-async fn write_file(
+/// Writes the dump, of one file or of one per shard; how many bytes.
+async fn write_dump(
     server: &Rc<Server<Cache>>,
     ticket: u64,
     path: &Path,
@@ -257,43 +270,67 @@ async fn write_file(
     let cx = server.cx().clone();
     let dir = Dir::existing(&cx, path)?;
     let temp = format!("temp-{}.rdb", std::process::id());
-    let written = write_parts(server, ticket, &cx, &path.join(&temp)).await;
-    let named = match written {
+    let (count, per_shard) = {
+        let shard = server.shard().borrow();
+        (shard.count, shard.config.save_per_shard)
+    };
+    let at_ms = cx.now().unix_ms();
+    let files: Vec<String> = match per_shard {
+        true => (0..count).map(|shard| manifest::part(name, at_ms, shard)).collect(),
+        false => vec![temp.clone()],
+    };
+    let named = match write_files(server, ticket, path, &files).await {
+        Ok(bytes) if per_shard => {
+            let list = write_manifest(&cx, &path.join(&temp), &files).await;
+            list.and_then(|()| dir.rename(&temp, &manifest::name(name))).map(|()| bytes)
+        }
         Ok(bytes) => dir.rename(&temp, name).map(|()| bytes),
         Err(error) => Err(error),
     };
     if named.is_err() {
-        // It may not be there.
-        let _ = dir.remove(&temp);
+        // They may not be there.
+        for file in files.iter().chain([&temp]) {
+            let _ = dir.remove(file);
+        }
     }
     let bytes = named?;
     dir.sync().await?;
+    // What is left of the last dump, or of saves that a crash cut off. Nothing depends on its removal.
+    let current = |file: &String| files.contains(file);
+    let old = |file: &String| match per_shard {
+        true => *file == name || manifest::is_part(name, file) && !current(file),
+        false => *file == manifest::name(name) || manifest::is_part(name, file),
+    };
+    for file in dir.list()?.iter().filter(|file| old(file)) {
+        let _ = dir.remove(file);
+    }
     Ok(bytes)
 }
 
-async fn write_parts(
+async fn write_manifest(cx: &ShardCx, path: &Path, files: &[String]) -> Result<(), Error> {
+    let mut out = Out::create(cx, path)?;
+    out.write(manifest::write(files).as_bytes()).await?;
+    out.finish().await.map(drop)
+}
+
+/// Writes the files, one for all shards or one each; how many bytes.
+async fn write_files(
     server: &Rc<Server<Cache>>,
     ticket: u64,
-    cx: &ShardCx,
     path: &Path,
+    files: &[String],
 ) -> Result<u64, Error> {
-    let options = OpenOptions { write: true, create: true, ..OpenOptions::default() };
-    let file = File::open(cx, path, &options)?;
-    file.truncate(0)?;
-    let mut out = Out { file, buf: Some(DirectBuf::zeroed(WRITE_BYTES)), used: 0, end: 0, crc: 0 };
-    let mut writer = Writer::new(false);
-    writer.header();
-    let (now_s, used, count, checksum) = {
+    let cx = server.cx();
+    let (used, count, checksum) = {
         let shard = server.shard().borrow();
-        let (used, checksum) = (shard.store.used_bytes(), shard.settings.rdb_checksum);
-        (cx.now().unix_s(), used, shard.count, checksum)
+        (shard.store.used_bytes(), shard.count, shard.settings.rdb_checksum)
     };
-    writer.aux("redis-ver", REDIS_VERSION.as_bytes());
-    writer.aux("redis-bits", b"64");
-    writer.aux("ctime", now_s.to_string().as_bytes());
-    writer.aux("used-mem", used.to_string().as_bytes());
-    writer.aux("aof-base", b"0");
-    out.write(&writer.out).await?;
+    let mut outs = Vec::with_capacity(files.len());
+    for file in files {
+        let mut out = Out::create(cx, &path.join(file))?;
+        out.begin(cx.now().unix_s(), used).await?;
+        outs.push(out);
+    }
     // All shards are asked in turn, so that what waits in one does not wait for the others' ends.
     let mut left: Vec<u16> = (0..count).collect();
     while !left.is_empty() {
@@ -302,9 +339,9 @@ async fn write_parts(
         let requests = asked.iter().copied().map(request).collect();
         let parts = Cache::exchange(Rc::clone(server), requests).await;
         for (shard, part) in asked.into_iter().zip(parts) {
-            let Response::Part { bytes, more } = part else {
-                let stopped = "a shard has stopped";
-                return Err(Error::new("save", engine::error::Kind::Invalid, stopped));
+            let at = usize::from(shard).min(outs.len().saturating_sub(1));
+            let (Response::Part { bytes, more }, Some(out)) = (part, outs.get_mut(at)) else {
+                return Err(Error::new("save", Kind::Invalid, "a shard has stopped"));
             };
             out.write(&bytes).await?;
             if more {
@@ -313,13 +350,12 @@ async fn write_parts(
         }
         yield_now().await;
     }
-    let mut writer = Writer::new(false);
-    writer.eof();
-    out.write(&writer.out).await?;
-    writer.out.clear();
-    writer.checksum(if checksum { out.crc } else { 0 });
-    out.write(&writer.out).await?;
-    out.finish().await
+    let mut bytes = 0;
+    for mut out in outs {
+        out.end(checksum).await?;
+        bytes += out.finish().await?;
+    }
+    Ok(bytes)
 }
 
 /// The file, written in order.
@@ -328,11 +364,40 @@ struct Out {
     buf: Option<DirectBuf>,
     used: usize,
     /// Bytes in the file.
-    end: u64,
+    written: u64,
     crc: u64,
 }
 
 impl Out {
+    fn create(cx: &ShardCx, path: &Path) -> Result<Self, Error> {
+        let options = OpenOptions { write: true, create: true, ..OpenOptions::default() };
+        let file = File::open(cx, path, &options)?;
+        file.truncate(0)?;
+        Ok(Self { file, buf: Some(DirectBuf::zeroed(WRITE_BYTES)), used: 0, written: 0, crc: 0 })
+    }
+
+    /// What a dump begins with.
+    async fn begin(&mut self, now_s: u64, used: u64) -> Result<(), Error> {
+        let mut writer = Writer::new(false);
+        writer.header();
+        writer.aux("redis-ver", REDIS_VERSION.as_bytes());
+        writer.aux("redis-bits", b"64");
+        writer.aux("ctime", now_s.to_string().as_bytes());
+        writer.aux("used-mem", used.to_string().as_bytes());
+        writer.aux("aof-base", b"0");
+        self.write(&writer.out).await
+    }
+
+    /// What a dump ends with.
+    async fn end(&mut self, checksum: bool) -> Result<(), Error> {
+        let mut writer = Writer::new(false);
+        writer.eof();
+        self.write(&writer.out).await?;
+        writer.out.clear();
+        writer.checksum(if checksum { self.crc } else { 0 });
+        self.write(&writer.out).await
+    }
+
     async fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
         self.crc = crc64::update(self.crc, bytes);
         let mut rest = bytes;
@@ -355,9 +420,9 @@ impl Out {
 
     async fn flush(&mut self) -> Result<(), Error> {
         let buf = self.buf.take().unwrap_or_else(|| DirectBuf::zeroed(WRITE_BYTES));
-        let written = self.file.write_at(buf, self.used, self.end).await?;
+        let written = self.file.write_at(buf, self.used, self.written).await?;
         self.buf = Some(written);
-        self.end += self.used as u64;
+        self.written += self.used as u64;
         self.used = 0;
         Ok(())
     }
@@ -366,7 +431,7 @@ impl Out {
     async fn finish(mut self) -> Result<u64, Error> {
         self.flush().await?;
         self.file.sync().await?;
-        Ok(self.end)
+        Ok(self.written)
     }
 }
 

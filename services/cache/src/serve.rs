@@ -106,9 +106,9 @@ impl Plan {
 
     /// Loads the dump, if there is one.
     fn load(&self, shard: &mut Shard, cx: &ShardCx) -> Result<(), Error> {
-        let (now, path) = (cx.now(), self.cache.dir.join(&self.cache.dbfilename));
+        let (now, dir) = (cx.now(), &self.cache.dir);
         self.saves.begin(now);
-        if let Some(loaded) = load::load(shard, &path, now)? {
+        if let Some((path, loaded)) = load::load_dump(shard, dir, &self.cache.dbfilename, now)? {
             let file = path.display().to_string();
             let pairs: [(&str, &dyn std::fmt::Display); 4] = [
                 ("file", &file),
@@ -176,6 +176,7 @@ impl Plan {
             save: self.cache.save.clone(),
             rdb_compression: self.cache.rdb_compression,
             rdb_checksum: self.cache.rdb_checksum,
+            save_per_shard: self.cache.save_per_shard,
             saves: Arc::clone(&self.saves),
             memcached_port: self.cache.memcached.map_or(0, |address| address.port()),
             item_max_bytes: self.cache.item_max_bytes,

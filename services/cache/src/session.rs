@@ -781,6 +781,7 @@ impl Session {
                 reply::ok(out.inline_mut());
                 Flow::Flush
             }
+            (Pending::Job, Done::Job(Response::Stopping)) => Flow::Close,
             (Pending::Job, Done::Job(response)) => {
                 shard.reply_job(&response, out);
                 Flow::Flush

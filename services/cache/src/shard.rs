@@ -76,6 +76,8 @@ pub struct ShardConfig {
     pub rdb_compression: bool,
     /// Whether it ends with a checksum.
     pub rdb_checksum: bool,
+    /// Whether dumps are one file per shard.
+    pub save_per_shard: bool,
     /// What all shards know of saves.
     pub saves: Arc<Saves>,
     /// The port of memcached's protocol, for its `stats settings`; 0 for none.
@@ -112,6 +114,7 @@ impl Default for ShardConfig {
             save: String::new(),
             rdb_compression: true,
             rdb_checksum: true,
+            save_per_shard: false,
             saves: Arc::default(),
             memcached_port: 0,
             item_max_bytes: memcached::ITEM_MAX_BYTES,

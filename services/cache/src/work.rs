@@ -38,6 +38,11 @@ pub enum Job {
     Save,
     /// Begin to write it in the background.
     Background,
+    /// Write it and stop; without `force` only when it was written.
+    Shutdown {
+        /// Stop in any case.
+        force: bool,
+    },
 }
 
 /// What came of a [`Work`].
@@ -223,6 +228,8 @@ pub enum Response {
     },
     /// An error, without the dash.
     Error(Vec<u8>),
+    /// The process stops.
+    Stopping,
     /// A wait is over.
     Ended(Cancel),
     /// Versions of watched keys, and whether they are there.

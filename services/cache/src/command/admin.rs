@@ -10,7 +10,7 @@ use crate::{
     admin::{self, Ask, Replying},
     events::{GENERIC, NEW},
     stats::Report,
-    work::Response,
+    work::{Job, Response},
 };
 
 type Result = std::result::Result<Outcome, Fault>;
@@ -228,21 +228,25 @@ fn debug_help(cx: &mut Cx<'_>) -> Result {
 }
 
 pub(super) fn shutdown(cx: &mut Cx<'_>) -> Result {
-    let (mut save, mut nosave, mut abort, mut other) = (false, false, false, false);
+    let (mut save, mut nosave, mut abort, mut now, mut force) = Default::default();
     for at in 1..cx.argc() {
         match cx.arg(at).to_ascii_lowercase().as_slice() {
             b"save" => save = true,
             b"nosave" => nosave = true,
-            b"now" | b"force" => other = true,
+            b"now" => now = true,
+            b"force" => force = true,
             b"abort" => abort = true,
             _ => return Err(Fault::SYNTAX),
         }
     }
-    if (abort && (save || nosave || other)) || (save && nosave) {
+    if (abort && (save || nosave || now || force)) || (save && nosave) {
         return Err(Fault::SYNTAX);
     }
     if abort {
         return Err(Fault::text("ERR No shutdown in progress."));
+    }
+    if save || (!nosave && !cx.shard.settings.get("save").is_empty()) {
+        return Ok(Outcome::Wait(Box::new(Waiting::Job(Job::Shutdown { force }))));
     }
     cx.shard.stops = true;
     Ok(Outcome::Close)

@@ -148,7 +148,8 @@ impl Store {
     /// Bytes in use: tables, record slots, large values and eviction queues, exactly.
     #[must_use]
     pub fn used_bytes(&self) -> u64 {
-        let kept = self.snapshot.iter().flat_map(|snapshot| snapshot.kept.iter().map(|kept| &kept.0));
+        let kept =
+            self.snapshot.iter().flat_map(|snapshot| snapshot.kept.iter().map(|kept| &kept.0));
         let tables = self.tables.iter().chain(&self.cleared).chain(kept);
         let tables: u64 = tables.map(|table| table.bytes).sum();
         tables + self.heap.used_bytes() + self.evictor.bytes()

@@ -47,7 +47,8 @@ impl Store {
     pub(super) fn check(&self) {
         let mut slots = 0;
         let mut large_bytes = 0;
-        let kept: Vec<_> = self.snapshot.iter().flat_map(|it| &it.kept).map(|kept| &kept.0).collect();
+        let kept: Vec<_> =
+            self.snapshot.iter().flat_map(|it| &it.kept).map(|kept| &kept.0).collect();
         let kept_none = kept.is_empty();
         for table in self.tables.iter().chain(&self.cleared).chain(kept) {
             assert_eq!(table.bytes, table.count_bytes(), "table bytes");

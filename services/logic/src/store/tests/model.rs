@@ -9,23 +9,60 @@ use crate::object::{Cx, Object};
 
 #[derive(Debug, Clone)]
 enum Op {
-    Set { key: u16, len: usize, expire: Expire, shared: bool },
-    Get { key: u16 },
-    Remove { key: u16 },
-    Expire { key: u16, expire: Expire },
-    Append { key: u16, len: usize },
-    Add { key: u16, kind: usize, count: u32 },
-    Take { key: u16, count: usize, low: bool },
-    Move { from: u16, to: u16 },
-    Copy { from: u16, to: u16 },
-    Wait { ms: u64 },
-    Sweep { budget: usize },
+    Set {
+        key: u16,
+        len: usize,
+        expire: Expire,
+        shared: bool,
+    },
+    Get {
+        key: u16,
+    },
+    Remove {
+        key: u16,
+    },
+    Expire {
+        key: u16,
+        expire: Expire,
+    },
+    Append {
+        key: u16,
+        len: usize,
+    },
+    Add {
+        key: u16,
+        kind: usize,
+        count: u32,
+    },
+    Take {
+        key: u16,
+        count: usize,
+        low: bool,
+    },
+    Move {
+        from: u16,
+        to: u16,
+    },
+    Copy {
+        from: u16,
+        to: u16,
+    },
+    Wait {
+        ms: u64,
+    },
+    Sweep {
+        budget: usize,
+    },
     Scan,
     Random,
     Clear,
-    Purge { budget: usize },
+    Purge {
+        budget: usize,
+    },
     /// Begins a snapshot, or takes a part of it.
-    Snap { keys: u64 },
+    Snap {
+        keys: u64,
+    },
 }
 
 fn expire() -> impl Strategy<Value = Expire> {
