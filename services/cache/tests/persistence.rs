@@ -371,3 +371,87 @@ fn a_save_in_the_background_shows_one_moment() {
         }
     }
 }
+
+/// Names of files in a directory, sorted.
+fn files(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut names: Vec<_> =
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+/// What a start on this directory says when it fails.
+fn refusal(dir: &Path, options: &[&str]) -> String {
+    let mut command = cache_command(free_ports(3), 1);
+    let output = command.arg("--dir").arg(dir).args(options).stdout(Stdio::null()).output();
+    let output = output.unwrap_or_else(|error| panic!("cache binary: {error}"));
+    assert!(!output.status.success(), "it starts");
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn a_dump_of_one_file_per_shard_is_loaded_by_any_number_of_shards() {
+    let dir = directory("per-shard");
+    let per_shard: &[&str] = &["--save-per-shard"];
+    let cache = cache_in(&dir, 3, per_shard);
+    let mut client = cache.client();
+    fill(&mut client);
+    let expected = contents(&mut client);
+    for _ in 0..2 {
+        assert_eq!(call(&mut client, &["SAVE"]), Reply::Simple(b"OK".to_vec()));
+        let names = files(&dir);
+        assert!(names.len() == 4 && names[3] == "dump.rdb.parts", "{names:?}");
+    }
+    drop(cache);
+    for (shards, options) in [(1, per_shard), (2, &[]), (3, per_shard)] {
+        same(&contents(&mut cache_in(&dir, shards, options).client()), &expected);
+    }
+    // A dump of one file takes their place, and gives way to them again.
+    let cache = cache_in(&dir, 2, &[]);
+    call(&mut cache.client(), &["SAVE"]);
+    assert_eq!(files(&dir), ["dump.rdb"]);
+    drop(cache);
+    let cache = cache_in(&dir, 2, per_shard);
+    call(&mut cache.client(), &["SAVE"]);
+    drop(cache);
+    let names = files(&dir);
+    assert!(names.len() == 3 && !names.contains(&"dump.rdb".to_owned()), "{names:?}");
+    let part = dir.join(&names[1]);
+    let whole = fs::read(&part).unwrap_or_else(|error| panic!("{}: {error}", part.display()));
+    fs::write(&part, &whole[..whole.len() / 2]).unwrap_or_else(|error| panic!("write: {error}"));
+    let told = refusal(&dir, per_shard);
+    let place = format!("{}: at byte {}: the file ends too early", names[1], whole.len() / 2);
+    assert!(told.contains(&place), "{told}");
+    fs::remove_file(&part).unwrap_or_else(|error| panic!("remove: {error}"));
+    let told = refusal(&dir, per_shard);
+    assert!(told.contains(&format!("{} is missing", names[1])), "{told}");
+}
+
+#[test]
+fn a_shutdown_saves_when_it_is_asked_to_or_save_points_are_set() {
+    let cases: [(&[&str], &[&str], bool); 4] = [
+        (&["SHUTDOWN"], &[], false),
+        (&["SHUTDOWN", "SAVE"], &[], true),
+        (&["SHUTDOWN"], &["--save", "3600 1"], true),
+        (&["SHUTDOWN", "NOSAVE"], &["--save", "3600 1"], false),
+    ];
+    for (words, options, saves) in cases {
+        let dir = directory("shutdown");
+        let mut cache = cache_in(&dir, 2, options);
+        let mut client = cache.client();
+        call(&mut client, &["SET", "k", "v"]);
+        assert!(client.call(words).is_err(), "the connection ends without a word");
+        cache.wait(PATIENCE);
+        assert_eq!(dir.join("dump.rdb").exists(), saves, "{words:?} {options:?}");
+    }
+    let dir = directory("shutdown-fails");
+    let cache = cache_in(&dir, 2, &[]);
+    let mut client = cache.client();
+    let gone = scratch().join("shutdown-elsewhere");
+    let _ = fs::remove_dir_all(&gone);
+    fs::rename(&dir, &gone).unwrap_or_else(|error| panic!("rename: {error}"));
+    let refused = Reply::Error(b"ERR Errors trying to SHUTDOWN. Check logs.".to_vec());
+    assert_eq!(call(&mut client, &["SHUTDOWN", "SAVE"]), refused);
+    assert_eq!(call(&mut client, &["PING"]), Reply::Simple(b"PONG".to_vec()));
+}
