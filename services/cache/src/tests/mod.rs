@@ -7,6 +7,7 @@ mod heavy;
 mod hostile;
 mod limit;
 mod pubsub;
+mod saves;
 mod scripts;
 mod shards;
 mod support;

@@ -313,6 +313,20 @@ impl Host {
         self.carry();
     }
 
+    /// Asks a shard something itself, and hands on what that releases.
+    pub(super) fn ask(&mut self, shard: usize, request: Request) -> Option<Response> {
+        let (mut done, mut own) = (Vec::new(), None);
+        self.shards[shard].serve(NOBODY, request, self.now, &mut done);
+        for (token, response) in done {
+            match token {
+                NOBODY => own = Some(response),
+                token => self.answer(token, response),
+            }
+        }
+        self.carry();
+        own
+    }
+
     /// Hands an answer to who asked.
     fn answer(&mut self, token: u64, response: Response) {
         if token == NOBODY {
