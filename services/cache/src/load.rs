@@ -45,10 +45,9 @@ pub(crate) fn load_dump(
     now: Instant,
 ) -> Result<Option<(PathBuf, Loaded)>, Error> {
     let (whole, list) = (dir.join(name), dir.join(manifest::name(name)));
-    if !shard.config.save_per_shard || !list.exists() {
-        if let Some(loaded) = load(shard, &whole, now)? {
-            return Ok(Some((whole, loaded)));
-        }
+    let is_first = !shard.config.save_per_shard || !list.exists();
+    if is_first && let Some(loaded) = load(shard, &whole, now)? {
+        return Ok(Some((whole, loaded)));
     }
     Ok(load_parts(shard, dir, &list, name, now)?.map(|loaded| (list, loaded)))
 }

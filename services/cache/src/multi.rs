@@ -295,6 +295,10 @@ impl Multi {
         conn: &Conn,
         now: Instant,
     ) {
+        // Nobody runs in between, and what a save has locked keys for does not change by this: it shows an earlier moment.
+        if matches!(self.plan, Plan::Flush(_) | Plan::Admin { .. }) {
+            self.locks.clear();
+        }
         let mut responses = Vec::new();
         while let Some(requests) = self.step(responses, out, shard, conn, now) {
             let mut done = Vec::with_capacity(requests.len());

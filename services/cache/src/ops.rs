@@ -8,7 +8,6 @@ use crate::{
     events::{Classes, GENERIC, NEW, STRING},
     observe::Cancel,
     pubsub::Payload,
-    save::{PART_BYTES, PART_KEYS},
     shard::Shard,
     work::{Op, Record, Response, Scan, Whole},
 };
@@ -138,18 +137,7 @@ impl Shard {
                 Response::Done
             }
             Op::SlotKeys { slot, most } => self.slot_keys(slot, most, now_ms),
-            Op::SaveBegin => {
-                self.store.begin_snapshot(self.settings.rdb_compression, now_ms);
-                Response::Done
-            }
-            Op::SavePart => {
-                let (bytes, more) = self.store.snapshot_part(PART_KEYS, PART_BYTES, now_ms);
-                Response::Part { bytes, more }
-            }
-            Op::SaveEnd => {
-                self.store.end_snapshot();
-                Response::Done
-            }
+            op @ (Op::SaveBegin | Op::SavePart | Op::SaveEnd) => self.run_save(&op, now_ms),
             other => self.run_admin(other, now),
         }
     }

@@ -35,9 +35,9 @@ use crate::{
 };
 
 /// Bytes of a part after which no further group is begun.
-pub(crate) const PART_BYTES: usize = 128 << 10;
+const PART_BYTES: usize = 128 << 10;
 /// Keys of a part after which no further group is begun.
-pub(crate) const PART_KEYS: u64 = 512;
+const PART_KEYS: u64 = 512;
 /// Bytes written at a time.
 const WRITE_BYTES: usize = 256 << 10;
 /// After a failure, an automatic save is tried again no sooner.
@@ -102,6 +102,19 @@ impl Saves {
 }
 
 impl Shard {
+    /// Runs one step of a save.
+    pub(crate) fn run_save(&mut self, op: &Op, now_ms: u64) -> Response {
+        match op {
+            Op::SaveBegin => self.store.begin_snapshot(self.settings.rdb_compression, now_ms),
+            Op::SavePart => {
+                let (bytes, more) = self.store.snapshot_part(PART_KEYS, PART_BYTES, now_ms);
+                return Response::Part { bytes, more };
+            }
+            _ => self.store.end_snapshot(),
+        }
+        Response::Done
+    }
+
     /// Holds writes back while a snapshot cannot follow them; to be called in each turn.
     pub fn pace_snapshot(&mut self) {
         if self.store.snapshot_is_full() && !self.locks.holds_back() {

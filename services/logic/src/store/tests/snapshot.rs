@@ -63,6 +63,21 @@ fn fill(store: &mut Store, db: u16, keys: u32) {
     }
 }
 
+/// A collection of each kind, of several sizes, that expire one after the other.
+fn collections(store: &mut Store, db: u16) {
+    for (n, kind) in (1u32..).zip(KINDS) {
+        let object = store.make(NOW, |cx, _| {
+            let mut object = fresh(kind, cx);
+            (0..n * 200).for_each(|n| add(&mut object, n, cx));
+            object
+        });
+        let key = format!("collection {n}");
+        let hash = store.hash(key.as_bytes());
+        let expire = Expire::At(NOW + u64::from(n));
+        store.put_object(db, hash, key.as_bytes(), object, expire, NOW).unwrap();
+    }
+}
+
 /// The file is what was there, whatever is done meanwhile; each way is tried after no part, some and many.
 #[test]
 fn a_snapshot_shows_its_moment_through_whatever_empties_or_moves_databases() {
@@ -101,17 +116,7 @@ fn a_snapshot_shows_its_moment_through_whatever_empties_or_moves_databases() {
             let mut store = store(Policy::NoEviction, 0);
             let sizes = [(0, 3000), (1, 700), (3, 1)];
             sizes.iter().for_each(|&(db, keys)| fill(&mut store, db, keys));
-            for (n, kind) in (1u32..).zip(KINDS) {
-                let object = store.make(NOW, |cx, _| {
-                    let mut object = fresh(kind, cx);
-                    (0..n * 200).for_each(|n| add(&mut object, n, cx));
-                    object
-                });
-                let key = format!("collection {n}");
-                let hash = store.hash(key.as_bytes());
-                let expire = Expire::At(NOW + u64::from(n));
-                store.put_object(3, hash, key.as_bytes(), object, expire, NOW).unwrap();
-            }
+            collections(&mut store, 3);
             store.put(b"due", b"v", Expire::At(NOW - 1), NOW - 10);
             store.begin_snapshot(true, NOW);
             let mut file = Vec::new();
