@@ -171,6 +171,10 @@ guest-deps: bpf-deps
 	@.ci/need required 'qemu-system-x86|command -v qemu-system-x86_64' 'busybox-static|busybox true' 'dash|command -v dash' \
 	    'iproute2|ip -V && tc -V && ss -V' 'cpio|command -v cpio' 'xz-utils|command -v xz' 'binutils|strip --version'
 
+.PHONY: kill-cache
+kill-cache: test-deps ## the cache with an append-only log, killed 100 times under load
+	LOG_KILL_ROUNDS=100 $(CARGO) test $(LOCKED) --release -p cache --test durable killed -- --nocapture
+
 .PHONY: test-kernels
 test-kernels: guest-deps ## chaos scenarios on Debian's Linux 6.1 and 6.12, in guests that qemu emulates: 5 to 15 minutes
 	$(call STEP,other kernels)

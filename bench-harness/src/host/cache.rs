@@ -55,6 +55,7 @@ impl Service for Cache {
                 Some(Done::Exchange(responses))
             }
             Work::Locked => Some(Done::Unlocked),
+            Work::Durable { .. } => Some(Done::Durable { is_so: true }),
             Work::Sleep { .. } | Work::Job(_) => None,
         }
     }

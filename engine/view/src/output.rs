@@ -1,5 +1,7 @@
 //! Replies of one connection: inline bytes mixed with refcounted segments.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
 /// Values of this size and above leave by reference; smaller ones are copied between their
@@ -122,6 +124,17 @@ impl Output {
         for segment in self.segments.drain(mark.segments.min(self.segments.len())..) {
             self.segment_len_bytes -= segment.bytes.len();
         }
+    }
+
+    /// What was added after `mark`; copied when some of it is by reference.
+    #[must_use]
+    pub fn since(&self, mark: Mark) -> Cow<'_, [u8]> {
+        if self.segments.len() <= mark.segments {
+            return Cow::Borrowed(self.inline.get(mark.inline..).unwrap_or_default());
+        }
+        let mut part = Self::default();
+        part.append_range(self, mark, self.mark());
+        Cow::Owned(part.to_vec())
     }
 
     /// Appends what `other` holds between two of its marks.

@@ -11,6 +11,7 @@ use engine::net::tls::{Tls, TlsFiles};
 use logic::store::Policy;
 
 use crate::acl::{Rules, User};
+use crate::aof::Fsync;
 use crate::command::{acl, table::Index};
 use crate::directive::{Bind, Directives};
 use crate::settings;
@@ -89,6 +90,29 @@ pub const CACHE: &[Row] = &[
         ..row("save-per-shard", "cache.save_per_shard", Kind::Bool, "false")
     },
     Row {
+        doc: "log what changes, and load that at the next start instead of the dump",
+        ..row("appendonly", "cache.appendonly", Kind::Choice(&["no", "yes"]), "no")
+    },
+    Row {
+        doc: "when what was logged is made durable: before it is acknowledged, each second, or \
+              when the buffers are full",
+        ..row(
+            "appendfsync",
+            "cache.appendfsync",
+            Kind::Choice(&["everysec", "always", "no"]),
+            "everysec",
+        )
+    },
+    Row {
+        doc: "the directory for the append-only log, below --dir",
+        ..row(
+            "appenddirname",
+            "cache.appenddirname",
+            Kind::Text { max_bytes: 255 },
+            "appendonlydir",
+        )
+    },
+    Row {
         doc: "where memcached's protocol listens, shared by all shards; its items are apart from \
               the keys, without a password",
         ..unset("memcached", "cache.memcached", Kind::Address)
@@ -144,6 +168,12 @@ pub struct CacheConfig {
     pub rdb_checksum: bool,
     /// Dumps are one file per shard.
     pub save_per_shard: bool,
+    /// Log what changes.
+    pub appendonly: bool,
+    /// When that is made durable.
+    pub appendfsync: Fsync,
+    /// The directory of the log, below `dir`.
+    pub appenddirname: String,
     /// Where memcached's protocol listens.
     pub memcached: Option<SocketAddr>,
     /// Its largest item.
@@ -184,7 +214,25 @@ impl CacheConfig {
         let mut config = Self::unplaced(values, address);
         config.ports_fit(shards)?;
         config.check_dump()?;
+        config.check_log()?;
         Ok(config)
+    }
+
+    /// Checks what is said of the append-only log, and has CONFIG GET show it.
+    fn check_log(&mut self) -> Result<(), Error> {
+        let name = self.appenddirname.clone();
+        if name.is_empty() || name.contains('/') || name == "." || name == ".." {
+            let problem = format!("--appenddirname {name:?}: a path, not just a name");
+            return Err(Error::new("option", ErrorKind::Invalid, problem)
+                .remedied("give the directory it is in with --dir"));
+        }
+        let on = if self.appendonly { "yes" } else { "no" };
+        for (name, text) in
+            [("appendonly", on), ("appendfsync", self.appendfsync.name()), ("appenddirname", &name)]
+        {
+            self.settings.push((name.into(), text.into()));
+        }
+        Ok(())
     }
 
     /// Checks what is said of the dump, and puts its save points into their usual form.
@@ -232,6 +280,9 @@ impl CacheConfig {
             rdb_compression: values.flag("rdbcompression"),
             rdb_checksum: values.flag("rdbchecksum"),
             save_per_shard: values.flag("save-per-shard"),
+            appendonly: values.choice("appendonly") == "yes",
+            appendfsync: Fsync::named(values.choice("appendfsync")),
+            appenddirname: values.text("appenddirname").into(),
             memcached: values.address_if_set("memcached"),
             item_max_bytes: usize::try_from(values.size_bytes("memcached-item-max"))
                 .unwrap_or(usize::MAX),
@@ -279,6 +330,13 @@ impl CacheConfig {
         }
         config.rdb_compression &= directives.get("rdbcompression") != "no";
         config.check_dump()?;
+        config.appendonly |= directives.get("appendonly") == "yes";
+        if let Some(policy) = other("appendfsync", "everysec") {
+            config.appendfsync = Fsync::named(policy);
+        }
+        if let Some(name) = other("appenddirname", "appendonlydir") {
+            config.appenddirname = name.into();
+        }
         if let Some(path) = given("unixsocket") {
             config.unix = Some(path.into());
         }
@@ -296,6 +354,7 @@ impl CacheConfig {
         }
         let pairs = directives.settings().map(|(name, text)| (name.to_owned(), text.to_owned()));
         config.settings = pairs.collect();
+        config.check_log()?;
         let dir = std::path::absolute(&config.dir).unwrap_or_default();
         config.settings.push(("dir".into(), dir.display().to_string()));
         if directives.is_drop_in {

@@ -126,6 +126,9 @@ impl Shard {
                 if self.watching {
                     self.happened(db, &key, UNNAMED, "", 0);
                 }
+                if self.journal.is_some() {
+                    self.log_removed(&[(db, key)], now);
+                }
             }
         }
         self.erasing.scanned += job.progress.scanned - before.scanned;

@@ -13,6 +13,7 @@
 mod acl;
 pub mod admin;
 mod ahead;
+pub mod aof;
 mod batch;
 pub mod clients;
 pub mod command;

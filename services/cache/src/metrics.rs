@@ -60,13 +60,21 @@ static STARVED: Metric =
     Metric::counter("cache_receives_starved_total", "Receives that found no buffer.");
 static PAUSED: Metric =
     Metric::counter("cache_pauses_total", "Times a client's input waited for it to read.");
+static LOGGED: Metric =
+    Metric::counter("cache_log_entries_total", "Entries of the append-only log.");
+static LOG_SYNCS: Metric =
+    Metric::counter("cache_log_syncs_total", "Times the append-only log was made durable.");
+static LOG_REWRITES: Metric =
+    Metric::counter("cache_log_rewrites_total", "Times the append-only log was rewritten.");
+static LOG_SIZE: Metric =
+    Metric::gauge("cache_log_bytes", "Length of the append-only log that is needed.");
 static USED: Metric = Metric::gauge("cache_used_bytes", "Memory of keys and values.");
 static CLIENTS: Metric = Metric::gauge("cache_clients", "Connections now.");
 static KEYS: Metric = Metric::gauge("cache_keys", "Keys in all databases.");
 
 struct Handles {
-    counters: [Counter; 22],
-    gauges: [Gauge; 7],
+    counters: [Counter; 25],
+    gauges: [Gauge; 8],
 }
 
 /// Registers the metrics of a server with its shard.
@@ -95,10 +103,13 @@ pub(crate) fn install(server: &Rc<Server<Cache>>) {
         &ERASE_DELETED,
         &POSTS_LOST,
         &SNAPSHOT_WAITS,
+        &LOGGED,
+        &LOG_SYNCS,
+        &LOG_REWRITES,
     ];
     let handles = Handles {
         counters: counters.map(|metric| registry.counter(metric, &[])),
-        gauges: [&USED, &CLIENTS, &KEYS, &ERASE_ACTIVE, &HOTTEST, &BIG, &BIGGEST]
+        gauges: [&USED, &CLIENTS, &KEYS, &ERASE_ACTIVE, &HOTTEST, &BIG, &BIGGEST, &LOG_SIZE]
             .map(|metric| registry.gauge(metric, &[])),
     };
     let weak: Weak<Server<Cache>> = Rc::downgrade(server);
@@ -112,6 +123,7 @@ pub(crate) fn install(server: &Rc<Server<Cache>>) {
 fn sample(server: &Server<Cache>, handles: &Handles, numbers: &mut Vec<(&'static str, u64)>) {
     let net = server.stats();
     let report = server.shard().borrow().report(server.cx().now());
+    let log = server.shard().borrow().log_counts();
     let stats = &report.stats;
     let counters = [
         stats.total_calls(),
@@ -136,6 +148,9 @@ fn sample(server: &Server<Cache>, handles: &Handles, numbers: &mut Vec<(&'static
         report.erase_deleted,
         stats.posts_lost,
         stats.snapshot_waits,
+        log.entries,
+        log.syncs,
+        log.rewrites,
     ];
     for (handle, value) in handles.counters.iter().zip(counters) {
         handle.set(value);
@@ -149,6 +164,7 @@ fn sample(server: &Server<Cache>, handles: &Handles, numbers: &mut Vec<(&'static
         report.hottest_rate,
         report.big_keys,
         report.biggest_bytes,
+        log.size_bytes,
     ];
     for (handle, value) in handles.gauges.iter().zip(gauges) {
         handle.set(i64::try_from(value).unwrap_or(i64::MAX));

@@ -173,6 +173,8 @@ pub(crate) enum Plan {
     Bring(Box<Bring>),
     /// CLIENT UNBLOCK.
     ClientUnblock { id: u64, why: Cancel },
+    /// BGREWRITEAOF, and the log going on and off.
+    Log(Op),
     /// WATCH of other shards' keys.
     Watch { keys: ShardKeys, watched: Vec<Watched> },
     /// A script, with keys it declares or was found to use.
@@ -257,7 +259,7 @@ impl Multi {
 
     fn over(shards: Range<u16>, plan: Plan, shard: &mut Shard) -> Self {
         let locks = match &plan {
-            Plan::Flush(_) | Plan::Admin { ask: Ask::Swap(..), .. } => {
+            Plan::Flush(_) | Plan::Log(_) | Plan::Admin { ask: Ask::Swap(..), .. } => {
                 shards.clone().map(|index| (index, LockKeys::All)).collect()
             }
             Plan::Count { db, parts, .. }
@@ -296,7 +298,7 @@ impl Multi {
         now: Instant,
     ) {
         // Nobody runs in between, and what a save has locked keys for does not change by this: it shows an earlier moment.
-        if matches!(self.plan, Plan::Flush(_) | Plan::Admin { .. }) {
+        if matches!(self.plan, Plan::Flush(_) | Plan::Admin { .. } | Plan::Log(_)) {
             self.locks.clear();
         }
         let mut responses = Vec::new();
@@ -359,6 +361,7 @@ impl Multi {
         } else {
             self.run(round, responses, &mut reply)
         };
+        let next = self.in_parts(next, shard);
         self.requests(next)
     }
 
@@ -387,6 +390,11 @@ impl Multi {
         Self::new(Plan::Bring(Box::new(bring)), shard)
     }
 
+    /// A step of the log on all shards, at a moment at which no command over several shards is under way.
+    pub(crate) fn log(op: Op, shard: &mut Shard) -> Self {
+        Self::new(Plan::Log(op), shard)
+    }
+
     /// What the command waits for, when it ended without having run.
     pub(crate) fn take_block(&mut self) -> Option<Block> {
         match &mut self.plan {
@@ -413,6 +421,37 @@ impl Multi {
         match &mut self.plan {
             Plan::Watch { watched, .. } => std::mem::take(watched),
             _ => Vec::new(),
+        }
+    }
+
+    /// With a log, marks what several shards write as parts of one command.
+    fn in_parts(&self, next: Next, shard: &Shard) -> Next {
+        let Some(journal) = &shard.journal else { return next };
+        let shards: Vec<u16> = match (&self.plan, &next) {
+            (Plan::Move(plan), Next::Ops(_) | Next::Last(_)) => plan.writers(),
+            (_, Next::Ops(ops) | Next::Last(ops)) => ops.iter().map(|(owner, _)| *owner).collect(),
+            _ => return next,
+        };
+        let is_write = |op: &Op| {
+            matches!(
+                op,
+                Op::Set(..)
+                    | Op::Remove(..)
+                    | Op::Leave(..)
+                    | Op::Store(..)
+                    | Op::Flush(_)
+                    | Op::Admin(Ask::Swap(..))
+            )
+        };
+        let tx = crate::aof::Tx { name: journal.name(self.ticket), shards };
+        let mark = |(owner, op): (u16, Op)| match op {
+            op if is_write(&op) => (owner, Op::Part(Box::new(tx.clone()), Box::new(op))),
+            op => (owner, op),
+        };
+        match next {
+            Next::Ops(ops) => Next::Ops(ops.into_iter().map(mark).collect()),
+            Next::Last(ops) => Next::Last(ops.into_iter().map(mark).collect()),
+            next => next,
         }
     }
 
@@ -494,6 +533,9 @@ impl Multi {
                 Next::End
             }
             (Plan::Widen(plan), _) => plan.run(self.ticket, responses, reply),
+            (Plan::Log(op), 0) => {
+                Next::Last(self.shards.clone().map(|target| (target, op.again())).collect())
+            }
             (Plan::Flush(db), 0) => {
                 let db = *db;
                 Next::Last(self.shards.clone().map(|target| (target, Op::Flush(db))).collect())
@@ -578,6 +620,10 @@ impl Plan {
                 reply.int(sum(&responses));
             }
             Self::Mset { nx: true, .. } => reply.int(1),
+            Self::Log(_) => reply::simple(
+                reply.out.inline_mut(),
+                "Background append only file rewriting started",
+            ),
             Self::Mset { .. }
             | Self::Flush(_)
             | Self::ResetStats

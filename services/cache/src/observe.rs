@@ -278,8 +278,9 @@ impl Shard {
             && (!was_there || self.store.peek(db, hash, key, now_ms).is_some())
     }
 
-    fn unobserve(&mut self) {
-        self.observed = !self.observers.is_empty();
+    pub(crate) fn unobserve(&mut self) {
+        // A log observes all keys.
+        self.observed = !self.observers.is_empty() || self.journal.is_some();
         self.watch();
     }
 

@@ -76,8 +76,22 @@ impl Record {
 impl Shard {
     /// Runs one step.
     pub(crate) fn run_op(&mut self, op: Op, now: Instant) -> Response {
+        if self.journal.is_some() {
+            return self.run_logged(op, now);
+        }
+        self.run_unlogged(op, now)
+    }
+
+    /// Runs one step without logging it.
+    pub(crate) fn run_unlogged(&mut self, op: Op, now: Instant) -> Response {
         let now_ms = now.unix_ms();
         match op {
+            Op::Part(_, op) => self.run_unlogged(*op, now),
+            Op::BeginLog(common) => {
+                self.log_on(common, now);
+                Response::Done
+            }
+            Op::Rewrite | Op::EndLog => Response::Done,
             Op::Nothing => Response::Done,
             Op::Get(db, keys) => Response::Values(
                 keys.iter()
@@ -170,6 +184,7 @@ impl Shard {
                 self.watch.configure(&self.settings);
                 self.look_again();
                 self.apply_event_settings();
+                self.apply_log_settings();
                 Response::Done
             }
             Op::ClientList(filter) => {

@@ -79,8 +79,8 @@ impl Shard {
                 let what = Waits::Borrow { ticket, keys, needs_memory, guards };
                 self.acquire(Parked { token, what }, ticket, wanted, now, done);
             }
-            Request::Return { ticket, keys, changes } => {
-                self.take_back(keys, &changes, now);
+            Request::Return { ticket, keys, changes, log } => {
+                self.take_back(keys, &changes, log, now);
                 done.push((token, Response::Done));
                 self.unlock(ticket, now, done);
             }
@@ -238,8 +238,12 @@ impl Shard {
         &mut self,
         keys: Vec<(u16, Box<[u8]>, Option<Record>)>,
         changes: &Changes,
+        log: Option<Box<crate::aof::Part>>,
         now: Instant,
     ) {
+        if let Some(part) = log {
+            self.log_part(*part, now);
+        }
         for (db, key, record) in keys {
             self.lent -= 1;
             let hash = self.store.hash(&key);
@@ -248,6 +252,7 @@ impl Shard {
             if record.store(&mut self.store, db, hash, &key, now.unix_ms()).is_err() {
                 self.stats.lost_on_return += 1;
             }
+            self.log_returned(db, &key, now);
         }
         self.touch_returned(changes);
     }

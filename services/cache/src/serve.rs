@@ -21,6 +21,7 @@ use engine::net::{ConnId, ConnInfo, Server, ServerConfig, Service, Via};
 use engine::shard::ShardCx;
 use engine::shard::calls::{self, Asker, Calls, CallsPort};
 
+use crate::aof;
 use crate::config::CacheConfig;
 use crate::memcached::{self, Memcached};
 use crate::route::Topology;
@@ -60,6 +61,8 @@ pub struct Plan {
     saves: Arc<Saves>,
     topology: Topology,
     ports: Mutex<Vec<Option<CallsPort<Request, Response>>>>,
+    /// Where the append-only log is, or would be.
+    log: aof::host::LogSetup,
 }
 
 impl Plan {
@@ -69,6 +72,8 @@ impl Plan {
         let ports = calls::ports(engine.shards, engine.mesh_capacity);
         let ports = Mutex::new(ports.into_iter().map(Some).collect());
         let topology = topology(&cache, engine.shards);
+        let dir = cache.dir.join(&cache.appenddirname);
+        let log = aof::host::LogSetup::new(dir, engine.shards, cache.appendonly);
         Self {
             cache,
             engine: engine.clone(),
@@ -77,6 +82,7 @@ impl Plan {
             saves: Arc::default(),
             topology,
             ports,
+            log,
         }
     }
 
@@ -93,9 +99,15 @@ impl Plan {
             ports[cx.index()].take().expect("a cache is installed once per shard")
         };
         let mut shard = Shard::new(self.shard_config(cx.index()), cx.now());
-        self.load(&mut shard, cx)?;
+        if self.cache.appendonly {
+            self.saves.begin(cx.now());
+            shard.begin_log(self.cache.appendfsync, self.log.common(), cx.now());
+        } else {
+            self.load(&mut shard, cx)?;
+        }
         let shard = Rc::new(RefCell::new(shard));
         let server = start(cx, shard, port, ServerConfig::new(&self.engine));
+        cx.spawn("cache log", aof::host::run(Rc::clone(&server), self.log.clone()));
         self.listen(&server)?;
         if let Some(address) = self.cache.memcached {
             let door = memcached::start(cx, &server, ServerConfig::new(&self.engine));
@@ -222,6 +234,7 @@ pub fn start(
         deadlines_seen: Cell::new(0),
         saves: Turns::default(),
         memcached: OnceCell::new(),
+        log: aof::host::Host::default(),
     };
     let clock = cx.clone();
     let micros = move || clock.driver().now().mono_ns / 1_000;
@@ -389,6 +402,8 @@ pub struct Cache {
     pub(crate) saves: Turns,
     /// The server of memcached's protocol, when there is one.
     memcached: OnceCell<Weak<Server<Memcached>>>,
+    /// The append-only log.
+    log: aof::host::Host,
 }
 
 impl Cache {
@@ -396,6 +411,10 @@ impl Cache {
     pub(crate) fn set_memcached(&self, server: &Rc<Server<Memcached>>) {
         let set = self.memcached.set(Rc::downgrade(server));
         debug_assert!(set.is_ok(), "there is one door");
+    }
+
+    pub(crate) const fn log(&self) -> &aof::host::Host {
+        &self.log
     }
 
     /// Takes the answer of another shard to one of a connection's batches.
@@ -421,17 +440,35 @@ impl Cache {
         }
         let token = self.asked.borrow_mut().insert(waiter);
         let mut answers = std::mem::take(&mut *self.answers.borrow_mut());
-        server.shard().borrow_mut().serve(token, request, server.cx().now(), &mut answers);
+        let needs = {
+            let mut shard = server.shard().borrow_mut();
+            shard.log_look();
+            shard.serve(token, request, server.cx().now(), &mut answers);
+            shard.log_needs()
+        };
         // What was published on the way comes before the answer.
         self.send_posts();
         for (token, response) in answers.drain(..) {
-            self.answer_token(token, response);
+            let needs = if aof::host::is_exact(&response) { needs } else { Some(u64::MAX) };
+            self.answer_logged(token, response, needs);
         }
         *self.answers.borrow_mut() = answers;
     }
 
-    /// Answers a request that was asked of this shard.
-    fn answer_token(&self, token: u64, response: Response) {
+    /// Answers a request that was asked of this shard, when the log is durable as far as the answer needs, if that is
+    /// asked for.
+    fn answer_logged(&self, token: u64, response: Response, needs: Option<u64>) {
+        if self.log.is_on.get() && aof::host::may_wait(&response) {
+            let waits = self.shard.borrow().awaits_log().zip(needs);
+            if let Some((end, needs)) = waits {
+                return self.log.keep(end.min(needs), token, response);
+            }
+        }
+        self.answer_now(token, response);
+    }
+
+    /// Answers a request now.
+    pub(crate) fn answer_now(&self, token: u64, response: Response) {
         let waiter = self.asked.borrow_mut().remove(token);
         if let Some(waiter) = waiter {
             self.answer(waiter, response);
@@ -446,7 +483,7 @@ impl Cache {
                 (shard.take_served(), shard.take_outbox())
             };
             for (token, response) in served {
-                self.answer_token(token, response);
+                self.answer_logged(token, response, Some(u64::MAX));
             }
             for (to, request) in outbox {
                 if usize::from(to) == server.cx().index() {
@@ -522,6 +559,14 @@ impl Cache {
             responses.push(receiver.recv().await.unwrap_or_else(gone));
         }
         responses
+    }
+
+    /// Tells the log's writer of what the turn has logged.
+    fn wake_log(&self) {
+        if self.log.is_on.get() {
+            let has_entries = self.shard.borrow().has_log_entries();
+            self.log.wake(has_entries);
+        }
     }
 
     /// Sends the requests that nobody waits for, as far as there is room.
@@ -661,6 +706,9 @@ impl Service for Cache {
                     Done::Unlocked
                 }
                 Work::Job(job) => Done::Job(Self::ask(&server, 0, Request::Job(job)).await),
+                Work::Durable { to } => {
+                    Done::Durable { is_so: aof::host::durable(server, to).await }
+                }
                 Work::Sleep { us } => {
                     server.cx().sleep(us.saturating_mul(1_000)).await;
                     Done::Slept
@@ -686,6 +734,7 @@ impl Service for Cache {
         self.carry(server);
         self.send_posts();
         self.show(server);
+        self.wake_log();
         if self.shard.borrow().wants_to_stop() {
             engine::signal::ask_to_stop();
             self.shard.borrow_mut().stopping();
@@ -696,6 +745,7 @@ impl Service for Cache {
 
     fn end_turn(&self) {
         self.send_posts();
+        self.wake_log();
         self.calls.flush();
     }
 

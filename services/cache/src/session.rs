@@ -14,18 +14,23 @@ use wire::resp::{Args, Limits, ParseState, Parsed, Version, likely_key, parse_co
 
 use crate::{
     clients::ConnInfo,
-    command::{Conn, Mode, Outcome, ReplyMode, Waiting, dispatch, row, transactions},
+    command::{Conn, Mode, Outcome, ReplyMode, Waiting, dispatch, transactions},
     group::{Group, Item},
     hop::Hop,
-    multi::{self, Multi},
+    multi::Multi,
     observe::{Block, Cancel},
-    script::busy_text,
     shard::Shard,
     spread::Spread,
     transaction::{self, Exec},
-    watch::guard::{self, PAUSE_STEP_US},
+    watch::guard::PAUSE_STEP_US,
     work::{Done, Request, Response, Work},
 };
+
+mod held;
+mod place;
+
+use held::Held;
+use place::Place;
 
 /// Most commands run per call.
 pub const MAX_COMMANDS: usize = 128;
@@ -40,6 +45,10 @@ pub struct Session {
     conn: Conn,
     parse: ParseState,
     pending: Option<Pending>,
+    /// Replies that other shards have yet to log.
+    kept: Option<Box<Output>>,
+    /// How far the log must be durable before the next replies go out.
+    needs: u64,
 }
 
 /// What the last `Await` is for.
@@ -57,6 +66,8 @@ enum Pending {
     Spread(Box<Spread>),
     Exec(Box<Exec>, Box<Multi>),
     Job,
+    /// Replies that wait for the log, and what follows them.
+    Held(Box<Held>),
 }
 
 /// What a command did to the batch.
@@ -114,7 +125,7 @@ impl Session {
             scripted: false,
         };
         conn.refresh(shard);
-        Self { conn, parse: ParseState::new(), pending: None }
+        Self { conn, parse: ParseState::new(), pending: None, kept: None, needs: 0 }
     }
 
     /// The connection's id, as CLIENT ID tells it.
@@ -188,7 +199,8 @@ impl Session {
             limits = self.limits(turn.shard);
         };
         let hop = turn.hop.take();
-        self.finish(hop, flow, shard)
+        let flow = self.finish(hop, flow, shard);
+        if shard.observed { self.hold(flow, start, out, shard) } else { flow }
     }
 
     /// Runs a resolved group; what ends the batch, if something does.
@@ -435,175 +447,6 @@ impl Session {
         }
     }
 
-    /// With several shards or locks about: where a command runs.
-    #[cold]
-    #[inline(never)]
-    fn place(
-        &mut self,
-        turn: &mut Turn<'_, '_>,
-        item: &Item,
-        args: &Args,
-        frame: &[u8],
-        input: &Input<'_>,
-    ) -> Place {
-        let target = match multi::target(turn.shard, &self.conn, item, args, frame) {
-            multi::Target::Here => return Place::Here,
-            multi::Target::Locked => return Place::Stop(Step::Locked),
-            multi::Target::Barrier if turn.hop.is_some() => return Place::Stop(Step::Barrier),
-            multi::Target::Barrier => return Place::Here,
-            multi::Target::Spread if turn.hop.is_some() => return Place::Stop(Step::Barrier),
-            multi::Target::Spread if is_blocking(item, turn.shard) => {
-                return self.spread_blocking(turn, item, args, frame);
-            }
-            multi::Target::Spread => return self.spread(turn, item, args, frame, input),
-            multi::Target::There { shard, moved: Some(slot) } => {
-                let out = match &mut turn.hop {
-                    None => &mut *turn.out,
-                    Some(hop) => &mut hop.local,
-                };
-                dispatch::moved(out, turn.shard, &self.conn, slot, shard);
-                if let Some(hop) = &mut turn.hop {
-                    hop.mark_local();
-                }
-                return Place::Done;
-            }
-            multi::Target::There { shard, moved: None } => shard,
-        };
-        if is_blocking(item, turn.shard) {
-            if turn.hop.is_some() {
-                return Place::Stop(Step::Barrier);
-            }
-            return match self.check(turn, item, args, frame) {
-                None => Place::Done,
-                Some(_) => Place::Stop(Step::End(self.block_on(target, frame, input, turn.shard))),
-            };
-        }
-        self.send_away(target, turn, item, args, frame, input)
-    }
-
-    /// Hands a command on to the shard of its keys.
-    fn send_away(
-        &mut self,
-        target: u16,
-        turn: &mut Turn<'_, '_>,
-        item: &Item,
-        args: &Args,
-        frame: &[u8],
-        input: &Input<'_>,
-    ) -> Place {
-        if let Some(function) = turn.shard.scripts.library().board().busy(target) {
-            let out = match &mut turn.hop {
-                None => &mut *turn.out,
-                Some(hop) => &mut hop.local,
-            };
-            turn.shard.stats.error("BUSY");
-            reply::error(out.inline_mut(), busy_text(function).as_bytes());
-            if let Some(hop) = &mut turn.hop {
-                hop.mark_local();
-            }
-            return Place::Done;
-        }
-        if let Some(id) = item.id
-            && !self.conn.plain
-            && !guard::may_leave(args, frame, id, turn.shard, &self.conn, turn.now)
-        {
-            return Place::Stop(Step::Later);
-        }
-        self.remember(turn.shard, item, args, frame);
-        let hop = turn.hop.get_or_insert_with(|| turn.shard.spare_hops.pop().unwrap_or_default());
-        hop.push(target, &self.conn, frame, input, &mut turn.shard.spares);
-        if !self.conn.plain
-            && let Some(record) = turn.shard.clients.get(self.conn.slot)
-        {
-            hop.name_client(target, &record.peer, record.name.as_deref().unwrap_or_default());
-        }
-        turn.shard.stats.hopped_commands += 1;
-        if self.conn.reply == ReplyMode::Skip {
-            // Its reply alone is left out.
-            return Place::Stop(Step::End(Flow::Flush));
-        }
-        Place::Done
-    }
-
-    /// Checks and counts a command that runs elsewhere: its id, or nothing when it was refused, with a reply.
-    fn check(
-        &mut self,
-        turn: &mut Turn<'_, '_>,
-        item: &Item,
-        args: &Args,
-        frame: &[u8],
-    ) -> Option<u16> {
-        let id = item.id?;
-        if let Some(fault) = guard::check(args, frame, id, turn.shard, &self.conn, turn.now) {
-            dispatch::refuse(fault, turn.out, turn.shard, id);
-            return None;
-        }
-        turn.shard.stats.call(id);
-        self.conn.last_command = id;
-        Some(id)
-    }
-
-    /// A command that may block, with keys on several shards.
-    #[cold]
-    fn spread_blocking(
-        &mut self,
-        turn: &mut Turn<'_, '_>,
-        item: &Item,
-        args: &Args,
-        frame: &[u8],
-    ) -> Place {
-        let Some(id) = self.check(turn, item, args, frame) else { return Place::Done };
-        let frame = bytes::Bytes::copy_from_slice(frame);
-        let queued = transaction::Queued { id, db: self.conn.db, frame };
-        let spread = Box::new(Spread::new(queued, turn.shard));
-        self.set_blocked(turn.shard, Some((turn.shard.index, spread.ticket())));
-        let flow = self.advance_spread(spread, Vec::new(), turn.out, turn.shard, turn.now);
-        Place::Stop(Step::End(flow))
-    }
-
-    /// A command with keys on several shards.
-    fn spread(
-        &mut self,
-        turn: &mut Turn<'_, '_>,
-        item: &Item,
-        args: &Args,
-        frame: &[u8],
-        input: &Input<'_>,
-    ) -> Place {
-        if let Some(id) = item.id
-            && !self.conn.plain
-            && guard::is_held_back(turn.shard, &self.conn, id, turn.now)
-        {
-            return Place::Stop(Step::Later);
-        }
-        self.remember(turn.shard, item, args, frame);
-        let call = dispatch::Call { args, frame, input, id: item.id, hash: item.hash };
-        let start = turn.out.mark();
-        match dispatch::spread(call, turn.out, turn.shard, &mut self.conn, turn.now) {
-            None => {
-                if self.conn.reply != ReplyMode::On {
-                    turn.out.truncate(start);
-                }
-                if self.conn.reply == ReplyMode::Skip {
-                    self.conn.set_reply(ReplyMode::On);
-                }
-                Place::Done
-            }
-            Some(multi) => Place::Stop(Step::End(self.wait(Waiting::Multi(multi), turn))),
-        }
-    }
-
-    /// Before a command of a client that tracks leaves for other shards.
-    fn remember(&self, shard: &mut Shard, item: &Item, args: &Args, frame: &[u8]) {
-        if self.conn.tracks
-            && let Some(id) = item.id
-        {
-            let row = shard.commands.row(id);
-            shard.remember(self.conn.id, row, args, frame);
-            shard.end_caching(self.conn.id, row);
-        }
-    }
-
     /// Ends a batch: commands handed on are sent first.
     fn finish(&mut self, hop: Option<Box<Hop>>, flow: Flow<Work>, shard: &mut Shard) -> Flow<Work> {
         let Some(mut hop) = hop else {
@@ -628,17 +471,6 @@ impl Session {
             ..Limits::DEFAULT
         }
     }
-}
-
-fn is_blocking(item: &Item, shard: &Shard) -> bool {
-    item.id.is_some_and(|id| shard.commands.row(id).flags & row::BLOCKING != 0)
-}
-
-/// Where [`Session::place`] leaves a command.
-enum Place {
-    Here,
-    Done,
-    Stop(Step),
 }
 
 impl Turn<'_, '_> {
@@ -667,6 +499,7 @@ impl view::Session for Session {
     ) -> Flow<Work> {
         // A pointer leaves the shard and comes back; nothing is copied or allocated.
         let mut group = shard.group.take().unwrap_or_default();
+        shard.log_look();
         let flow = self.run(input, out, shard, now, &mut group);
         shard.group = Some(group);
         if let Some(record) = shard.clients.get_mut(self.conn.slot) {
@@ -713,6 +546,15 @@ impl view::Session for Session {
                 shard.cancel_on(*owner, *ticket, Cancel::TimeOut);
             }
             Some(Pending::Spread(spread)) => spread.give_up(shard),
+            Some(Pending::Held(held)) => match &mut held.pending {
+                // It has not begun to wait.
+                Some(Pending::Block { .. }) => {
+                    held.pending = None;
+                    held.flow = Flow::Close;
+                }
+                Some(Pending::Spread(spread)) => spread.give_up(shard),
+                _ => {}
+            },
             _ => {}
         }
     }
@@ -733,7 +575,7 @@ impl view::Session for Session {
 }
 
 impl Session {
-    /// Goes on with what was waited for.
+    /// Goes on with what was waited for; what that replies may have to wait for the log.
     fn resume(
         &mut self,
         done: Done,
@@ -741,7 +583,27 @@ impl Session {
         shard: &mut Shard,
         now: Instant,
     ) -> Flow<Work> {
-        let Some(pending) = self.pending.take() else { return Flow::Flush };
+        let start = out.mark();
+        shard.log_look();
+        let flow = match (self.pending.take(), done) {
+            (Some(Pending::Held(held)), Done::Durable { is_so }) => {
+                return self.release(*held, is_so, out);
+            }
+            (Some(pending), done) => self.proceed(pending, done, out, shard, now),
+            (None, _) => Flow::Flush,
+        };
+        if shard.observed { self.hold(flow, start, out, shard) } else { flow }
+    }
+
+    /// Goes on with what was waited for.
+    fn proceed(
+        &mut self,
+        pending: Pending,
+        done: Done,
+        out: &mut Output,
+        shard: &mut Shard,
+        now: Instant,
+    ) -> Flow<Work> {
         match (pending, done) {
             (Pending::Hop(mut hop), Done::Exchange(responses)) => {
                 let close = hop.close;

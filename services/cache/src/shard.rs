@@ -16,6 +16,7 @@ use view::Instant;
 use crate::{
     acl::{Acl, DEFAULT, Rules, User},
     ahead::Ahead,
+    aof::Journal,
     batch::Spares,
     clients::Clients,
     command::table::Index,
@@ -167,6 +168,8 @@ pub struct Shard {
     pub(crate) saves: Arc<Saves>,
     /// Commands that write, as far as they are told to `saves`.
     pub(crate) noted_writes: u64,
+    /// What is to be logged; nothing without a log.
+    pub(crate) journal: Option<Box<Journal>>,
     pub(crate) cpu: CpuTime,
     /// Time and calls of the last sample for `instantaneous_ops_per_sec`.
     sample: (u64, u64),
@@ -273,6 +276,7 @@ impl Shard {
             served: Vec::new(),
             outbox: Vec::new(),
             peak_bytes: 0,
+            journal: None,
             cpu: CpuTime::default(),
             sample: (now.mono_ns, 0),
             ops_per_s: 0,
@@ -439,6 +443,10 @@ impl Shard {
     /// Housekeeping, due about every 100 ms: removes due keys and gives memory back, looking at no
     /// more than `budget` entries for each.
     pub fn tick(&mut self, now: Instant, budget: usize) -> Tick {
+        if self.is_loading() {
+            // Keys live in the time of the log.
+            return Tick::default();
+        }
         self.flush_due_items(now);
         let mut going = Going::new(self.watching);
         let step = if self.expires {
@@ -446,6 +454,7 @@ impl Shard {
         } else {
             ExpireStep::default()
         };
+        self.log_removed(&going.keys, now);
         self.all_gone(going.keys, events::EXPIRED, "expired");
         let purging = self.store.purge_step(budget) | self.tracking.purge_step(budget);
         self.mail.look_again();
@@ -478,6 +487,7 @@ impl Shard {
         let mut going = Going::new(self.watching);
         let result =
             self.store.evict_step(now.unix_ms(), EVICT_PER_WRITE, |db, key| going.add(db, key));
+        self.log_removed(&going.keys, now);
         self.all_gone(going.keys, events::EVICTED, "evicted");
         !matches!(result, EvictResult::Stuck { .. })
     }

@@ -22,6 +22,11 @@ pub enum Work {
     /// The next command touches a key that a multi-key command holds: continue when this shard's
     /// [`locks_generation`](crate::Shard::locks_generation) has changed.
     Locked,
+    /// Continue when the session's shard has made its log durable up to here.
+    Durable {
+        /// Bytes of the log.
+        to: u64,
+    },
     /// Continue after this long.
     Sleep {
         /// Microseconds.
@@ -56,6 +61,11 @@ pub enum Done {
     Slept,
     /// What came of a job.
     Job(Response),
+    /// The log is durable, or will never be.
+    Durable {
+        /// Which of them.
+        is_so: bool,
+    },
 }
 
 /// A request to one shard.
@@ -94,6 +104,8 @@ pub enum Request {
         keys: Vec<(u16, Box<[u8]>, Option<Record>)>,
         /// Which keys have changed meanwhile, perhaps with those of other shards.
         changes: Changes,
+        /// What the shard has to log of it.
+        log: Option<Box<crate::aof::Part>>,
     },
     /// A step of a command over several shards.
     Op {
@@ -386,6 +398,14 @@ pub enum Op {
         /// The one that has gone.
         to: u64,
     },
+    /// A step of a command that several shards log.
+    Part(Box<crate::aof::Tx>, Box<Self>),
+    /// Begins to write a new base of the log.
+    Rewrite,
+    /// Begins to log.
+    BeginLog(std::sync::Arc<crate::aof::Common>),
+    /// Logs no more.
+    EndLog,
 }
 
 impl Op {
@@ -398,6 +418,9 @@ impl Op {
             }
             Self::FindClient(id) => Self::FindClient(*id),
             Self::Tracks { shard, on } => Self::Tracks { shard: *shard, on: *on },
+            Self::Rewrite => Self::Rewrite,
+            Self::BeginLog(common) => Self::BeginLog(std::sync::Arc::clone(common)),
+            Self::EndLog => Self::EndLog,
             _ => Self::Nothing,
         }
     }

@@ -1,11 +1,12 @@
 //! From a parsed command to its function: lookup, the checks before it, and error replies.
 
 use logic::{slot::key_slot, store::KeyHash};
-use view::{Input, Instant, Output};
+use view::{Input, Instant, Mark, Output};
 use wire::resp::{Args, reply};
 
 use super::{Conn, Cx, Fault, Mode, Outcome, ReplyMode, row, table::Index, transactions};
 use crate::{
+    aof::effects::Ran,
     multi::{self, Multi},
     shard::Shard,
     watch::guard,
@@ -73,7 +74,7 @@ pub(crate) fn execute(
 }
 
 #[inline]
-fn execute_unseen(
+pub(crate) fn execute_unseen(
     call: Call<'_>,
     id: u16,
     out: &mut Output,
@@ -101,9 +102,77 @@ fn execute_observed(
     conn: &mut Conn,
     now: Instant,
 ) -> Outcome {
+    if shard.journal.is_some() {
+        return execute_logged(call, id, out, shard, conn, now);
+    }
     let outcome = execute_unseen(call, id, out, shard, conn, now);
     observed(shard, conn, now);
     outcome
+}
+
+/// As [`execute`], for a shard with a log: all that the command leads to is one entry.
+#[cold]
+#[inline(never)]
+fn execute_logged(
+    call: Call<'_>,
+    id: u16,
+    out: &mut Output,
+    shard: &mut Shard,
+    conn: &mut Conn,
+    now: Instant,
+) -> Outcome {
+    let opened = match open_entry(id, out, shard, conn) {
+        Ok(opened) => opened,
+        Err(fault) => return fail(fault, out, shard, id),
+    };
+    let outcome = execute_unseen(call, id, out, shard, conn, now);
+    close_entry(&opened, call, id, &outcome, out, shard, now);
+    observed(shard, conn, now);
+    outcome
+}
+
+/// What there was before a command that is to be logged.
+pub(crate) struct Opened {
+    db: u16,
+    start: Mark,
+    changes: u64,
+}
+
+/// Opens an entry of the log for a command, unless it must not run.
+pub(crate) fn open_entry(
+    id: u16,
+    out: &Output,
+    shard: &mut Shard,
+    conn: &Conn,
+) -> Result<Opened, Fault> {
+    if let Some(fault) = shard.log_refuses(id) {
+        return Err(fault);
+    }
+    shard.log_begin();
+    Ok(Opened { db: conn.db, start: out.mark(), changes: shard.changes })
+}
+
+/// Ends it: with what the command did, if it changed anything.
+pub(crate) fn close_entry(
+    opened: &Opened,
+    call: Call<'_>,
+    id: u16,
+    outcome: &Outcome,
+    out: &Output,
+    shard: &mut Shard,
+    now: Instant,
+) {
+    let Call { args, frame, .. } = call;
+    let Opened { db, start, changes } = *opened;
+    let has_run = !matches!(outcome, Outcome::Wait(_));
+    if has_run && shard.commands.row(id).flags & row::WRITE != 0 {
+        let reply = out.since(start);
+        let changed = shard.changes != changes;
+        shard.log_command(&Ran { id, db, args, frame, reply: &reply, now }, changed);
+    }
+    shard.log_looked_at(id, db, args, frame);
+    // What waits will run again, or elsewhere: nothing of it was done.
+    if has_run { shard.log_end() } else { shard.log_undo(now) }
 }
 
 /// A command has run while somebody observed keys: what waits for those it changed is tried again.
@@ -129,6 +198,10 @@ pub(crate) fn spread(
         guard::check(call.args, call.frame, id, shard, conn, now)
     };
     if let Some(fault) = fault {
+        refuse(fault, out, shard, id);
+        return None;
+    }
+    if let Some(fault) = shard.log_refuses(id) {
         refuse(fault, out, shard, id);
         return None;
     }

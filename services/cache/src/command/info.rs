@@ -67,8 +67,20 @@ struct Context<'a> {
     now: Instant,
 }
 
+fn flag(is_so: bool) -> String {
+    u8::from(is_so).to_string()
+}
+
+fn status(failed: bool) -> String {
+    if failed { "err" } else { "ok" }.into()
+}
+
 fn lines(text: &mut String, title: &str, fields: &[(&str, String)]) {
     let _ = write!(text, "# {title}\r\n");
+    lines_more(text, fields);
+}
+
+fn lines_more(text: &mut String, fields: &[(&str, String)]) {
     for (name, value) in fields {
         let _ = write!(text, "{name}:{value}\r\n");
     }
@@ -104,25 +116,7 @@ impl Context<'_> {
                 ],
             ),
             "memory" => self.memory(text),
-            "persistence" => lines(
-                text,
-                "Persistence",
-                &[
-                    ("loading", "0".into()),
-                    ("async_loading", "0".into()),
-                    ("rdb_changes_since_last_save", self.shard.saves.changes().to_string()),
-                    ("rdb_bgsave_in_progress", u8::from(self.shard.saves.is_running()).to_string()),
-                    ("rdb_last_save_time", self.shard.saves.last_s().to_string()),
-                    (
-                        "rdb_last_bgsave_status",
-                        if self.shard.saves.has_failed() { "err".into() } else { "ok".into() },
-                    ),
-                    ("aof_enabled", "0".into()),
-                    ("aof_rewrite_in_progress", "0".into()),
-                    ("aof_last_bgrewrite_status", "ok".into()),
-                    ("aof_last_write_status", "ok".into()),
-                ],
-            ),
+            "persistence" => self.persistence(text),
             "stats" => self.stats(text),
             "replication" => lines(
                 text,
@@ -156,6 +150,44 @@ impl Context<'_> {
                 lines(text, "Cluster", &[("cluster_enabled", enabled)]);
             }
             _ => self.keyspace(text),
+        }
+    }
+
+    /// Dumps, and the append-only log.
+    fn persistence(&self, text: &mut String) {
+        let log = self.shard.log_facts(self.now);
+        lines(
+            text,
+            "Persistence",
+            &[
+                ("loading", flag(log.loading)),
+                ("async_loading", "0".into()),
+                ("rdb_changes_since_last_save", self.shard.saves.changes().to_string()),
+                ("rdb_bgsave_in_progress", flag(self.shard.saves.is_running())),
+                ("rdb_last_save_time", self.shard.saves.last_s().to_string()),
+                ("rdb_last_bgsave_status", status(self.shard.saves.has_failed())),
+                ("aof_enabled", flag(log.enabled)),
+                ("aof_rewrite_in_progress", flag(log.rewriting)),
+                ("aof_rewrite_scheduled", "0".into()),
+                ("aof_last_rewrite_time_sec", log.rewrite_s.to_string()),
+                ("aof_current_rewrite_time_sec", log.rewriting_s.to_string()),
+                ("aof_last_bgrewrite_status", status(log.rewrite_failed)),
+                ("aof_rewrites", log.rewrites.to_string()),
+                ("aof_last_write_status", status(log.failed)),
+            ],
+        );
+        if log.enabled {
+            lines_more(
+                text,
+                &[
+                    ("aof_current_size", log.size_bytes.to_string()),
+                    ("aof_base_size", log.base_bytes.to_string()),
+                    ("aof_pending_rewrite", "0".into()),
+                    ("aof_buffer_length", log.waiting_bytes.to_string()),
+                    ("aof_pending_bio_fsync", "0".into()),
+                    ("aof_delayed_fsync", "0".into()),
+                ],
+            );
         }
     }
 

@@ -466,6 +466,13 @@ impl Row {
         self.args = args;
         self
     }
+    /// Indices of the keys that the command may write.
+    #[must_use]
+    pub fn written_indices<'f>(&self, argc: usize, arg: impl Fn(usize) -> &'f [u8]) -> Vec<usize> {
+        let written = self.specs.iter().filter(|spec| !spec.flags.contains(&"RO"));
+        written.flat_map(|spec| spec.range(argc, &arg)).collect()
+    }
+
     /// Whether `argc` arguments, the name included, are right.
     #[must_use]
     pub const fn accepts(&self, argc: usize) -> bool {

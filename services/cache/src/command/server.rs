@@ -3,7 +3,7 @@
 use wire::resp::reply;
 
 use super::{Cx, Fault, Outcome, Waiting};
-use crate::multi::Plan;
+use crate::{multi::Plan, work::Op};
 
 type Result = std::result::Result<Outcome, Fault>;
 
@@ -42,6 +42,20 @@ pub(super) fn flushall(cx: &mut Cx<'_>) -> Result {
 pub(super) fn info(cx: &mut Cx<'_>) -> Result {
     let sections = (1..cx.argc()).map(|at| cx.arg(at).to_ascii_lowercase()).collect();
     cx.gather(Plan::Info(sections))
+}
+
+pub(super) fn bgrewriteaof(cx: &mut Cx<'_>) -> Result {
+    use std::sync::atomic::Ordering;
+    let Some(journal) = &cx.shard.journal else {
+        return Err(Fault::text("ERR the append-only log is off: start with --appendonly yes"));
+    };
+    if journal.common.rewriting.swap(true, Ordering::AcqRel) {
+        let text = "ERR Background append only file rewriting already in progress";
+        return Err(Fault::text(text));
+    }
+    journal.common.rewrite_failed.store(false, Ordering::Relaxed);
+    journal.common.rewrite_began_s.store(cx.now.unix_s(), Ordering::Relaxed);
+    cx.gather(Plan::Log(Op::Rewrite))
 }
 
 /// The longest DEBUG SLEEP.

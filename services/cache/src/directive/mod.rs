@@ -45,11 +45,8 @@ enum Effect {
 static AT_START: &[(&str, Kind, Effect)] = &[
     ("aclfile", Kind::Text, Effect::Start),
     ("activedefrag", Kind::Bool, Effect::Ignored("memory lies in slabs, which are not fragmented")),
-    (
-        "appendonly",
-        Kind::Bool,
-        Effect::NotInForce("commands are not logged: what is in memory is lost at the end"),
-    ),
+    ("appenddirname", Kind::Text, Effect::Start),
+    ("appendonly", Kind::Bool, Effect::Start),
     ("bind", Kind::Text, Effect::Start),
     ("cluster-enabled", Kind::Bool, Effect::Start),
     ("cluster-port", Kind::Int(0, 65_535), Effect::Lacks("leave it out: shards need no bus")),

@@ -114,12 +114,12 @@ fn what_is_lacking_says_what_to_do() {
 
 #[test]
 fn what_is_not_in_effect_is_said() {
-    let directives = good(&["--appendonly", "yes", "--io-threads", "4"]);
+    let directives = good(&["--tls-replication", "yes", "--io-threads", "4"]);
     let all = directives.notes.join("\n");
-    for part in ["appendonly yes: NOT IN EFFECT", "io-threads 4: without effect"] {
+    for part in ["tls-replication yes: NOT IN EFFECT", "io-threads 4: without effect"] {
         assert!(all.contains(part), "{part}: {all}");
     }
-    assert_eq!(directives.get("appendonly"), "yes");
+    assert_eq!(directives.get("tls-replication"), "yes");
 }
 
 #[test]

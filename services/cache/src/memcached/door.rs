@@ -39,6 +39,9 @@ impl Service for Memcached {
     type Done = Done;
 
     fn open(&self, _info: ConnInfo, shard: &mut Shard) -> Result<Session, Vec<u8>> {
+        if shard.is_loading() {
+            return Err(b"SERVER_ERROR the keys are being loaded\r\n".to_vec());
+        }
         if shard.memcached.connections >= self.clients_max as u64 {
             return Err(b"ERROR Too many open connections\r\n".to_vec());
         }
@@ -59,6 +62,9 @@ impl Service for Memcached {
         async move {
             match work {
                 Work::Exchange(requests) => Done::Exchange(Cache::exchange(cache, requests).await),
+                Work::Durable { to } => {
+                    Done::Durable { is_so: crate::aof::host::durable(cache, to).await }
+                }
                 // Sessions of this protocol wait for nothing else.
                 _ => Done::Unlocked,
             }

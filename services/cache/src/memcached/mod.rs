@@ -11,6 +11,7 @@
 
 mod door;
 mod keys;
+mod log;
 mod meta;
 mod metrics;
 mod remote;
@@ -65,6 +66,11 @@ impl State {
         }
     }
 
+    /// Uniques are above this from now on.
+    pub(crate) fn begin_uniques(&mut self, above: u64) {
+        self.cas = self.cas.max(above);
+    }
+
     /// A CAS unique that was never told.
     const fn next_cas(&mut self) -> u64 {
         self.cas += 1;
@@ -101,7 +107,7 @@ impl Shard {
             if delay > 0 { ends_s(delay, now).map(|at_s| at_s.saturating_sub(1)) } else { None };
         self.memcached.flush_at_s = at_s;
         if at_s.is_none_or(|at_s| at_s <= seconds(now)) {
-            self.clear_items();
+            self.clear_items(now);
         }
     }
 
@@ -109,14 +115,15 @@ impl Shard {
     #[inline]
     pub(crate) fn flush_due_items(&mut self, now: Instant) {
         if self.memcached.flush_at_s.is_some_and(|at_s| at_s <= seconds(now)) {
-            self.clear_items();
+            self.clear_items(now);
         }
     }
 
     #[cold]
-    fn clear_items(&mut self) {
+    fn clear_items(&mut self, now: Instant) {
         self.memcached.flush_at_s = None;
         let db = self.store.items_db();
         self.store.clear(db);
+        self.log_no_items(now);
     }
 }

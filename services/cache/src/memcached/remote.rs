@@ -87,6 +87,7 @@ fn run_frame(cx: &mut Cx<'_>, input: &Input<'_>) -> usize {
             let key = rest.get(..len).unwrap_or_default();
             let hash = cx.shard.store.hash(key);
             cx.remove(hash, key);
+            cx.shard.log_item(hash, key, cx.now, true);
             return 3 + len;
         }
         [INTERNAL, PART, rest @ ..] => {

@@ -6,7 +6,7 @@ use logic::store::{Expire, Item, KeyHash, Marks, NewValue, SHARED_MIN_BYTES};
 use view::{INLINE_MAX_BYTES, Input, Instant, Output};
 use wire::memcached::{Request, Store, Verb, parse_u64, reply};
 
-use super::{ends_s, meta, seconds};
+use super::{ends_s, log, meta, seconds};
 use crate::shard::Shard;
 
 /// What a command has to work with.
@@ -72,6 +72,24 @@ pub(super) const NOT_A_NUMBER: &str =
 
 /// Runs one command. Those without a key, `get` among them, are the session's.
 pub(super) fn request(cx: &mut Cx<'_>, request: &Request<'_>, data: Option<Data<'_, '_>>) {
+    if cx.shard.journal.is_some() {
+        return logged(cx, request, data);
+    }
+    run(cx, request, data);
+}
+
+/// The same, for the log too.
+#[cold]
+fn logged(cx: &mut Cx<'_>, request: &Request<'_>, data: Option<Data<'_, '_>>) {
+    if let Some(text) = log::refusal(cx.shard, request) {
+        return cx.say(text.is_empty(), text);
+    }
+    let before = cx.before(request);
+    run(cx, request, data);
+    cx.log_request(request, before);
+}
+
+fn run(cx: &mut Cx<'_>, request: &Request<'_>, data: Option<Data<'_, '_>>) {
     match (request, data) {
         (Request::Store(store), Some(data)) => text_store(cx, store, data),
         (Request::MetaStore { meta, verb, .. }, Some(data)) => meta::store(cx, meta, *verb, data),
@@ -345,6 +363,9 @@ pub(super) fn get(cx: &mut Cx<'_>, hash: KeyHash, key: &[u8], cas: bool, touch: 
     push_data(cx.out, &item);
     if let Some(exptime) = touch {
         cx.set_end(hash, key, ends_s(exptime, cx.now));
+    }
+    if cx.shard.journal.is_some() {
+        cx.shard.log_item(hash, key, cx.now, touch.is_some());
     }
 }
 

@@ -8,7 +8,7 @@
 //! commands, [`MAX_KEYS`](super::keys::MAX_KEYS) keys of a `get`, or [`MAX_OUTPUT_BYTES`] of output beyond what crosses it.
 //! Next: `run.rs` for what runs here, `remote.rs` for what runs elsewhere.
 
-use view::{Flow, Input, Instant, Output};
+use view::{Flow, Input, Instant, Mark, Output};
 use wire::memcached::{
     KEY_MAX_BYTES, Parsed, Request, Store, Verb, Words, likely_key, parse, reply, rest_of_line,
 };
@@ -38,6 +38,8 @@ const GONE: &str = "SERVER_ERROR a shard did not answer";
 pub struct Session {
     mode: Mode,
     pending: Option<Pending>,
+    /// How far the log must be durable before the next replies go out.
+    needs: u64,
 }
 
 /// What the next bytes are.
@@ -57,8 +59,19 @@ enum Mode {
 #[derive(Debug)]
 enum Pending {
     Hop(Box<Hop>),
-    Flush { noreply: bool },
+    Flush {
+        noreply: bool,
+    },
     Stats(Wanted, Box<Report>),
+    /// Replies that wait for the log, and what follows them.
+    Held(Box<Held>),
+}
+
+#[derive(Debug)]
+struct Held {
+    out: Output,
+    flow: Flow<Work>,
+    pending: Option<Pending>,
 }
 
 /// What a command did to the batch.
@@ -124,7 +137,7 @@ impl Session {
     pub const fn new(shard: &mut Shard) -> Self {
         shard.memcached.connections += 1;
         shard.memcached.accepted += 1;
-        Self { mode: Mode::Commands, pending: None }
+        Self { mode: Mode::Commands, pending: None, needs: 0 }
     }
 
     fn run(&mut self, input: &mut Input<'_>, turn: &mut Turn<'_>) -> Flow<Work> {
@@ -377,6 +390,30 @@ impl Session {
     }
 }
 
+impl Session {
+    /// Keeps replies until the log is durable as far as they need, if that is asked for.
+    fn hold(
+        &mut self,
+        flow: Flow<Work>,
+        start: Mark,
+        out: &mut Output,
+        shard: &Shard,
+    ) -> Flow<Work> {
+        self.needs = self.needs.max(shard.log_needs().unwrap_or(0));
+        let end = out.mark();
+        if end == start || !shard.is_behind(self.needs) {
+            return flow;
+        }
+        let to = std::mem::take(&mut self.needs);
+        let mut kept = Output::default();
+        kept.append_range(out, start, end);
+        out.truncate(start);
+        let pending = self.pending.take();
+        self.pending = Some(Pending::Held(Box::new(Held { out: kept, flow, pending })));
+        Flow::Await(Work::Durable { to })
+    }
+}
+
 /// The same request to every other shard; `None` when there is none.
 fn ask_others(shard: &mut Shard, ask: impl Fn() -> Ask) -> Option<Work> {
     let others = (0..shard.count).filter(|&other| other != shard.index);
@@ -406,7 +443,10 @@ fn drop_item(turn: &mut Turn<'_>, key: &[u8]) {
     let target = turn.owner(key);
     if target == turn.shard.index {
         let hash = turn.shard.store.hash(key);
-        turn.here(|cx| cx.remove(hash, key));
+        turn.here(|cx| {
+            cx.remove(hash, key);
+            cx.shard.log_item(hash, key, cx.now, true);
+        });
     } else {
         turn.hand_on(target, &drop_frame(key), &Input::borrowed(b""));
     }
@@ -426,13 +466,60 @@ impl view::Session for Session {
     ) -> Flow<Work> {
         shard.flush_due_items(now);
         let full = out.len() + MAX_OUTPUT_BYTES;
+        shard.log_look();
+        let start = out.mark();
         let mut turn = Turn { out, shard, now, hop: None, full };
         let flow = self.run(input, &mut turn);
         let hop = turn.hop.take();
-        self.finish(hop, flow, shard)
+        let flow = self.finish(hop, flow, shard);
+        if shard.journal.is_some() { self.hold(flow, start, out, shard) } else { flow }
     }
 
     fn on_done(
+        &mut self,
+        done: Done,
+        out: &mut Output,
+        shard: &mut Shard,
+        now: Instant,
+    ) -> Flow<Work> {
+        if let (Some(Pending::Held(_)), Done::Durable { is_so }) = (&self.pending, &done) {
+            return self.release(*is_so, out);
+        }
+        shard.log_look();
+        let start = out.mark();
+        let flow = self.resume(done, out, shard, now);
+        if shard.journal.is_some() { self.hold(flow, start, out, shard) } else { flow }
+    }
+    fn foresee(&self, bytes: &[u8], shard: &mut Shard) {
+        let Some(key) = likely_key(bytes) else { return };
+        if shard.topology.owner_of(key) == shard.index {
+            let (db, hash) = (shard.store.items_db(), shard.store.hash(key));
+            shard.ahead.push(db, hash);
+        }
+    }
+
+    fn foreseen(shard: &mut Shard) {
+        shard.ahead.load(&shard.store);
+    }
+
+    fn on_close(&mut self, shard: &mut Shard) {
+        shard.memcached.connections = shard.memcached.connections.saturating_sub(1);
+    }
+}
+
+impl Session {
+    /// Gives the replies that waited for the log: none of them when it failed.
+    fn release(&mut self, is_durable: bool, out: &mut Output) -> Flow<Work> {
+        let Some(Pending::Held(held)) = self.pending.take().filter(|_| is_durable) else {
+            return Flow::Close;
+        };
+        out.append(&held.out);
+        self.pending = held.pending;
+        held.flow
+    }
+
+    /// Goes on with what was waited for.
+    fn resume(
         &mut self,
         done: Done,
         out: &mut Output,
@@ -452,7 +539,7 @@ impl view::Session for Session {
                 shard.keep_hop(hop);
                 return if close { Flow::Close } else { Flow::Flush };
             }
-            Pending::Flush { noreply: true } => {}
+            Pending::Flush { noreply: true } | Pending::Held(_) => {}
             Pending::Flush { noreply: false } => reply::line(out.inline_mut(), "OK"),
             Pending::Stats(wanted, mut report) => {
                 for response in &responses {
@@ -464,21 +551,5 @@ impl view::Session for Session {
             }
         }
         Flow::Flush
-    }
-
-    fn foresee(&self, bytes: &[u8], shard: &mut Shard) {
-        let Some(key) = likely_key(bytes) else { return };
-        if shard.topology.owner_of(key) == shard.index {
-            let (db, hash) = (shard.store.items_db(), shard.store.hash(key));
-            shard.ahead.push(db, hash);
-        }
-    }
-
-    fn foreseen(shard: &mut Shard) {
-        shard.ahead.load(&shard.store);
-    }
-
-    fn on_close(&mut self, shard: &mut Shard) {
-        shard.memcached.connections = shard.memcached.connections.saturating_sub(1);
     }
 }

@@ -15,6 +15,7 @@ use wire::resp::{Args, reply};
 
 use super::{Next, Reply};
 use crate::{
+    aof::Part,
     command::{Conn, Cx, Fault, Mode, Outcome, Waiting, dispatch, row},
     observe::{Block, Changes},
     shard::Shard,
@@ -29,6 +30,8 @@ pub(crate) struct Bring {
     pub(super) needs_memory: bool,
     keys: ShardKeys,
     lent: Vec<Lent>,
+    /// What lenders have to log.
+    parts: Vec<(u16, Part)>,
     transaction: Option<Parts>,
     /// The command did not run: it waits.
     blocks: Option<Block>,
@@ -71,6 +74,7 @@ impl Bring {
             needs_memory,
             keys,
             lent: Vec::new(),
+            parts: Vec::new(),
             transaction: None,
             blocks: None,
             refused: false,
@@ -103,6 +107,7 @@ impl Bring {
             needs_memory,
             keys,
             lent: Vec::new(),
+            parts: Vec::new(),
             transaction: Some(Parts { guards, count }),
             blocks: None,
             refused: false,
@@ -172,6 +177,7 @@ impl Bring {
             }
         }
         reply.shard.keep_changes();
+        reply.shard.log_capture();
         match kept {
             Ok(()) => self.execute(reply),
             Err(full) => {
@@ -188,6 +194,7 @@ impl Bring {
                 }
             }
         }
+        self.parts = reply.shard.log_split(ticket, reply.now);
         // Now that what was lent is not here any more.
         reply.shard.serve_ready(reply.now);
         self.give_back(ticket, changes)
@@ -230,11 +237,14 @@ impl Bring {
 
     /// What was lent, on its way back, with the release of each lender's locks.
     fn give_back(&mut self, ticket: u64, changes: Changes) -> Next {
+        let mut parts = std::mem::take(&mut self.parts);
         let back = |lent: Lent| {
             let changes = changes.clone();
+            let at = parts.iter().position(|(owner, _)| *owner == lent.shard);
+            let log = at.map(|at| Box::new(parts.swap_remove(at).1));
             let keys = lent.keys.into_iter().zip(lent.records);
             let keys = keys.map(|((db, key), record)| (db, key, record)).collect();
-            (lent.shard, Request::Return { ticket, keys, changes })
+            (lent.shard, Request::Return { ticket, keys, changes, log })
         };
         Next::Return(std::mem::take(&mut self.lent).into_iter().map(back).collect())
     }

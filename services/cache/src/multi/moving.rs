@@ -77,6 +77,11 @@ impl Move {
         }
     }
 
+    /// The shards whose keys change.
+    pub(super) fn writers(&self) -> Vec<u16> {
+        if self.take { vec![self.from_shard, self.to_shard] } else { vec![self.to_shard] }
+    }
+
     fn loaded(&self, record: Option<Record>, exists: bool, reply: &mut Reply<'_>) -> Next {
         match record {
             None if self.take => {

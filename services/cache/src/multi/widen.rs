@@ -15,6 +15,7 @@ use wire::resp::{Limits, ParseState, Parsed, parse_command};
 
 use super::{Next, Reply};
 use crate::{
+    aof::Part,
     batch::Batch,
     command::{Conn, Cx, Fault, Mode, Outcome, Waiting, dispatch},
     observe::Changes,
@@ -42,6 +43,8 @@ pub(crate) struct Widen {
     keys: Vec<(u16, Key)>,
     rounds: usize,
     lent: Vec<(u16, Vec<Key>, Vec<Option<Record>>)>,
+    /// What lenders have to log.
+    parts: Vec<(u16, Part)>,
 }
 
 impl Widen {
@@ -57,6 +60,7 @@ impl Widen {
             keys: Vec::new(),
             rounds: 0,
             lent: Vec::new(),
+            parts: Vec::new(),
         };
         let owner = |key: &[u8]| cx.shard.topology.owner_of(key);
         for at in cx.row.key_indices(cx.argc(), |at| cx.arg(at)) {
@@ -135,6 +139,7 @@ impl Widen {
             }
         }
         reply.shard.keep_changes();
+        reply.shard.log_capture();
         let wanted = match kept {
             Ok(()) => self.execute(ticket, reply),
             Err(full) => {
@@ -155,6 +160,7 @@ impl Widen {
                 }
             }
         }
+        self.parts = reply.shard.log_split(ticket, reply.now);
         // Now that what was lent is not here any more.
         reply.shard.serve_ready(reply.now);
         let back = self.back(ticket, &changes);
@@ -238,10 +244,13 @@ impl Widen {
 
     /// What was lent, on its way back, with the release of each lender's locks.
     fn back(&mut self, ticket: u64, changes: &Changes) -> Vec<(u16, Request)> {
+        let mut parts = std::mem::take(&mut self.parts);
         let back = |(shard, keys, records): (u16, Vec<Key>, Vec<Option<Record>>)| {
+            let at = parts.iter().position(|(owner, _)| *owner == shard);
+            let log = at.map(|at| Box::new(parts.swap_remove(at).1));
             let keys = keys.into_iter().zip(records);
             let keys = keys.map(|((db, key), record)| (db, key, record)).collect();
-            (shard, Request::Return { ticket, keys, changes: changes.clone() })
+            (shard, Request::Return { ticket, keys, changes: changes.clone(), log })
         };
         std::mem::take(&mut self.lent).into_iter().map(back).collect()
     }

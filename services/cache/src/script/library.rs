@@ -148,6 +148,12 @@ impl Library {
         (functions.clone(), self.0.changes.load(Acquire))
     }
 
+    /// The counter of changes is at least so high: a log counts on.
+    pub(crate) fn has_changed(&self, times: u64) {
+        let _functions = lock(&self.0.functions);
+        self.0.changes.fetch_max(times, Release);
+    }
+
     /// Changes the libraries, unless `change` fails.
     pub(crate) fn change_functions<T>(
         &self,

@@ -15,7 +15,7 @@ const FOOTER_BYTES: usize = 10;
 const TEXT_MAX_BYTES: usize = 512 << 20;
 
 /// The payload of these libraries.
-pub(super) fn write<'a>(codes: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
+pub(crate) fn write<'a>(codes: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
     let mut out = Vec::new();
     for code in codes {
         out.push(FUNCTION);

@@ -6,6 +6,7 @@ mod events;
 mod heavy;
 mod hostile;
 mod limit;
+mod log;
 mod pubsub;
 mod saves;
 mod scripts;

@@ -23,6 +23,7 @@ enum State {
     Locked { generation: u64 },
     Sleeping { until_us: u64 },
     Job,
+    Durable,
     Closed,
 }
 
@@ -209,6 +210,7 @@ impl Host {
                 self.shards[connection.shard].locks_generation() != generation
             }
             State::Sleeping { until_us } => self.now.unix_us >= until_us,
+            State::Durable => true,
             State::Exchange { missing, .. } => missing == 0,
             State::Job => true,
             State::Closed => false,
@@ -244,6 +246,9 @@ impl Host {
                 let response = Response::Error(b"ERR there is no disk".to_vec());
                 connection.session.on_done(Done::Job(response), &mut out, shard, now)
             }
+            State::Durable => {
+                connection.session.on_done(Done::Durable { is_so: true }, &mut out, shard, now)
+            }
             State::Closed => return,
         };
         connection.out.extend_from_slice(&out.to_vec());
@@ -271,6 +276,7 @@ impl Host {
             }
             // There is nobody to write a dump.
             Flow::Await(Work::Job(_)) => connection.state = State::Job,
+            Flow::Await(Work::Durable { .. }) => connection.state = State::Durable,
             Flow::Await(Work::Sleep { us }) => {
                 connection.state = State::Sleeping { until_us: self.now.unix_us + us };
             }

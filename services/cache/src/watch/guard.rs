@@ -249,6 +249,11 @@ fn run_timed(
     let Some(start) = start else {
         return dispatch::execute(call, id, out, shard, conn, now);
     };
+    let opened = match shard.journal.is_some().then(|| dispatch::open_entry(id, out, shard, conn)) {
+        None => None,
+        Some(Ok(opened)) => Some(opened),
+        Some(Err(fault)) => return dispatch::fail(fault, out, shard, id),
+    };
     let Call { args, frame, input, hash, .. } = call;
     let mut cx = Cx { args, frame, input, row, id, hash, out, shard, conn, now };
     let result = (row.inner)(&mut cx);
@@ -257,6 +262,9 @@ fn run_timed(
         Ok(outcome) => outcome,
         Err(fault) => dispatch::fail(fault, out, shard, id),
     };
+    if let Some(opened) = opened {
+        dispatch::close_entry(&opened, call, id, &outcome, out, shard, now);
+    }
     if shard.observed {
         dispatch::observed(shard, conn, now);
     }

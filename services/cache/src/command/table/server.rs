@@ -159,6 +159,11 @@ const MEMORY: &[Row] = &[
 ];
 
 pub(super) static ROWS: &[Row] = &[
+    row("bgrewriteaof", 1, server::bgrewriteaof)
+        .flags(ADMIN | NOSCRIPT, A_ADMIN | A_SLOW | A_DANGEROUS)
+        .scope(Scope::AllShards)
+        .doc("server", "1.0.0", "Asynchronously rewrite the append-only file")
+        .complexity("O(1)"),
     row("command", -1, introspect::command)
         .flags(LOADING | STALE, A_SLOW | A_CONNECTION)
         .tips(&["nondeterministic_output_order"])
