@@ -187,17 +187,54 @@ fn another_number_of_shards_and_a_rewritten_log_give_the_same_keys() {
         if rewrite {
             let reply = must(client.words("BGREWRITEAOF"), "BGREWRITEAOF");
             assert!(!reply.is_error(), "{reply:?}");
-            let deadline = Instant::now() + Duration::from_secs(20);
-            loop {
-                let info = must(client.words("INFO persistence"), "INFO");
-                let info = String::from_utf8_lossy(info.bytes()).into_owned();
-                if info.contains("aof_rewrite_in_progress:0") && info.contains("aof_rewrites:1") {
-                    break;
-                }
-                assert!(Instant::now() < deadline, "{info}\n{}", server.log());
-                thread::sleep(Duration::from_millis(20));
-            }
+            wait_for_info(&mut client, &["aof_rewrite_in_progress:0", "aof_rewrites:1"]);
         }
+    }
+}
+
+/// Waits until INFO says so of the log.
+fn wait_for_info(client: &mut Client, facts: &[&str]) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let info = must(client.words("INFO persistence"), "INFO");
+        let info = String::from_utf8_lossy(info.bytes()).into_owned();
+        if facts.iter().all(|fact| info.contains(fact)) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{facts:?}: {info}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Going off has an end, and what is written after going on again is logged.
+#[test]
+fn a_log_that_went_off_and_on_again_under_load_has_all_keys() {
+    let _turn = Turn::shared();
+    for shards in [1, 2] {
+        let files = Files::new(&format!("switch-{shards}"));
+        let server = files.start(shards, "always");
+        let stop = AtomicBool::new(false);
+        let ((counted, paired), sent) = thread::scope(|scope| {
+            let (client, stop) = (server.client(), &stop);
+            let writer = scope.spawn(move || write(client, 0, (0, 0), stop));
+            let mut client = server.client();
+            for _ in 0..3 {
+                let _ = must(client.words("CONFIG SET appendonly no"), "off");
+                wait_for_info(&mut client, &["aof_enabled:0"]);
+                let _ = must(client.words("CONFIG SET appendonly yes"), "on");
+                wait_for_info(&mut client, &["aof_enabled:1", "aof_rewrite_in_progress:0"]);
+            }
+            thread::sleep(Duration::from_millis(300));
+            drop(server);
+            stop.store(true, Ordering::Relaxed);
+            writer.join().expect("a result")
+        });
+        let server = files.start(shards, "always");
+        let mut client = server.client();
+        let is = number(&mut client, "counter:0");
+        assert!(is == counted || is == counted + 1, "{counted} was acknowledged, {is} is there");
+        let pair = number(&mut client, "left:0");
+        assert!((paired..=sent).contains(&pair), "{paired} {pair} {sent}");
     }
 }
 

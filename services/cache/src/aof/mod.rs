@@ -600,9 +600,11 @@ impl Shard {
         self.journal.as_ref().is_some_and(|journal| journal.is_loading())
     }
 
-    /// Whether there is something for the log's writer.
+    /// Whether there is something for the log's writer: what to write, or that this is the end.
     pub(crate) fn has_log_entries(&self) -> bool {
-        let has = |journal: &Journal| journal.has_entries() || journal.awaits().is_some();
+        let has = |journal: &Journal| {
+            journal.has_entries() || journal.awaits().is_some() || journal.closing
+        };
         self.journal.as_ref().is_some_and(|journal| has(journal))
     }
 
