@@ -53,9 +53,10 @@ impl<S: Service> Server<S> {
         }
     }
 
-    /// Whether the connection cannot take input now and holds enough of it.
+    /// Whether the connection cannot take input now and holds enough of it. One that goes on in the next turn takes only
+    /// a part of its backlog then: a peer that sends faster than that must not make it grow.
     fn must_wait(&self, conn: &Conn<S::Session>) -> bool {
-        let blocked = conn.awaiting || self.is_paused(conn);
+        let blocked = conn.awaiting || conn.queued || self.is_paused(conn);
         conn.closing == Closing::Flushing
             || blocked && conn.backlog.len() >= self.config.input_max_bytes
             || conn.tls.as_ref().is_some_and(|tls| tls.is_full())

@@ -397,6 +397,34 @@ fn a_pipeline_written_before_anything_is_read() {
     });
 }
 
+/// Commands that come faster than they are run stay with the peer.
+#[test]
+fn a_pipeline_that_is_faster_than_the_server() {
+    attack("faster than the server", 64 * MIB, |server| {
+        let mut client = server.client();
+        let mut reader = must(client.stream().try_clone(), "the reading side");
+        let members: Vec<String> = (0..50).map(|member| format!("member-{member}")).collect();
+        let mut words = vec!["SADD", "slow"];
+        words.extend(members.iter().map(String::as_str));
+        let requests = encode(&words).repeat(1_000);
+        let sent = 80 * MIB as usize / requests.len();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut left = sent * 1_000 * b":0\r\n".len() + 1;
+                let mut buffer = vec![0; 64 << 10];
+                while left > 0 {
+                    let got = must(reader.read(&mut buffer), "replies");
+                    assert!(got > 0, "closed with {left} bytes of replies to come");
+                    left = left.saturating_sub(got);
+                }
+            });
+            for _ in 0..sent {
+                must(client.send_raw(&requests), "requests");
+            }
+        });
+    });
+}
+
 /// What waits for a client that has left takes nothing, however many commands were sent at once.
 #[test]
 fn clients_that_leave_while_several_commands_wait() {
