@@ -14,6 +14,7 @@ use wire::resp::{Args, Limits, ParseState, Parsed, Version, parse_command, parse
 use super::{Taken, TxName};
 use crate::{
     command::{Conn, Mode, dispatch},
+    group::{GROUP, Group, Item},
     shard::Shard,
 };
 
@@ -108,40 +109,33 @@ impl Joiner {
     }
 }
 
-/// The time and the commands of entries.
-#[derive(Debug)]
-pub(crate) enum Line<'a> {
-    Time(u64),
-    Command { args: &'a Args, frame: &'a [u8] },
-}
+/// What a log holds is held to be sound: its lengths are those of records with checksums.
+const LIMITS: Limits = Limits { max_bulk_bytes: usize::MAX >> 1, ..Limits::DEFAULT };
 
-/// Gives each line of whole entries to `each`.
+/// Gives each line of whole entries to `each`: commands, and times as [`time_of`] reads them.
 ///
 /// # Errors
 /// The bytes make no sense from there on.
 pub(crate) fn lines(
     bytes: &[u8],
     args: &mut Args,
-    mut each: impl FnMut(Line<'_>),
+    mut each: impl FnMut(&Args, &[u8]),
 ) -> Result<(), usize> {
-    let limits = Limits { max_bulk_bytes: usize::MAX >> 1, ..Limits::DEFAULT };
     let mut at = 0;
     while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
-        if rest.first() == Some(&b'#') {
-            let end = rest.iter().position(|&byte| byte == b'\n').ok_or(at)?;
-            let text = rest.get(4..end.saturating_sub(1)).unwrap_or_default();
-            let time = parse_i64(text).and_then(|time| u64::try_from(time).ok()).ok_or(at)?;
-            each(Line::Time(time));
-            at += end + 1;
-            continue;
-        }
-        let parsed = parse_command(rest, args, &limits, &mut ParseState::new());
+        let parsed = parse_command(rest, args, &LIMITS, &mut ParseState::new());
         let Parsed::Command { frame_len } = parsed else { return Err(at) };
-        let frame = rest.get(..frame_len).unwrap_or_default();
-        each(Line::Command { args, frame });
+        each(args, rest.get(..frame_len).unwrap_or_default());
         at += frame_len;
     }
     Ok(())
+}
+
+/// Whether a line tells the time: unix milliseconds, `None` where it makes no sense.
+#[inline]
+pub(crate) fn time_of(line: &[u8]) -> Option<Option<u64>> {
+    let digits = line.strip_prefix(b"#TS:")?.trim_ascii_end();
+    Some(parse_i64(digits).and_then(|time| u64::try_from(time).ok()))
 }
 
 /// The name and the shards of a part, if this is its head.
@@ -162,10 +156,8 @@ pub(crate) fn parts(
     args: &mut Args,
     mut each: impl FnMut(TxName),
 ) -> Result<(), usize> {
-    lines(bytes, args, |line| {
-        if let Line::Command { args, frame } = line
-            && let Some((name, _)) = part_of(args, frame)
-        {
+    lines(bytes, args, |args, frame| {
+        if let Some((name, _)) = part_of(args, frame) {
             each(name);
         }
     })
@@ -186,7 +178,7 @@ pub(crate) struct State {
     clock_ms: u64,
     /// In a part that is left out.
     skips: bool,
-    args: Box<Args>,
+    group: Box<Group>,
     out: Output,
     pub(crate) commands: u64,
     /// Parts left out.
@@ -205,7 +197,7 @@ impl Default for State {
             conn,
             clock_ms: 0,
             skips: false,
-            args: Box::default(),
+            group: Box::default(),
             out: Output::default(),
             commands: 0,
             skipped: 0,
@@ -216,21 +208,49 @@ impl Default for State {
 }
 
 impl Replay<'_> {
-    /// Runs whole entries.
+    /// Runs whole entries, some commands at a time, for which what their keys need is loaded ahead.
     ///
     /// # Errors
     /// The bytes make no sense from there on.
     pub(crate) fn run(&mut self, bytes: &[u8]) -> Result<(), usize> {
-        let mut args = std::mem::take(&mut self.state.args);
-        let done = lines(bytes, &mut args, |line| match line {
-            Line::Time(ms) => self.state.clock_ms = self.state.clock_ms.max(ms),
-            Line::Command { args, frame } => self.command(args, frame),
-        });
-        self.state.args = args;
+        let mut group = std::mem::take(&mut self.state.group);
+        let mut at = 0;
+        let done = loop {
+            let rest = bytes.get(at..).unwrap_or_default();
+            if rest.is_empty() {
+                break Ok(());
+            }
+            match self.run_group(rest, &mut group) {
+                Ok(len) => at += len,
+                Err(bad) => break Err(at + bad),
+            }
+        };
+        self.state.group = group;
         done
     }
 
-    fn command(&mut self, args: &Args, frame: &[u8]) {
+    /// Runs the commands at the front; how long they are.
+    fn run_group(&mut self, bytes: &[u8], group: &mut Group) -> Result<usize, usize> {
+        let parsed = parse_command(bytes, group.first_mut(), &LIMITS, &mut ParseState::new());
+        let Parsed::Command { frame_len } = parsed else { return Err(0) };
+        let count = group.collect(bytes, frame_len, &LIMITS, GROUP);
+        group.resolve(self.shard, bytes, count, self.state.conn.db, true);
+        let mut end = 0;
+        for (item, args) in group.commands(count) {
+            let line = item.frame(bytes);
+            match time_of(line) {
+                Some(time) => {
+                    let ms = time.ok_or(item.start)?;
+                    self.state.clock_ms = self.state.clock_ms.max(ms);
+                }
+                None => self.command(item, args, line),
+            }
+            end = item.start + item.len;
+        }
+        Ok(end)
+    }
+
+    fn command(&mut self, item: &Item, args: &Args, frame: &[u8]) {
         let name = args.get(0, frame);
         match (name, args.len()) {
             (b"SELECT", 2) => {
@@ -266,19 +286,19 @@ impl Replay<'_> {
             }
             (b"ITEM", 6) => self.item(args, frame),
             (b"FLUSHDB", 1) => self.shard.store.clear(self.state.conn.db),
-            (b"SET" | b"set", 3) => self.set(args, frame, Expire::Clear),
+            (b"SET" | b"set", 3) => self.set(item, args, frame, Expire::Clear),
             (b"SET", 5) if args.get(3, frame) == b"PXAT" => {
                 let at = parse_i64(args.get(4, frame)).and_then(|at| u64::try_from(at).ok());
-                self.set(args, frame, Expire::At(at.unwrap_or(1)));
+                self.set(item, args, frame, Expire::At(at.unwrap_or(1)));
             }
-            _ => self.any(args, frame),
+            _ => self.any(item, args, frame),
         }
         self.state.commands += 1;
     }
 
-    fn set(&mut self, args: &Args, frame: &[u8], expire: Expire) {
+    fn set(&mut self, item: &Item, args: &Args, frame: &[u8], expire: Expire) {
         let (key, value) = (args.get(1, frame), NewValue::Copy(args.get(2, frame)));
-        let hash = self.shard.store.hash(key);
+        let hash = item.hash.unwrap_or_else(|| self.shard.store.hash(key));
         let (db, now_ms) = (self.state.conn.db, self.state.clock_ms);
         let set = self.shard.store.set(db, hash, key, value, expire, Form::Plain, now_ms);
         self.state.failed += u64::from(set.is_err());
@@ -309,15 +329,15 @@ impl Replay<'_> {
         if self.state.failed > failed { Err("they are refused".into()) } else { Ok(()) }
     }
 
-    fn any(&mut self, args: &Args, frame: &[u8]) {
+    fn any(&mut self, item: &Item, args: &Args, frame: &[u8]) {
         let State { conn, out, clock_ms, .. } = &mut *self.state;
-        let Some(id) = dispatch::find(&self.shard.commands, args, frame) else {
+        let Some(id) = item.id else {
             self.state.failed += 1;
             return;
         };
         let now = Instant { mono_ns: 0, unix_us: *clock_ms * 1000 };
         let input = Input::borrowed(frame);
-        let call = dispatch::Call { args, frame, input: &input, id: Some(id), hash: None };
+        let call = dispatch::Call { args, frame, input: &input, id: Some(id), hash: item.hash };
         let _ = dispatch::execute_unseen(call, id, out, self.shard, conn, now);
         self.state.failed += u64::from(out.inline().first() == Some(&b'-'));
         self.state.out.clear();

@@ -249,8 +249,7 @@ fn digest(shards: &mut [Shard], now_ms: u64) -> Digest {
 fn words(bytes: &[u8]) -> Vec<String> {
     let mut words = Vec::new();
     let mut args = wire::resp::Args::default();
-    replay::lines(bytes, &mut args, |line| {
-        let replay::Line::Command { args, frame } = line else { return };
+    replay::lines(bytes, &mut args, |args, frame| {
         let word = |at: usize| String::from_utf8_lossy(args.get(at, frame)).into_owned();
         let (name, count) = (word(0), args.len());
         match name.as_str() {
