@@ -14,7 +14,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use view::Instant;
 
 use super::uring::{self, Ring};
-use super::{Errno, FREED_NS, Fd};
+use super::{Errno, FREED_NS, Fd, Usage};
 use crate::error::Error;
 
 /// How to listen.
@@ -256,6 +256,24 @@ impl Ring {
         let local = rustix::net::getsockname(borrow(fd)).ok();
         let peer = rustix::net::getpeername(borrow(fd)).ok().flatten();
         (name_of(local), name_of(peer))
+    }
+
+    /// From the fields of proc_pid_stat(5).
+    pub(super) fn usage(&mut self) -> Usage {
+        self.count_calls(3);
+        let Ok(text) = std::fs::read_to_string("/proc/self/stat") else { return Usage::default() };
+        // The name in brackets may hold anything; the third field is behind it.
+        let fields = text.rsplit_once(')').map_or("", |(_, rest)| rest);
+        let field = |number: usize| {
+            let text = fields.split_ascii_whitespace().nth(number - 3);
+            text.and_then(|text| text.parse::<u64>().ok()).unwrap_or(0)
+        };
+        let micros = |ticks: u64| ticks * 1_000_000 / rustix::param::clock_ticks_per_second();
+        Usage {
+            user_us: micros(field(14)),
+            system_us: micros(field(15)),
+            resident_bytes: field(24) * rustix::param::page_size() as u64,
+        }
     }
 
     pub(super) fn sendfile(

@@ -68,6 +68,17 @@ impl Default for Setup {
     }
 }
 
+/// What a process has used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Processor time in its own code, microseconds.
+    pub user_us: u64,
+    /// In the kernel on its behalf, microseconds.
+    pub system_us: u64,
+    /// Memory that is resident now.
+    pub resident_bytes: u64,
+}
+
 /// Counters of a driver since its start.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DriverStats {
@@ -204,6 +215,12 @@ impl Driver {
     #[must_use]
     pub fn names(&mut self, fd: Fd) -> (PeerName, PeerName) {
         each!(self, arm => arm.names(fd))
+    }
+
+    /// What the process has used so far; nothing where that cannot be told.
+    #[must_use]
+    pub fn usage(&mut self) -> Usage {
+        each!(self, arm => arm.usage())
     }
 
     /// Sends part of a file to a socket without waiting: bytes moved, or EAGAIN when the socket

@@ -55,6 +55,5 @@ pub use clients::ConnInfo;
 pub use observe::Cancel;
 pub use session::Session;
 pub use shard::{Shard, ShardConfig};
-pub use stats::CpuTime;
 pub use watch::Clock;
 pub use work::{Done, Job, Request, Response, Work};

@@ -32,6 +32,8 @@ static HITS: Metric = Metric::counter("cache_hits_total", "Look-ups that found t
 static MISSES: Metric = Metric::counter("cache_misses_total", "Look-ups that did not.");
 static EXPIRED: Metric = Metric::counter("cache_expired_keys_total", "Keys removed when due.");
 static EVICTED: Metric = Metric::counter("cache_evicted_keys_total", "Keys removed for memory.");
+static COMPACTED: Metric =
+    Metric::counter("cache_compacted_records_total", "Records moved out of sparsely used memory.");
 static HOT_SAMPLES: Metric =
     Metric::counter("cache_hot_key_samples_total", "Commands sampled for HOTKEYS.");
 static ERASE_SCANNED: Metric = Metric::counter(
@@ -73,7 +75,7 @@ static CLIENTS: Metric = Metric::gauge("cache_clients", "Connections now.");
 static KEYS: Metric = Metric::gauge("cache_keys", "Keys in all databases.");
 
 struct Handles {
-    counters: [Counter; 25],
+    counters: [Counter; 26],
     gauges: [Gauge; 8],
 }
 
@@ -92,6 +94,7 @@ pub(crate) fn install(server: &Rc<Server<Cache>>) {
         &MISSES,
         &EXPIRED,
         &EVICTED,
+        &COMPACTED,
         &ACCEPTED,
         &REFUSED,
         &RECEIVED,
@@ -137,6 +140,7 @@ fn sample(server: &Server<Cache>, handles: &Handles, numbers: &mut Vec<(&'static
         report.store.misses,
         report.store.expired,
         report.store.evicted,
+        report.store.compacted,
         net.accepted,
         net.refused,
         net.received_bytes,

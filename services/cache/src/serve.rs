@@ -33,6 +33,8 @@ use crate::{Session, Shard, ShardConfig, clients, load};
 const TICK_NS: u64 = 100_000_000;
 /// How soon again while more is due.
 const TICK_MORE_NS: u64 = 1_000_000;
+/// How often the first shard looks what the process has used.
+const LOOK_NS: u64 = 1_000_000_000;
 /// Entries looked at per tick.
 const TICK_BUDGET: usize = 2_000;
 
@@ -251,12 +253,18 @@ pub fn start(
 
 async fn housekeeping(server: Rc<Server<Cache>>) {
     let cx = server.cx().clone();
-    let mut pause_ns = TICK_NS;
+    let (mut pause_ns, mut look_ns) = (TICK_NS, 0);
     loop {
         cx.sleep(pause_ns).await;
-        let tick = server.shard().borrow_mut().tick(cx.now(), TICK_BUDGET);
+        let now = cx.now();
+        let tick = server.shard().borrow_mut().tick(now, TICK_BUDGET);
         if cx.index() == 0 {
             save::tick(&server);
+            if now.mono_ns >= look_ns {
+                look_ns = now.mono_ns + LOOK_NS;
+                let usage = cx.driver().usage();
+                server.shard().borrow_mut().set_usage(usage);
+            }
         }
         pause_ns = if tick.more { TICK_MORE_NS } else { TICK_NS };
     }

@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use engine::driver::PeerName;
+use engine::driver::{PeerName, Usage};
 use logic::store::{EvictResult, ExpireStep, Policy, Store, StoreConfig};
 use view::Instant;
 
@@ -34,7 +34,7 @@ use crate::{
     save::Saves,
     script::{Library, Scripts},
     settings::Settings,
-    stats::{CpuTime, Report, Stats},
+    stats::{Report, Stats},
     tracking::Tracking,
     watch::Watch,
     work::{Request, Response},
@@ -170,7 +170,9 @@ pub struct Shard {
     pub(crate) noted_writes: u64,
     /// What is to be logged; nothing without a log.
     pub(crate) journal: Option<Box<Journal>>,
-    pub(crate) cpu: CpuTime,
+    pub(crate) process: Usage,
+    /// Records are being moved together.
+    compacting: bool,
     /// Time and calls of the last sample for `instantaneous_ops_per_sec`.
     sample: (u64, u64),
     ops_per_s: u64,
@@ -223,6 +225,8 @@ const ERASE_PART: usize = 4;
 
 /// Most keys one write may evict before it is let through or refused.
 const EVICT_PER_WRITE: usize = 64;
+/// Records moved together per tick, some 40 microseconds.
+const COMPACT_BUDGET: usize = 256;
 
 impl Shard {
     /// An empty shard.
@@ -277,7 +281,8 @@ impl Shard {
             outbox: Vec::new(),
             peak_bytes: 0,
             journal: None,
-            cpu: CpuTime::default(),
+            process: Usage::default(),
+            compacting: false,
             sample: (now.mono_ns, 0),
             ops_per_s: 0,
             pubsub: PubSub::default(),
@@ -383,10 +388,9 @@ impl Shard {
         !self.served.is_empty() || !self.outbox.is_empty()
     }
 
-    /// Tells the processor time this shard's thread has used so far, for `INFO cpu`: only the host
-    /// can measure it.
-    pub const fn set_cpu_time(&mut self, cpu: CpuTime) {
-        self.cpu = cpu;
+    /// Tells what the process has used so far: only the host can measure it.
+    pub const fn set_usage(&mut self, usage: Usage) {
+        self.process = usage;
     }
 
     /// Gives scripts a clock, which nothing else here has while a step runs.
@@ -422,7 +426,8 @@ impl Shard {
         report.blocked = self.blocked;
         report.ops_per_s = self.ops_per_s;
         report.script_bytes = self.scripts.memory_bytes() as u64;
-        report.cpu = self.cpu;
+        report.process = self.process;
+        report.compacting = self.compacting;
         report.hot_samples = self.hot.samples();
         report.hottest_rate = self.hot.top(1, now).first().map_or(0, |key| key.rate as u64);
         (report.big_keys, report.biggest_bytes) = self.store.big_noted();
@@ -456,6 +461,7 @@ impl Shard {
         };
         self.log_removed(&going.keys, now);
         self.all_gone(going.keys, events::EXPIRED, "expired");
+        self.compacting = self.store.compact_step(now.unix_ms(), COMPACT_BUDGET);
         let purging = self.store.purge_step(budget) | self.tracking.purge_step(budget);
         self.mail.look_again();
         let erasing = self.erase_step(budget / ERASE_PART, now);
@@ -473,7 +479,7 @@ impl Shard {
             self.ops_per_s = u64::try_from(made / u128::from(passed)).unwrap_or(u64::MAX);
             self.sample = (now.mono_ns, total);
         }
-        Tick { expired: step.expired, more: step.more || purging || erasing }
+        Tick { expired: step.expired, more: step.more || purging || erasing || self.compacting }
     }
 
     /// Makes room for a write; false when memory is full and nothing may go.

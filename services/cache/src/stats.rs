@@ -1,5 +1,6 @@
 //! Counters of one shard, and the report in which they travel to whoever answers INFO.
 
+use engine::driver::Usage;
 use logic::store::Store;
 
 use crate::command::{row::WRITE, table::Index};
@@ -128,15 +129,6 @@ impl Stats {
     }
 }
 
-/// Processor time used by a thread.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CpuTime {
-    /// In its own code, microseconds.
-    pub user_us: u64,
-    /// In the kernel on its behalf, microseconds.
-    pub system_us: u64,
-}
-
 /// What INFO needs of a shard; sums over shards are formed with [`Report::merge`].
 #[derive(Clone, Debug, Default)]
 pub struct Report {
@@ -156,8 +148,10 @@ pub struct Report {
     pub ops_per_s: u64,
     /// Bytes of Lua states.
     pub script_bytes: u64,
-    /// Processor time.
-    pub cpu: CpuTime,
+    /// What the process has used, as the first shard knows.
+    pub process: Usage,
+    /// Records are being moved together.
+    pub compacting: bool,
     /// Per database: keys, keys with an expiry, mean remaining time.
     pub databases: Vec<(u64, u64, u64)>,
     /// Commands sampled for HOTKEYS.
@@ -207,8 +201,11 @@ impl Report {
         self.blocked += other.blocked;
         self.ops_per_s += other.ops_per_s;
         self.script_bytes += other.script_bytes;
-        self.cpu.user_us += other.cpu.user_us;
-        self.cpu.system_us += other.cpu.system_us;
+        self.compacting |= other.compacting;
+        self.store.compacted += other.store.compacted;
+        if other.process != Usage::default() {
+            self.process = other.process;
+        }
         self.merge_keys(other);
         self.tracking.iter_mut().zip(&other.tracking).for_each(|(mine, theirs)| *mine += theirs);
         self.pubsub.iter_mut().zip(&other.pubsub).for_each(|(mine, theirs)| *mine += theirs);

@@ -191,10 +191,10 @@ impl Context<'_> {
         }
     }
 
-    /// The shards' threads together, as the host measured them; there are no child processes.
+    /// Of the process, as the host measured it in the last second; there are no child processes.
     fn cpu(&self, text: &mut String) {
         let seconds = |us: u64| format!("{}.{:06}", us / 1_000_000, us % 1_000_000);
-        let cpu = self.report.cpu;
+        let cpu = self.report.process;
         lines(
             text,
             "CPU",
@@ -249,12 +249,20 @@ impl Context<'_> {
         let ((scripts, script_bytes), (libraries, _)) =
             (library.script_count(), library.functions());
         let share = if peak == 0 { 0.0 } else { report.used_bytes as f64 / peak as f64 * 100.0 };
+        let resident = report.process.resident_bytes;
+        let beyond = resident.saturating_sub(report.used_bytes);
+        let over = match (resident, report.used_bytes) {
+            (0, _) | (_, 0) => 1.0,
+            (resident, used) => resident as f64 / used as f64,
+        };
         lines(
             text,
             "Memory",
             &[
                 ("used_memory", report.used_bytes.to_string()),
                 ("used_memory_human", human(report.used_bytes)),
+                ("used_memory_rss", resident.to_string()),
+                ("used_memory_rss_human", human(resident)),
                 ("used_memory_peak", peak.to_string()),
                 ("used_memory_peak_human", human(peak)),
                 ("used_memory_peak_perc", format!("{share:.2}%")),
@@ -268,9 +276,10 @@ impl Context<'_> {
                 ("maxmemory", limit.to_string()),
                 ("maxmemory_human", human(limit)),
                 ("maxmemory_policy", policy_name(self.shard.settings.policy).into()),
-                ("mem_fragmentation_ratio", "1.00".into()),
+                ("mem_fragmentation_ratio", format!("{over:.2}")),
+                ("mem_fragmentation_bytes", beyond.to_string()),
                 ("mem_allocator", "slab".into()),
-                ("active_defrag_running", "0".into()),
+                ("active_defrag_running", u8::from(report.compacting).to_string()),
                 ("lazyfree_pending_objects", "0".into()),
                 ("lazyfreed_objects", "0".into()),
             ],
@@ -294,6 +303,7 @@ impl Context<'_> {
                 ("sync_partial_err", "0".into()),
                 ("expired_keys", report.store.expired.to_string()),
                 ("evicted_keys", report.store.evicted.to_string()),
+                ("active_defrag_hits", report.store.compacted.to_string()),
                 ("keyspace_hits", report.store.hits.to_string()),
                 ("keyspace_misses", report.store.misses.to_string()),
                 ("pubsub_channels", channels.to_string()),

@@ -44,7 +44,11 @@ enum Effect {
 /// What directives do at start, and the types of those that cannot be changed later. All others are as CONFIG SET has them.
 static AT_START: &[(&str, Kind, Effect)] = &[
     ("aclfile", Kind::Text, Effect::Start),
-    ("activedefrag", Kind::Bool, Effect::Ignored("memory lies in slabs, which are not fragmented")),
+    (
+        "activedefrag",
+        Kind::Bool,
+        Effect::Ignored("records are moved together whenever that gains memory"),
+    ),
     ("appenddirname", Kind::Text, Effect::Start),
     ("appendonly", Kind::Bool, Effect::Start),
     ("bind", Kind::Text, Effect::Start),

@@ -94,8 +94,8 @@ impl Shard {
             used_bytes: self.store.used_bytes(),
             evicted: store.evicted,
             expired: store.expired,
-            user_us: self.cpu.user_us,
-            system_us: self.cpu.system_us,
+            user_us: self.process.user_us,
+            system_us: self.process.system_us,
         }
     }
 }

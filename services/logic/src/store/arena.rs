@@ -7,7 +7,9 @@
 //!
 //! Invariants: a page with room is on its class's list and nowhere else; the first byte of a free
 //! slot is 0 and that of a live one is not (records set [`LIVE`](super::record::LIVE)).
-//! Next: `record.rs` gives the bytes their meaning.
+//! Next: `record.rs` gives the bytes their meaning; `arena/drain.rs` for chunks that are sparsely used.
+
+pub(super) mod drain;
 
 use super::types::Full;
 
@@ -107,6 +109,9 @@ pub(super) struct Arena {
     empty_pages: u32,
     live_bytes: u64,
     max_chunks: usize,
+    /// The chunk that is being emptied.
+    draining: u32,
+    pass: drain::Pass,
 }
 
 impl Arena {
@@ -121,6 +126,8 @@ impl Arena {
             empty_pages: 0,
             live_bytes: 0,
             max_chunks: MAX_CHUNKS,
+            draining: NONE,
+            pass: drain::Pass::default(),
         }
     }
 
@@ -224,7 +231,7 @@ impl Arena {
         after.free = u16::try_from(at & u32::from(PAGE_UNITS - 1)).unwrap_or(NO_SLOT);
         after.used -= 1;
         self.put_page(index, after);
-        if !has_room(&page, units) {
+        if !has_room(&page, units) && index / PAGES_PER_CHUNK != self.draining {
             self.link(index, page.class);
         }
         if after.used == 0 {
@@ -287,19 +294,27 @@ impl Arena {
     }
 
     fn close_page(&mut self, index: u32) {
-        self.unlink(index);
+        let chunk = index / PAGES_PER_CHUNK;
+        let drains = chunk == self.draining;
+        if !drains {
+            self.unlink(index);
+        }
         if let Some(page) = self.pages.get_mut(index as usize) {
             page.class = UNUSED;
         }
-        self.link(index, UNUSED);
-        self.empty_pages += 1;
-        let chunk = index / PAGES_PER_CHUNK;
+        if !drains {
+            self.link(index, UNUSED);
+            self.empty_pages += 1;
+        }
         let Some(used) = self.chunk_used.get_mut(chunk as usize) else {
             return;
         };
         *used -= 1;
-        // One spare chunk stays, or a workload at a chunk's edge would map and unmap it for ever.
-        if *used == 0 && self.empty_pages >= 2 * PAGES_PER_CHUNK {
+        if *used == 0 && drains {
+            self.emptied();
+            self.give_back(chunk);
+        } else if *used == 0 && self.empty_pages >= 2 * PAGES_PER_CHUNK {
+            // One spare chunk stays, or a workload at a chunk's edge would map and unmap it for ever.
             self.drop_chunk(chunk);
         }
     }
@@ -337,6 +352,10 @@ impl Arena {
             self.unlink(chunk * PAGES_PER_CHUNK + page);
         }
         self.empty_pages -= PAGES_PER_CHUNK;
+        self.give_back(chunk);
+    }
+
+    fn give_back(&mut self, chunk: u32) {
         if let Some(slot) = self.chunks.get_mut(chunk as usize) {
             *slot = None;
             self.holes.push(chunk);

@@ -318,7 +318,7 @@ impl Store {
         Ok(())
     }
 
-    fn trim_queues(&mut self) {
+    pub(super) fn trim_queues(&mut self) {
         let keys = self.tables.iter().map(|table| table.len).sum();
         self.evictor.trim(&self.heap, keys);
     }

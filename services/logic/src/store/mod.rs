@@ -17,6 +17,7 @@ mod admin;
 mod arena;
 mod big;
 mod bucket;
+mod compact;
 mod due;
 mod evict;
 mod expiry;

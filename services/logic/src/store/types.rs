@@ -278,4 +278,6 @@ pub struct StoreStats {
     pub expired: u64,
     /// Keys removed to make room.
     pub evicted: u64,
+    /// Records moved out of memory that was sparsely used.
+    pub compacted: u64,
 }

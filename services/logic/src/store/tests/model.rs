@@ -59,6 +59,11 @@ enum Op {
     Purge {
         budget: usize,
     },
+    /// Moves records, whether that gains something or not.
+    Compact {
+        chunk: u32,
+        budget: usize,
+    },
     /// Begins a snapshot, or takes a part of it.
     Snap {
         keys: u64,
@@ -97,6 +102,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (0u8..8).prop_map(|n| if n == 0 { Op::Clear } else { Op::Scan }),
         1 => (1usize..300).prop_map(|budget| Op::Purge { budget }),
         6 => (1u64..60).prop_map(|keys| Op::Snap { keys }),
+        6 => (0u32..4, 1usize..300).prop_map(|(chunk, budget)| Op::Compact { chunk, budget }),
     ]
 }
 
@@ -213,6 +219,10 @@ impl Model {
                 self.keys.clear();
             }
             Op::Snap { keys } => self.snap(store, keys),
+            Op::Compact { chunk, budget } => {
+                store.heap.arena.drain_next(chunk);
+                store.compact_step(self.now, budget);
+            }
             Op::Purge { budget } => {
                 let _ = store.purge_step(budget);
             }
