@@ -15,6 +15,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const NOW: u64 = 1_700_000_000_000;
 const KEY_BYTES: u64 = 16;
 const VALUE_BYTES: u64 = 64;
+/// What may be resident beside what is reported.
+const CHURNED_MAX: f64 = 1.15;
 /// As a shard has it.
 const COMPACT_BUDGET: usize = 256;
 
@@ -110,32 +112,36 @@ fn churned(count: u64, size: impl Fn(&mut Rng, u32) -> u32) -> f64 {
         }
     }
     while store.compact_step(NOW, COMPACT_BUDGET) {}
-    // What the allocator was given back goes to the system within two seconds, as long as it is used.
-    for _ in 0..20 {
+    // What the allocator was given back goes to the system within seconds, as long as it is used.
+    let beside = || (rss() - base) as f64 / store.used_bytes() as f64;
+    for _ in 0..50 {
+        if beside() <= CHURNED_MAX {
+            break;
+        }
         pause();
         drop(std::hint::black_box(vec![1_u8; 1 << 20]));
     }
-    let ratio = (rss() - base) as f64 / store.used_bytes() as f64;
+    let ratio = beside();
     println!("{count} keys: resident {ratio:.3} of the {} reported", store.used_bytes());
     ratio
 }
 
 #[test]
 fn churn_with_sizes_by_chance() {
-    assert!(churned(100_000, |rng, _| 1 + rng.below(1_000)) <= 1.15);
+    assert!(churned(100_000, |rng, _| 1 + rng.below(1_000)) <= CHURNED_MAX);
 }
 
 #[test]
 fn churn_with_sizes_that_shift() {
     // Each round has a size of its own; a third of the keys keep one of earlier rounds.
-    assert!(churned(100_000, |rng, round| 40 + 90 * round + rng.below(40)) <= 1.15);
+    assert!(churned(100_000, |rng, round| 40 + 90 * round + rng.below(40)) <= CHURNED_MAX);
 }
 
 #[test]
-#[ignore = "not reached: 1.25, of which the allocator holds what large values left"]
+#[ignore = "not reached: 1.18, of which the allocator holds what large values left"]
 fn churn_with_small_and_large_values() {
     let size = |rng: &mut Rng, _| {
         if rng.below(20) == 0 { 4_096 + rng.below(30_000) } else { rng.below(500) }
     };
-    assert!(churned(50_000, size) <= 1.15);
+    assert!(churned(50_000, size) <= CHURNED_MAX);
 }

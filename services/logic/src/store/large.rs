@@ -1,7 +1,7 @@
 //! Parts that do not fit a slab: values handed out by reference, collections, and very long keys.
 //!
-//! Kept in blocks of 256, so that growth never moves what is there. The cost of a value is the
-//! capacity of its allocation as far as it is known: a value handed in by reference counts its
+//! Kept in blocks of 256, so that growth never moves what is there. The cost of a value is what the
+//! allocator sets aside for it, as far as that is known: a value handed in by reference counts for its
 //! length, since what it is a slice of cannot be seen. A collection counts what it says it holds.
 //! Next: `record.rs` holds the index of such a part.
 
@@ -27,7 +27,7 @@ pub(super) struct LongKey {
 
 /// The value of such a record.
 pub(super) enum Part {
-    /// A string, with the bytes its allocation takes.
+    /// A string, with the bytes its allocation was asked for.
     Bytes(Bytes, usize),
     /// A collection.
     Object(Object),
@@ -36,9 +36,24 @@ pub(super) enum Part {
 impl Part {
     fn cost(&self) -> usize {
         match self {
-            Self::Bytes(_, cost) => *cost,
+            Self::Bytes(_, asked) => allocated(*asked),
             Self::Object(object) => object.mem_bytes(),
         }
+    }
+}
+
+/// The largest size of the allocator's that is a quarter of a power of two above the next.
+const QUARTERS_MAX_BYTES: usize = 64 << 10;
+/// What larger ones are a multiple of.
+const PAGE_BYTES: usize = 4 << 10;
+
+/// What the allocator sets aside: mimalloc, as jemalloc, has four sizes per doubling.
+const fn allocated(asked: usize) -> usize {
+    match asked {
+        0 => 0,
+        1..=64 => asked.next_multiple_of(8),
+        65..=QUARTERS_MAX_BYTES => asked.next_multiple_of(1 << ((asked - 1).ilog2() - 2)),
+        _ => asked.next_multiple_of(PAGE_BYTES),
     }
 }
 
@@ -120,17 +135,17 @@ impl Larges {
     /// The value itself, leaving an empty one that costs nothing.
     pub(super) fn take_value(&mut self, index: u32) -> Option<Bytes> {
         let large = self.slot_mut(index)?.as_mut()?;
-        let Part::Bytes(value, cost) = &mut large.part else { return None };
-        let (value, cost) = (std::mem::take(value), std::mem::take(cost));
-        self.payload_bytes -= cost as u64;
+        let Part::Bytes(value, asked) = &mut large.part else { return None };
+        let (value, asked) = (std::mem::take(value), std::mem::take(asked));
+        self.payload_bytes -= allocated(asked) as u64;
         Some(value)
     }
 
     /// Puts a value back after [`take_value`](Self::take_value).
-    pub(super) fn put_value(&mut self, index: u32, value: Bytes, cost: usize) {
+    pub(super) fn put_value(&mut self, index: u32, value: Bytes, asked: usize) {
         if let Some(Some(large)) = self.slot_mut(index) {
-            large.part = Part::Bytes(value, cost);
-            self.payload_bytes += cost as u64;
+            large.part = Part::Bytes(value, asked);
+            self.payload_bytes += allocated(asked) as u64;
         }
     }
 
