@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// Most memory of a state.
-const MEMORY_MAX_BYTES: usize = if cfg!(test) { 64 << 20 } else { 1 << 30 };
+const MEMORY_MAX_BYTES: usize = if cfg!(any(test, fuzzing)) { 64 << 20 } else { 1 << 30 };
 /// Instructions between two looks at the clock.
 const HOOK_INSTRUCTIONS: u32 = 100_000;
 /// How long as many instructions take, about, where there is no clock.
@@ -396,12 +396,14 @@ impl Engine {
             Err(_) => Version::Resp2,
         };
         let start = cx.out.mark();
+        let out = cx.out.inline_mut();
         let mut writer = Writer {
             lua: &self.lua,
             names: &self.names,
             version: cx.conn.version,
             script_version,
-            out: cx.out.inline_mut(),
+            start: out.len(),
+            out,
             codes: Vec::new(),
         };
         let written = writer.value(&value, 0);
@@ -456,7 +458,7 @@ impl Host {
     }
 
     /// Looks at the clock, and whether the script shall end.
-    fn tick(&self) -> mlua::Result<()> {
+    pub(super) fn tick(&self) -> mlua::Result<()> {
         if self.is_ending() {
             return Err(self.end(Abort::No));
         }

@@ -11,5 +11,6 @@ mod pubsub;
 mod saves;
 mod scripts;
 mod shards;
-mod support;
 mod waiting;
+
+use super::support;
