@@ -18,7 +18,7 @@ targets=("$@")
 # Most address space of a fuzzer, in KiB: an allocation of what was only announced fails.
 address_space_kib=$((4 << 20))
 # Bounds of one input.
-bounds=(-timeout=10 -rss_limit_mb=1536 -max_len=16384)
+bounds=(-timeout=20 -rss_limit_mb=1536 -max_len=16384)
 
 flags="--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
@@ -42,9 +42,7 @@ for target in "${targets[@]}"; do
         continue
     fi
     echo "== fuzz $target for $seconds s"
-    dictionary=()
-    [ ! -e "$here/dictionaries/$target" ] || dictionary=("-dict=$here/dictionaries/$target")
-    if ! "$binary" "${bounds[@]}" "${dictionary[@]}" -max_total_time="$seconds" -print_final_stats=1 \
+    if ! "$binary" "${bounds[@]}" -max_total_time="$seconds" -print_final_stats=1 \
         -artifact_prefix="$artifacts/" "$found" "$seeds" 2>"$artifacts/log"; then
         failed=1
         tail -n 40 "$artifacts/log"

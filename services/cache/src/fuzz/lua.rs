@@ -57,7 +57,7 @@ pub(super) fn run(input: &[u8]) {
     let (how, text) = split(input);
     let mut host = host(1);
     let conn = host.connect(0, false);
-    for version in ["2", "3"] {
+    for version in if how == b'l' { &["3"][..] } else { &["2", "3"] } {
         host.command(conn, &["HELLO", version]);
         match how {
             b'e' => send(&mut host, conn, &[b"EVAL_RO", text, b"1", b"k", b"first", text]),

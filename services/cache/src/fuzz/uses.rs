@@ -37,7 +37,6 @@ const BY_TYPE: &[(&str, &[&str])] = &[
             "PFMERGE m K",
             "GETBIT K 7",
             "BITFIELD K GET u63 1 INCRBY i5 3 1",
-            "LCS K K LEN",
             "APPEND K x",
             "SETRANGE K 3 yz",
             "INCRBYFLOAT K 1e300",

@@ -2,6 +2,7 @@
 
 mod admin;
 mod basics;
+mod bounds;
 mod events;
 mod heavy;
 mod hostile;
