@@ -398,6 +398,7 @@ impl Engine {
         let start = cx.out.mark();
         let out = cx.out.inline_mut();
         let mut writer = Writer {
+            host: &self.host,
             lua: &self.lua,
             names: &self.names,
             version: cx.conn.version,
@@ -457,17 +458,28 @@ impl Host {
         clock.as_ref().map(|now| now())
     }
 
+    /// How long the run has taken.
+    fn passed_us(&self) -> u64 {
+        let ticks = self.ticks.get() + 1;
+        self.ticks.set(ticks);
+        match self.now_us() {
+            Some(now) => now.saturating_sub(self.began_us.get()),
+            None => ticks * HOOK_US,
+        }
+    }
+
+    /// Counts a value of the reply, which is written when the script has ended; whether there is time for more.
+    pub(super) fn may_reply(&self) -> bool {
+        let limit_us = self.patience_us.get().saturating_mul(LIMIT_FACTOR);
+        !self.is_time_to_look() || limit_us == 0 || self.passed_us() < limit_us
+    }
+
     /// Looks at the clock, and whether the script shall end.
     pub(super) fn tick(&self) -> mlua::Result<()> {
         if self.is_ending() {
             return Err(self.end(Abort::No));
         }
-        let ticks = self.ticks.get() + 1;
-        self.ticks.set(ticks);
-        let passed = match self.now_us() {
-            Some(now) => now.saturating_sub(self.began_us.get()),
-            None => ticks * HOOK_US,
-        };
+        let passed = self.passed_us();
         if self.loading.get() {
             return if passed > LOAD_MAX_US { Err(self.end(Abort::Limit)) } else { Ok(()) };
         }

@@ -98,9 +98,14 @@ impl Host {
         if len_bytes > MADE_MAX_BYTES {
             return Err(self.plain("not enough memory"));
         }
+        if self.is_time_to_look() { self.tick() } else { Ok(()) }
+    }
+
+    /// Counts a step of the server's own.
+    pub(super) fn is_time_to_look(&self) -> bool {
         let steps = self.steps.get().wrapping_add(1);
         self.steps.set(steps);
-        if steps.is_multiple_of(STEPS_PER_LOOK) { self.tick() } else { Ok(()) }
+        steps.is_multiple_of(STEPS_PER_LOOK)
     }
 
     /// What has to end the script.

@@ -9,7 +9,7 @@ use wire::resp::{Version, parse_i64, reply};
 
 use super::{
     MADE_MAX_BYTES,
-    host::{number, truncated},
+    host::{Host, number, truncated},
     text::read_double,
 };
 use crate::command::dispatch::c_string;
@@ -184,6 +184,7 @@ impl<'a> Reader<'a> {
 
 /// Writes what a script returns.
 pub(super) struct Writer<'a> {
+    pub(super) host: &'a Host,
     pub(super) lua: &'a Lua,
     pub(super) names: &'a Names,
     /// The client's.
@@ -202,6 +203,9 @@ impl Writer<'_> {
         // Tables and strings may be in there many times.
         if self.out.len() - self.start > MADE_MAX_BYTES {
             return Err(Error::RuntimeError("the reply of a script is too long".into()));
+        }
+        if !self.host.may_reply() {
+            return Err(Error::RuntimeError("the reply of a script takes too long".into()));
         }
         match value {
             Value::String(text) => reply::bulk(self.out, &text.as_bytes()),

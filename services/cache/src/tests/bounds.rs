@@ -81,6 +81,8 @@ fn patterns_neither_end_the_stack_nor_go_on_for_ever() {
         "string.find(string.rep('a',1e6),string.rep('a',1e5)..'b',1,true)",
         "string.gsub(string.rep('a',1e6),'.-b','')",
     ];
+    let reply = eval(&mut host, conn, "local t={} for i=1,40 do t={t,t} end return t");
+    assert_eq!(reply, "-ERR the reply of a script takes too long\r\n");
     for call in slow {
         let reply = eval(&mut host, conn, &format!("return {call}"));
         assert!(reply.starts_with("-ERR Script ended"), "{call}: {reply:.200}");
