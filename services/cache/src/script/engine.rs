@@ -13,7 +13,7 @@ use wire::resp::Version;
 
 use super::{
     api, call, function,
-    host::{Abort, Host},
+    host::{Abort, Host, own_text},
     keys::Wanted,
     lib,
     library::Sha,
@@ -414,7 +414,7 @@ impl Engine {
         }
         if let Err(error) = written {
             cx.out.truncate(start);
-            let text = format!("ERR {error}");
+            let text = format!("ERR {}", own_text(&error));
             wire::resp::reply::error(cx.out.inline_mut(), text.as_bytes());
         }
     }

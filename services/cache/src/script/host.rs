@@ -183,7 +183,7 @@ impl Host {
 }
 
 /// What the binding says of an error of its own.
-fn own_text(error: &Error) -> String {
+pub(super) fn own_text(error: &Error) -> String {
     match error {
         Error::CallbackError { cause, .. } | Error::WithContext { cause, .. } => own_text(cause),
         Error::MemoryError(_) => "not enough memory".into(),

@@ -48,7 +48,7 @@ use engine::Engine;
 use host::Host;
 
 /// Most bytes that a library or a reply makes of values, outside of Lua's own memory: one value may be in there many times.
-const MADE_MAX_BYTES: usize = if cfg!(any(test, fuzzing)) { 16 << 20 } else { 512 << 20 };
+const MADE_MAX_BYTES: usize = if cfg!(any(test, fuzzing)) { 4 << 20 } else { 512 << 20 };
 
 /// Tells the time, microseconds from anywhere on.
 pub type Clock = Box<dyn Fn() -> u64>;

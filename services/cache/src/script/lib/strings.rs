@@ -1,4 +1,4 @@
-//! `string.find`, `match`, `gmatch` and `gsub` on the matcher of `pattern.rs`, in place of Lua's own.
+//! `string.find`, `match`, `gmatch` and `gsub` on the matcher of `pattern.rs`, and `rep`, in place of Lua's own.
 //!
 //! `gmatch`, and `gsub` with a function or a table, are loops of the prelude around [`seek`], so that what a script's
 //! function raises is Lua's own affair. Invariants: texts are not copied to be looked at; what `gsub` makes is bounded.
@@ -24,6 +24,7 @@ pub(super) fn install(lua: &Lua, host: &Rc<Host>, api: &Table) -> mlua::Result<(
     let string: Table = lua.globals().raw_get("string")?;
     string.raw_set("find", function_multi(lua, host, |params| look(params, true))?)?;
     string.raw_set("match", function_multi(lua, host, |params| look(params, false))?)?;
+    string.raw_set("rep", function_multi(lua, host, repeat)?)?;
     api.raw_set("seek", function_multi(lua, host, seek)?)?;
     api.raw_set("substitute", function_multi(lua, host, substitute)?)?;
     api.raw_set("iterate", function_multi(lua, host, iterate)?)
@@ -180,6 +181,16 @@ fn plain(
         }
         at += 1;
     }
+}
+
+/// `string.rep`: Lua's own counts to the end for an empty text too, and nothing ends it.
+fn repeat(params: &Params<'_>) -> mlua::Result<MultiValue> {
+    let part = text(params, 1)?;
+    // C takes an `int`.
+    let count = usize::try_from(params.integer(2)? as i32).unwrap_or(0);
+    params.host.made(part.len().saturating_mul(count))?;
+    let whole = params.lua.create_string(part.repeat(count))?;
+    Ok(MultiValue::from_iter([Value::String(whole)]))
 }
 
 /// `seek(text, pattern, at, of_gsub)`: where the first match from `at` on begins and ends, from 0, and its captures or the
