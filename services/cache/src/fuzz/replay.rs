@@ -91,7 +91,8 @@ fn replay(target: &str) -> Result<(), String> {
     if status.success() && said.contains(&format!("all of {target}")) {
         return Ok(());
     }
-    let last = said.lines().rfind(|line| !line.starts_with("test ") && !line.is_empty());
+    let files = corpus(target);
+    let last = said.lines().rfind(|line| files.iter().any(|file| file.ends_with(line)));
     Err(format!("{target}: {status}, in time: {in_time}; the input was {last:?}\n{failed}"))
 }
 
