@@ -17,7 +17,7 @@ use super::{MADE_MAX_BYTES, running::Slot, text::format_g};
 use crate::{script::call::Run, shard::Shard};
 
 /// Values a library writes between two looks at the clock.
-const STEPS_PER_LOOK: u32 = 20_000;
+const STEPS_PER_LOOK: u32 = 2_000;
 
 /// Why a script must end, whatever it catches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
