@@ -24,6 +24,9 @@ SIM_SERVICES := cache broker
 # Seeds of the simulation of each, run twice: in `make sim` and `make test`, and under AddressSanitizer.
 SIM_SEEDS ?= 2000
 SIM_ASAN_SEEDS ?= 100
+# Seconds of each fuzzer in `make fuzz`, and which, for instance FUZZ='rdb dump'; all when empty.
+FUZZ_SECONDS ?= 60
+FUZZ ?=
 # Partitions and producers in `make scale`.
 SCALE ?= 10000
 # Options for `make bench`, for instance BENCH='--row 3,3c'; for `make bench-all` those of every run, for instance '--pairs 3'.
@@ -76,6 +79,7 @@ fmt: tools
 	$(call STEP,format)
 	$(CARGO) fmt --all --check
 	$(CARGO) fmt --manifest-path services/broker/tests/clients/rdkafka/Cargo.toml --check
+	rustfmt --edition 2024 --check services/cache/fuzz/fuzz_targets/*.rs
 
 .PHONY: clippy
 clippy: bpf-deps
@@ -149,6 +153,11 @@ asan: tools ## the simulation under AddressSanitizer, when a nightly toolchain i
 	else \
 	    echo "skipped: AddressSanitizer needs a nightly toolchain (rustup toolchain install nightly)"; \
 	fi
+
+.PHONY: fuzz
+fuzz: tools ## the cache's inputs fuzzed, FUZZ_SECONDS each: dumps, logs, both protocols, scripts; `make unit` replays what was found
+	@.ci/need required 'g++|g++ --version'
+	services/cache/fuzz/run.sh $(FUZZ_SECONDS) $(FUZZ)
 
 .PHONY: test-deps
 test-deps:

@@ -21,6 +21,8 @@ pub mod config;
 pub mod directive;
 pub mod erase;
 mod events;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod group;
 mod hop;
 pub mod hot;
@@ -43,6 +45,9 @@ pub mod settings;
 pub mod shard;
 mod spread;
 pub mod stats;
+#[cfg(any(test, fuzzing))]
+#[path = "tests/support.rs"]
+mod support;
 #[cfg(test)]
 mod tests;
 mod tracking;

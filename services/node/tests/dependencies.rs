@@ -61,8 +61,9 @@ const FENCED: &[(&str, &[User])] = &[
     ("netlink-socket2", &[("tuning", None), ("bench-harness", None)]),
 ];
 
-/// Packages of their own, with their own lock file: live clients that would make every build longer.
-const APART: &[&str] = &["services/broker/tests/clients/rdkafka/Cargo.toml"];
+/// Packages of their own, with their own lock file: live clients and fuzzers, which would make every build longer.
+const APART: &[&str] =
+    &["services/broker/tests/clients/rdkafka/Cargo.toml", "services/cache/fuzz/Cargo.toml"];
 
 /// Names that would hide a crate of the language or of everyone.
 const BANNED_NAMES: &[&str] = &["core", "std", "alloc", "log", "test"];

@@ -335,7 +335,7 @@ impl Replay<'_> {
             self.state.failed += 1;
             return;
         };
-        let now = Instant { mono_ns: 0, unix_us: *clock_ms * 1000 };
+        let now = Instant { mono_ns: 0, unix_us: clock_ms.saturating_mul(1000) };
         let input = Input::borrowed(frame);
         let call = dispatch::Call { args, frame, input: &input, id: Some(id), hash: item.hash };
         let _ = dispatch::execute_unseen(call, id, out, self.shard, conn, now);

@@ -14,6 +14,8 @@ use super::{
 
 /// The most elements a command with a negative count may ask for: Redis would go on until memory is full.
 pub(super) const MAX_PICKS: u64 = 1 << 20;
+/// The most bytes of elements such a command gives: one long element picked often would be all of memory.
+const MAX_PICKED_BYTES: usize = if cfg!(any(test, fuzzing)) { 16 << 20 } else { 512 << 20 };
 
 /// An element.
 #[inline]
@@ -91,6 +93,19 @@ pub(super) fn picks(count: i64) -> Result<(usize, bool), Fault> {
         return Err(Fault::text("ERR value is out of range"));
     }
     Ok((usize::try_from(many).unwrap_or(usize::MAX), distinct))
+}
+
+/// Whether there is room for another element behind so many bytes of picked ones.
+pub(super) const fn has_room(picked_bytes: usize) -> bool {
+    picked_bytes <= MAX_PICKED_BYTES
+}
+
+/// Refuses picked elements of too many bytes, which [`has_room`] has cut short.
+pub(super) fn check_room(picked_bytes: usize) -> Result<(), Fault> {
+    if has_room(picked_bytes) {
+        return Ok(());
+    }
+    Err(Fault::text("ERR value is out of range: the elements are too long to be given so often"))
 }
 
 #[cfg(test)]

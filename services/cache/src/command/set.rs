@@ -10,7 +10,9 @@ use wire::resp::{parse_i64, reply};
 use super::{
     Cx, Fault, Outcome,
     collection::Reading,
-    elements::{Scan, picks, random_count, reply_entry, reply_scan, scan_cursor},
+    elements::{
+        Scan, check_room, has_room, picks, random_count, reply_entry, reply_scan, scan_cursor,
+    },
 };
 use crate::events::{GENERIC, SET};
 pub(super) use algebra::{sdiff, sdiffstore, sinter, sintercard, sinterstore, sunion, sunionstore};
@@ -163,10 +165,16 @@ fn random_members(cx: &mut Cx<'_>) -> Result {
     if distinct {
         reply::array(out, many.min(value.len()));
         value.sample(many, &mut rng, |member: Entry<'_>| reply_entry(out, member));
-    } else {
-        reply::array(out, many);
-        value.random_many(many, &mut rng, |member| reply_entry(out, member));
+        return Ok(Outcome::Done);
     }
+    let start = out.len();
+    reply::array(out, many);
+    value.random_many(many, &mut rng, |member| {
+        if has_room(out.len() - start) {
+            reply_entry(out, member);
+        }
+    });
+    check_room(out.len() - start).inspect_err(|_| out.truncate(start))?;
     Ok(Outcome::Done)
 }
 

@@ -21,7 +21,9 @@ use crate::{
 };
 
 /// Most bytes of one command's arguments.
-const ARGS_MAX_BYTES: usize = 1 << 30;
+const ARGS_MAX_BYTES: usize = if cfg!(any(test, fuzzing)) { 64 << 20 } else { 1 << 30 };
+/// Most bytes of its reply: more than a Lua state holds.
+const REPLY_MAX_BYTES: usize = ARGS_MAX_BYTES;
 /// Buffers that have grown beyond this are not kept for the next run.
 const KEEP_BYTES: usize = 1 << 20;
 
@@ -242,6 +244,11 @@ pub(super) fn call(
             refuse(host, lua, text, raise, true)
         }
         Called::Stopped => Err(host.end(Abort::Keys)),
+        Called::Replied if run.out.len() > REPLY_MAX_BYTES => {
+            run.tidy();
+            drop(run);
+            refuse(host, lua, "the reply of a command is too long for a script", raise, false)
+        }
         Called::Replied => {
             let whole;
             let bytes = if run.out.is_inline() {

@@ -13,7 +13,7 @@ use wire::resp::Version;
 
 use super::{
     api, call, function,
-    host::{Abort, Host},
+    host::{Abort, Host, own_text},
     keys::Wanted,
     lib,
     library::Sha,
@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// Most memory of a state.
-const MEMORY_MAX_BYTES: usize = if cfg!(test) { 64 << 20 } else { 1 << 30 };
+const MEMORY_MAX_BYTES: usize = if cfg!(any(test, fuzzing)) { 64 << 20 } else { 1 << 30 };
 /// Instructions between two looks at the clock.
 const HOOK_INSTRUCTIONS: u32 = 100_000;
 /// How long as many instructions take, about, where there is no clock.
@@ -396,12 +396,15 @@ impl Engine {
             Err(_) => Version::Resp2,
         };
         let start = cx.out.mark();
+        let out = cx.out.inline_mut();
         let mut writer = Writer {
+            host: &self.host,
             lua: &self.lua,
             names: &self.names,
             version: cx.conn.version,
             script_version,
-            out: cx.out.inline_mut(),
+            start: out.len(),
+            out,
             codes: Vec::new(),
         };
         let written = writer.value(&value, 0);
@@ -411,7 +414,7 @@ impl Engine {
         }
         if let Err(error) = written {
             cx.out.truncate(start);
-            let text = format!("ERR {error}");
+            let text = format!("ERR {}", own_text(&error));
             wire::resp::reply::error(cx.out.inline_mut(), text.as_bytes());
         }
     }
@@ -455,17 +458,28 @@ impl Host {
         clock.as_ref().map(|now| now())
     }
 
+    /// How long the run has taken.
+    fn passed_us(&self) -> u64 {
+        let ticks = self.ticks.get() + 1;
+        self.ticks.set(ticks);
+        match self.now_us() {
+            Some(now) => now.saturating_sub(self.began_us.get()),
+            None => ticks * HOOK_US,
+        }
+    }
+
+    /// Counts a value of the reply, which is written when the script has ended; whether there is time for more.
+    pub(super) fn may_reply(&self) -> bool {
+        let limit_us = self.patience_us.get().saturating_mul(LIMIT_FACTOR);
+        !self.is_time_to_look() || limit_us == 0 || self.passed_us() < limit_us
+    }
+
     /// Looks at the clock, and whether the script shall end.
-    fn tick(&self) -> mlua::Result<()> {
+    pub(super) fn tick(&self) -> mlua::Result<()> {
         if self.is_ending() {
             return Err(self.end(Abort::No));
         }
-        let ticks = self.ticks.get() + 1;
-        self.ticks.set(ticks);
-        let passed = match self.now_us() {
-            Some(now) => now.saturating_sub(self.began_us.get()),
-            None => ticks * HOOK_US,
-        };
+        let passed = self.passed_us();
         if self.loading.get() {
             return if passed > LOAD_MAX_US { Err(self.end(Abort::Limit)) } else { Ok(()) };
         }

@@ -13,8 +13,11 @@ use std::cell::{Cell, RefCell};
 
 use mlua::{Error, Lua, MultiValue, Value};
 
-use super::{running::Slot, text::format_g};
+use super::{MADE_MAX_BYTES, running::Slot, text::format_g};
 use crate::{script::call::Run, shard::Shard};
+
+/// Values a library writes between two looks at the clock.
+const STEPS_PER_LOOK: u32 = 2_000;
 
 /// Why a script must end, whatever it catches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -69,6 +72,8 @@ pub(crate) struct Host {
     pub(super) clock: RefCell<Option<Box<dyn Fn() -> u64>>>,
     /// Ticks of the hook in this run.
     pub(super) ticks: Cell<u64>,
+    /// Values that libraries have written, over all runs.
+    pub(super) steps: Cell<u32>,
 }
 
 impl Host {
@@ -85,6 +90,22 @@ impl Host {
     /// An error that begins with where the running function was called: `user_script:1: `.
     pub(super) fn error(&self, lua: &Lua, text: &str) -> Error {
         self.plain(format!("{}{text}", position(lua, 1)))
+    }
+
+    /// Something outside of Lua's memory is so long by now. Where each value of many comes by here, long work ends like
+    /// any other.
+    pub(super) fn made(&self, len_bytes: usize) -> mlua::Result<()> {
+        if len_bytes > MADE_MAX_BYTES {
+            return Err(self.plain("not enough memory"));
+        }
+        if self.is_time_to_look() { self.tick() } else { Ok(()) }
+    }
+
+    /// Counts a step of the server's own.
+    pub(super) fn is_time_to_look(&self) -> bool {
+        let steps = self.steps.get().wrapping_add(1);
+        self.steps.set(steps);
+        steps.is_multiple_of(STEPS_PER_LOOK)
     }
 
     /// What has to end the script.
@@ -162,7 +183,7 @@ impl Host {
 }
 
 /// What the binding says of an error of its own.
-fn own_text(error: &Error) -> String {
+pub(super) fn own_text(error: &Error) -> String {
     match error {
         Error::CallbackError { cause, .. } | Error::WithContext { cause, .. } => own_text(cause),
         Error::MemoryError(_) => "not enough memory".into(),

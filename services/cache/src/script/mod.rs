@@ -47,6 +47,9 @@ use crate::{
 use engine::Engine;
 use host::Host;
 
+/// Most bytes that a library or a reply makes of values, outside of Lua's own memory: one value may be in there many times.
+const MADE_MAX_BYTES: usize = if cfg!(any(test, fuzzing)) { 4 << 20 } else { 512 << 20 };
+
 /// Tells the time, microseconds from anywhere on.
 pub type Clock = Box<dyn Fn() -> u64>;
 
@@ -124,6 +127,7 @@ fn take(shard: &mut Shard) -> Result<Box<Engine>, String> {
         registered: RefCell::default(),
         clock: RefCell::new(shard.scripts.clock.take()),
         ticks: Cell::new(0),
+        steps: Cell::new(0),
     };
     Engine::new(Rc::new(host)).map(Box::new).map_err(|error| error.to_string())
 }

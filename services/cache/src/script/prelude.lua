@@ -118,6 +118,55 @@ local function builtins(into)
   return into
 end
 
+-- Patterns are matched by the server, with a bound. What of it calls a script's function is a loop here.
+local seek, substitute, iterate = api.seek, api.substitute, api.iterate
+local sub, concat, select = G.string.sub, G.table.concat, G.select
+
+G.string.gmatch = function(...)
+  local text, pattern = iterate(...)
+  local at = 0
+  local function found(from, to, ...)
+    if not from then return end
+    at = from == to and to + 1 or to
+    return ...
+  end
+  return function()
+    return found(seek(text, pattern, at, false))
+  end
+end
+
+G.string.gsub = function(...)
+  local done, text, pattern, most = substitute(...)
+  if done then return done, text end
+  local by = select(3, ...)
+  local is_table, anchored = type(by) == 'table', byte(pattern, 1) == 94
+  local parts, count, at, len = {}, 0, 0, #text
+  local function add(from, to, ...)
+    if not from then return false end
+    count = count + 1
+    if from > at then parts[#parts + 1] = sub(text, at + 1, from) end
+    local value
+    if is_table then value = by[(...)] else value = by(...) end
+    local kind = type(value)
+    if not value then
+      value = sub(text, from + 1, to)
+    elseif kind ~= 'string' and kind ~= 'number' then
+      error('invalid replacement value (a ' .. kind .. ')', 3)
+    end
+    parts[#parts + 1] = value
+    at = to
+    if from < to then return true end
+    -- Of nothing: the next byte goes along.
+    if at >= len then return false end
+    at = at + 1
+    parts[#parts + 1] = sub(text, at, at)
+    return true
+  end
+  while count < most and add(seek(text, pattern, at, true)) and not anchored do end
+  parts[#parts + 1] = sub(text, at + 1)
+  return concat(parts), count
+end
+
 -- Who asks for the metatable of strings gets a view of one.
 local strings = lock(G.string)
 G.getmetatable('').__metatable = lock({ __index = strings })

@@ -4,11 +4,12 @@
 //! status `{ok=…}`, an error `{err=…}`, a map `{map={…}}`, and so on. What a script returns goes the other way.
 //! Invariant: both directions are bounded in depth, and no reply makes them panic.
 
-use mlua::{Lua, LuaString, Table, Value};
+use mlua::{Error, Lua, LuaString, Table, Value};
 use wire::resp::{Version, parse_i64, reply};
 
 use super::{
-    host::{number, truncated},
+    MADE_MAX_BYTES,
+    host::{Host, number, truncated},
     text::read_double,
 };
 use crate::command::dispatch::c_string;
@@ -183,6 +184,7 @@ impl<'a> Reader<'a> {
 
 /// Writes what a script returns.
 pub(super) struct Writer<'a> {
+    pub(super) host: &'a Host,
     pub(super) lua: &'a Lua,
     pub(super) names: &'a Names,
     /// The client's.
@@ -190,12 +192,21 @@ pub(super) struct Writer<'a> {
     /// What the script has set.
     pub(super) script_version: Version,
     pub(super) out: &'a mut Vec<u8>,
+    /// Where its reply begins there.
+    pub(super) start: usize,
     /// Codes of errors that are not counted yet.
     pub(super) codes: Vec<String>,
 }
 
 impl Writer<'_> {
     pub(super) fn value(&mut self, value: &Value, depth: usize) -> mlua::Result<()> {
+        // Tables and strings may be in there many times.
+        if self.out.len() - self.start > MADE_MAX_BYTES {
+            return Err(Error::RuntimeError("the reply of a script is too long".into()));
+        }
+        if !self.host.may_reply() {
+            return Err(Error::RuntimeError("the reply of a script takes too long".into()));
+        }
         match value {
             Value::String(text) => reply::bulk(self.out, &text.as_bytes()),
             Value::Boolean(true) if self.script_version == Version::Resp2 => {

@@ -2,6 +2,7 @@
 
 mod admin;
 mod basics;
+mod bounds;
 mod events;
 mod heavy;
 mod hostile;
@@ -11,5 +12,6 @@ mod pubsub;
 mod saves;
 mod scripts;
 mod shards;
-mod support;
 mod waiting;
+
+use super::support;

@@ -3,6 +3,8 @@
 //! Messages between shards are delivered one at a time in an order chosen by a seed, first in
 //! first out per pair of shards, so interleavings can be explored and repeated.
 
+#![cfg_attr(not(test), expect(dead_code, reason = "fuzzers use some of it only"))]
+
 use std::collections::VecDeque;
 
 use crate::{

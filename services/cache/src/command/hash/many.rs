@@ -8,7 +8,9 @@ use wire::resp::{Version, reply};
 use super::super::{
     Cx, Fault, Outcome,
     collection::Reading,
-    elements::{Scan, picks, random_count, reply_entry, reply_scan, scan_cursor},
+    elements::{
+        Scan, check_room, has_room, picks, random_count, reply_entry, reply_scan, scan_cursor,
+    },
 };
 use super::{Result, read};
 
@@ -122,6 +124,9 @@ fn random_fields(cx: &mut Cx<'_>) -> Result {
             let (mut given, mut elements) = (0, Vec::new());
             let each = |field: Entry<'_>, value: Entry<'_>| {
                 given += 1;
+                if !distinct && !has_room(elements.len()) {
+                    return;
+                }
                 // Pairs are arrays of their own over RESP3 only.
                 if with_values && version == Version::Resp3 {
                     reply::array(&mut elements, 2);
@@ -135,6 +140,7 @@ fn random_fields(cx: &mut Cx<'_>) -> Result {
                 value.sample(many, &mut rng, with.now_ms, each);
             } else {
                 value.random_many(many, &mut rng, with.now_ms, each);
+                check_room(elements.len())?;
             }
             let flat = with_values && version == Version::Resp2;
             let out = out.inline_mut();

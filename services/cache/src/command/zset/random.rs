@@ -4,7 +4,10 @@ use logic::object::{Zset, packed::Digits};
 use wire::resp::reply;
 
 use super::{Result, reply_header, reply_member};
-use crate::command::{Cx, Fault, Outcome};
+use crate::command::{
+    Cx, Fault, Outcome,
+    elements::{check_room, has_room},
+};
 
 /// The most members one command gives with repetitions; Redis has no limit but its memory.
 const REPEATED_MAX: u64 = 10_000_000;
@@ -35,12 +38,18 @@ pub(in crate::command) fn zrandmember(cx: &mut Cx<'_>) -> Result {
     let len = if repeated { most } else { most.min(reading.value.len()) };
     let (out, version) = (reading.out.inline_mut(), reading.version);
     let mut digits = Digits::new();
+    let start = out.len();
     reply_header(out, version, len, with_scores);
     if count != 0 {
         reading.value.sample(count, &mut rng, |item| {
             let score = with_scores.then_some(item.score);
-            reply_member(out, version, item.member.text(&mut digits), score);
+            if !repeated || has_room(out.len() - start) {
+                reply_member(out, version, item.member.text(&mut digits), score);
+            }
         });
+    }
+    if repeated {
+        check_room(out.len() - start).inspect_err(|_| out.truncate(start))?;
     }
     Ok(Outcome::Done)
 }

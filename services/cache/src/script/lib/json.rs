@@ -15,8 +15,6 @@ use crate::script::{
 
 /// Deepest nesting, which the stack has room for.
 const DEPTH_MAX: usize = 1000;
-/// Most bytes of encoded text.
-const TEXT_MAX_BYTES: usize = 512 << 20;
 
 /// What scripts configure.
 #[derive(Clone, Copy)]
@@ -226,6 +224,8 @@ impl Encoder<'_> {
     }
 
     fn value(&mut self, value: &Value, depth: usize) -> mlua::Result<()> {
+        // An array without a bound on how sparse it is, and tables that are in each other many times, are as long as they like.
+        self.params.host.made(self.out.len())?;
         match value {
             Value::Nil => self.out.extend_from_slice(b"null"),
             Value::Boolean(true) => self.out.extend_from_slice(b"true"),
@@ -263,9 +263,7 @@ impl Encoder<'_> {
     }
 
     fn text(&mut self, text: &[u8]) -> mlua::Result<()> {
-        if self.out.len() + text.len() > TEXT_MAX_BYTES {
-            return Err(self.error("not enough memory"));
-        }
+        self.params.host.made(self.out.len() + text.len())?;
         self.out.push(b'"');
         for &byte in text {
             match byte {
@@ -331,10 +329,6 @@ impl Encoder<'_> {
         for index in 1..=len {
             if index > 1 {
                 self.out.push(b',');
-            }
-            // An array without a bound on how sparse it is may be as long as it likes.
-            if self.out.len() > TEXT_MAX_BYTES {
-                return Err(self.error("not enough memory"));
             }
             let value: Value = table.raw_get(index)?;
             self.value(&value, depth)?;

@@ -55,18 +55,20 @@ fn pack(params: &Params<'_>) -> mlua::Result<Value> {
     }
     let mut out = Vec::new();
     for value in &params.values {
-        encode(&mut out, value, 0)?;
+        encode(params.host, &mut out, value, 0)?;
     }
     Ok(Value::String(params.lua.create_string(&out)?))
 }
 
-fn encode(out: &mut Vec<u8>, value: &Value, level: usize) -> mlua::Result<()> {
+fn encode(host: &Host, out: &mut Vec<u8>, value: &Value, level: usize) -> mlua::Result<()> {
+    // Tables may be in each other many times.
+    host.made(out.len())?;
     match value {
         Value::String(text) => encode_bytes(out, &text.as_bytes()),
         Value::Boolean(value) => out.push(if *value { 0xc3 } else { 0xc2 }),
         Value::Integer(number) => encode_integer(out, *number),
         Value::Number(number) => encode_number(out, *number),
-        Value::Table(table) if level < ENCODE_DEPTH => encode_table(out, table, level)?,
+        Value::Table(table) if level < ENCODE_DEPTH => encode_table(host, out, table, level)?,
         _ => out.push(0xc0),
     }
     Ok(())
@@ -131,7 +133,7 @@ fn encode_len(out: &mut Vec<u8>, len: usize, short: u8, long: u8) {
     }
 }
 
-fn encode_table(out: &mut Vec<u8>, table: &Table, level: usize) -> mlua::Result<()> {
+fn encode_table(host: &Host, out: &mut Vec<u8>, table: &Table, level: usize) -> mlua::Result<()> {
     let (mut count, mut max, mut is_array) = (0_usize, 0_i64, true);
     table.for_each(|key: Value, _: Value| {
         count += 1;
@@ -150,7 +152,7 @@ fn encode_table(out: &mut Vec<u8>, table: &Table, level: usize) -> mlua::Result<
         }
         for index in 1..=max {
             let value: Value = table.raw_get(index)?;
-            encode(out, &value, level + 1)?;
+            encode(host, out, &value, level + 1)?;
         }
         return Ok(());
     }
@@ -159,8 +161,8 @@ fn encode_table(out: &mut Vec<u8>, table: &Table, level: usize) -> mlua::Result<
         _ => encode_len(out, count, 0xde, 0xdf),
     }
     table.for_each(|key: Value, value: Value| {
-        encode(out, &key, level + 1)?;
-        encode(out, &value, level + 1)
+        encode(host, out, &key, level + 1)?;
+        encode(host, out, &value, level + 1)
     })
 }
 

@@ -148,6 +148,7 @@ fn pack(params: &Params<'_>) -> mlua::Result<Value> {
     let mut format = Format::new(params, &text);
     let (mut out, mut argument) = (Vec::new(), 2);
     while let Some(Item { option, mut size, padding }) = format.next(out.len())? {
+        params.host.made(out.len())?;
         out.resize(out.len() + padding, 0);
         match option {
             b'b' | b'B' | b'h' | b'H' | b'l' | b'L' | b'T' | b'i' | b'I' => {
