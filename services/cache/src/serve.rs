@@ -73,7 +73,7 @@ impl Plan {
         let ports = Mutex::new(ports.into_iter().map(Some).collect());
         let topology = topology(&cache, engine.shards);
         let dir = cache.dir.join(&cache.appenddirname);
-        let log = aof::host::LogSetup::new(dir, engine.shards, cache.appendonly);
+        let log = aof::host::LogSetup::new(dir, engine.shards, cache.log, cache.appendonly);
         Self {
             cache,
             engine: engine.clone(),
@@ -120,7 +120,7 @@ impl Plan {
     fn load(&self, shard: &mut Shard, cx: &ShardCx) -> Result<(), Error> {
         let (now, dir) = (cx.now(), &self.cache.dir);
         self.saves.begin(now);
-        if let Some((path, loaded)) = load::load_dump(shard, dir, &self.cache.dbfilename, now)? {
+        if let Some((path, loaded)) = load::load_dump(shard, dir, &self.cache.dbfilename, cx)? {
             let file = path.display().to_string();
             let pairs: [(&str, &dyn std::fmt::Display); 4] = [
                 ("file", &file),

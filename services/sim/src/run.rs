@@ -96,6 +96,16 @@ pub struct Options {
     pub story: bool,
 }
 
+impl Options {
+    /// Whether the seed alone says what happens.
+    const fn is_plain(self) -> bool {
+        !self.calm
+            && self.fail_completion.is_none()
+            && self.fail_call.is_none()
+            && self.bug.is_none()
+    }
+}
+
 /// As `sim` takes them.
 impl fmt::Display for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -183,6 +193,9 @@ struct Run {
 /// When the simulated kernel or the engine finds a bug by itself.
 pub fn run(seed: u64, options: Options) -> Result<Report, Failure> {
     match options.service {
+        Service::Cache if options.is_plain() && crate::durable::is_drawn(seed) => {
+            crate::durable::run(seed, options)
+        }
         Service::Cache => run_cache(seed, options),
         Service::Broker => crate::broker::run(seed, options),
     }
