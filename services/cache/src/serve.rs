@@ -564,8 +564,11 @@ impl Cache {
     /// Tells the log's writer of what the turn has logged.
     fn wake_log(&self) {
         if self.log.is_on.get() {
-            let has_entries = self.shard.borrow().has_log_entries();
-            self.log.wake(has_entries);
+            let (has_entries, awaits) = {
+                let shard = self.shard.borrow();
+                (shard.has_log_entries(), shard.awaits_log().is_some())
+            };
+            self.log.wake(has_entries, awaits);
         }
     }
 

@@ -200,7 +200,8 @@ impl Session {
         };
         let hop = turn.hop.take();
         let flow = self.finish(hop, flow, shard);
-        if shard.observed { self.hold(flow, start, out, shard) } else { flow }
+        let holds = shard.observed || self.kept.is_some();
+        if holds { self.hold(flow, start, out, shard) } else { flow }
     }
 
     /// Runs a resolved group; what ends the batch, if something does.
@@ -592,7 +593,8 @@ impl Session {
             (Some(pending), done) => self.proceed(pending, done, out, shard, now),
             (None, _) => Flow::Flush,
         };
-        if shard.observed { self.hold(flow, start, out, shard) } else { flow }
+        let holds = shard.observed || self.kept.is_some();
+        if holds { self.hold(flow, start, out, shard) } else { flow }
     }
 
     /// Goes on with what was waited for.
@@ -622,7 +624,7 @@ impl Session {
                             batch.take_reply(out);
                             shard.spares.give_back(batch);
                         }
-                        _ => reply::error(out.inline_mut(), b"ERR a shard did not answer"),
+                        other => reply::error(out.inline_mut(), Response::why_not(Some(&other))),
                     }
                 }
                 Flow::Flush

@@ -158,7 +158,7 @@ impl<S: Service> Machine<S> {
             match installed {
                 Ok(server) => machine.nodes.push(Node::new(cx, server)),
                 Err(error) => {
-                    machine.clear();
+                    machine.end();
                     return Err(error);
                 }
             }
@@ -237,6 +237,17 @@ impl<S: Service> Machine<S> {
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.nodes.iter().map(|node| node.cx.driver().in_flight()).sum()
+    }
+
+    /// Drops all tasks and servers, each with its shard entered: what is dropped may wake tasks of it.
+    pub fn end(&mut self) {
+        self.clear();
+        for Node { cx, server, .. } in self.nodes.drain(..) {
+            cx.enter();
+            drop(server);
+            cx.clear();
+            cx.leave();
+        }
     }
 
     /// Drops all tasks, as a shard does at its end.

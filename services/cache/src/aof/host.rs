@@ -89,8 +89,10 @@ pub(crate) struct Host {
 
 impl Host {
     /// Tells the writer of new entries; once per turn.
-    pub(crate) fn wake(&self, has_entries: bool) {
-        if has_entries {
+    pub(crate) fn wake(&self, has_entries: bool, awaits: bool) {
+        // Of a log that has failed nothing will be durable: only who waits for it has to hear so.
+        let waits = if self.failed.get() { !self.held.borrow().is_empty() } else { awaits };
+        if has_entries || waits {
             self.changed.notify_all();
         }
     }

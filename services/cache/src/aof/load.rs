@@ -180,6 +180,7 @@ impl Loading<'_> {
         };
         let mut joiner = Joiner::default();
         let mut turn = 0;
+        self.state.begin_log();
         while let Some(entry) = recovery.next().await? {
             match entry {
                 Entry::Damage { from, to } => return Err(damaged(&dir, from, to)),
@@ -274,7 +275,7 @@ impl Loading<'_> {
         remove_logs(&self.cx, &dir).await;
         let log = Recovery::open(&self.cx, &dir, self.sizes, Position(0)).await?.finish().await?;
         if let Some(journal) = &mut self.server.shard().borrow_mut().journal {
-            journal.begin_base();
+            journal.begin_base(self.cx.now().unix_ms());
         }
         let mut more = true;
         while more {

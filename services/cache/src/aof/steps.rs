@@ -132,6 +132,15 @@ impl Shard {
                 self.log_begin_base(now);
                 return Response::Done;
             }
+            Op::Settle => {
+                if let Some(journal) = &self.journal {
+                    let mut settling = Common::lock(&journal.common.settling);
+                    if let Some(place) = settling.get_mut(usize::from(self.index)) {
+                        *place = Some(journal.end());
+                    }
+                }
+                return Response::Done;
+            }
             Op::EndLog => {
                 if let Some(journal) = &mut self.journal {
                     journal.closing = true;
@@ -171,7 +180,7 @@ impl Shard {
     /// A base begins here.
     pub(crate) fn log_begin_base(&mut self, now: Instant) {
         if let Some(journal) = &mut self.journal {
-            journal.begin_base();
+            journal.begin_base(now.unix_ms());
         }
         self.log_functions(now);
     }
@@ -221,9 +230,17 @@ impl Shard {
         if self.journal.as_ref().is_none_or(|journal| journal.base.is_none()) {
             return;
         }
+        self.log_kept(db, key, now);
+    }
+
+    /// Logs what a key holds as part of a base.
+    fn log_kept(&mut self, db: u16, key: &[u8], now: Instant) {
         let mut bytes = Vec::new();
         self.write_state(&mut bytes, db, key, now);
-        self.log_part(Part { tx: None, commands: vec![(db, bytes)] }, now);
+        if let Some(journal) = &mut self.journal {
+            journal.put_kept(now.unix_ms(), db, &bytes);
+            journal.touch_all();
+        }
     }
 
     /// Writes some more keys of a base; false at its end, or without one.
@@ -236,9 +253,7 @@ impl Shard {
             keys.push(key.to_vec());
         });
         for key in keys {
-            let mut bytes = Vec::new();
-            self.write_state(&mut bytes, base.db, &key, now);
-            self.log_part(Part { tx: None, commands: vec![(base.db, bytes)] }, now);
+            self.log_kept(base.db, &key, now);
         }
         let mut next = Some(base);
         if base.cursor == 0 {

@@ -87,7 +87,7 @@ pub(crate) fn run(seed: u64, options: Options) -> Result<Report, Failure> {
         healed: false,
     };
     let course = run.course();
-    run.machine.clear();
+    run.machine.end();
     let story = run.story.take().unwrap_or_default();
     match course {
         Ok(()) => Ok(run.report(story)),
@@ -164,8 +164,7 @@ impl Run {
     }
 
     fn power_off(&mut self) {
-        self.machine.clear();
-        self.machine.nodes.clear();
+        self.machine.end();
         for shard in 0..self.shards {
             self.world.close_shard(shard);
         }

@@ -141,7 +141,7 @@ impl Lane {
         let mut states: BTreeMap<usize, Vec<State>> =
             found.keys().map(|key| (*key, vec![self.base_of(*key)])).collect();
         let fits = |states: &[State], key: &usize| {
-            states.iter().any(|state| Some(&state.at(now_ms)) == found.get(key))
+            found.get(key).is_some_and(|found| may_be(states, found, now_ms))
         };
         let mut wrong: BTreeMap<usize, bool> =
             states.iter().map(|(key, states)| (*key, !fits(states, key))).collect();
@@ -174,9 +174,9 @@ impl Lane {
             self.entries.len()
         );
         for (key, state) in found {
-            let cuts = (0..=self.entries.len()).filter(|cut| {
-                self.states(*key, *cut, now_ms).iter().any(|one| one.at(now_ms) == *state)
-            });
+            let all = 0..=self.entries.len();
+            let cuts =
+                all.filter(|cut| may_be(&self.states(*key, *cut, now_ms), state, now_ms));
             let cuts: Vec<usize> = cuts.collect();
             let range = (cuts.first(), cuts.last());
             text.push_str(&format!("\n  key {key} is {}: after {range:?}", show(state)));
@@ -224,6 +224,11 @@ impl Lane {
         let first_lost = lost.filter_map(|entry| entry.acked).map(|ack| ack.step).min();
         first_lost.is_some_and(|step| step < last_sent)
     }
+}
+
+/// Whether a key that holds one of these is found so.
+fn may_be(states: &[State], found: &State, now_ms: u64) -> bool {
+    states.iter().any(|state| state.within(Span::at(now_ms)).contains(found))
 }
 
 /// An operation without its long texts.

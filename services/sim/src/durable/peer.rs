@@ -252,7 +252,7 @@ impl Peer {
             let shard = rng.chance(1, 2).then(|| rng.index(self.shards));
             self.wire = Some(Wire::connect(common.world, shard));
             if self.stage == Stage::Look {
-                self.look();
+                self.look(common);
             }
             return Ok(());
         };
@@ -301,7 +301,7 @@ impl Peer {
                 };
                 let lane = self.lane_of[key];
                 let at = self.lanes[lane].send(key, op, *common.step, now_ms);
-                self.push(&words, Owed::One { lane, at });
+                self.push(common, &words, Owed::One { lane, at });
             }
             14..18 => self.write_group(common, rng, unique),
             18 => {
@@ -309,19 +309,19 @@ impl Peer {
                 let after = self.lanes[self.group_lane(group)].entries.len();
                 let mut words = vec![b"MGET".to_vec()];
                 words.extend((0..self.group_len).map(|key| group_name(self.number, group, key)));
-                self.push(&words, Owed::GroupRead { group, after });
+                self.push(common, &words, Owed::GroupRead { group, after });
             }
             _ => {
                 let (peer, key) = (rng.index(self.peers), rng.index(self.keys));
                 if peer != self.number && Kind::of(key) == Kind::Text {
                     let words = read_words(Kind::Text, &key_name(peer, key));
-                    self.push(&words, Owed::Other { peer, key, sent_ms: now_ms });
+                    self.push(common, &words, Owed::Other { peer, key, sent_ms: now_ms });
                 }
             }
         }
     }
 
-    fn write_group(&mut self, common: &Common<'_>, rng: &mut Rng, unique: u64) {
+    fn write_group(&mut self, common: &mut Common<'_>, rng: &mut Rng, unique: u64) {
         let group = rng.index(self.groups);
         let now_ms = common.world.now().unix_ms();
         let names: Vec<_> =
@@ -338,11 +338,11 @@ impl Peer {
         match way {
             0 => {
                 let words: Vec<_> = [b"DEL".to_vec()].into_iter().chain(names).collect();
-                self.push(&words, Owed::Group { group, at });
+                self.push(common, &words, Owed::Group { group, at });
             }
             1..4 => {
                 let words: Vec<_> = [b"MSET".to_vec()].into_iter().chain(pairs).collect();
-                self.push(&words, Owed::Group { group, at });
+                self.push(common, &words, Owed::Group { group, at });
             }
             4 => {
                 let script = "for i = 1, #KEYS do redis.call('SET', KEYS[i], ARGV[1]) end";
@@ -350,36 +350,38 @@ impl Peer {
                 let mut words = vec![b"EVAL".to_vec(), script.into(), count.into_bytes()];
                 words.extend(names);
                 words.push(text);
-                self.push(&words, Owed::Group { group, at });
+                self.push(common, &words, Owed::Group { group, at });
             }
             _ => {
-                self.push(&[b"MULTI".to_vec()], Owed::Head);
+                self.push(common, &[b"MULTI".to_vec()], Owed::Head);
                 for name in names {
-                    self.push(&[b"SET".to_vec(), name, text.clone()], Owed::Head);
+                    self.push(common, &[b"SET".to_vec(), name, text.clone()], Owed::Head);
                 }
-                self.push(&[b"EXEC".to_vec()], Owed::Group { group, at });
+                self.push(common, &[b"EXEC".to_vec()], Owed::Group { group, at });
             }
         }
     }
 
-    fn push(&mut self, words: &[Vec<u8>], owed: Owed) {
+    fn push(&mut self, common: &mut Common<'_>, words: &[Vec<u8>], owed: Owed) {
         if let Some(wire) = &mut self.wire {
+            let number = self.number;
+            common.tell(|| format!("client {number}: {owed:?}: {}", shown(words)));
             wire.push(words);
             self.owed.push_back(owed);
         }
     }
 
     /// Reads everything.
-    fn look(&mut self) {
+    fn look(&mut self, common: &mut Common<'_>) {
         for key in 0..self.keys {
             let name = key_name(self.number, key);
-            self.push(&read_words(Kind::of(key), &name), Owed::Look(key));
-            self.push(&[b"PEXPIRETIME".to_vec(), name], Owed::LookExpiry(key));
+            self.push(common, &read_words(Kind::of(key), &name), Owed::Look(key));
+            self.push(common, &[b"PEXPIRETIME".to_vec(), name], Owed::LookExpiry(key));
         }
         for group in 0..self.groups {
             let mut words = vec![b"MGET".to_vec()];
             words.extend((0..self.group_len).map(|key| group_name(self.number, group, key)));
-            self.push(&words, Owed::LookGroup(group));
+            self.push(common, &words, Owed::LookGroup(group));
         }
     }
 
@@ -419,6 +421,9 @@ impl Peer {
             }
             Owed::One { lane, at } => self.heard_one(common, lane, at, (reply, refused)),
             Owed::Group { group, at } => {
+                if matches!(reply, Reply::Array(items) if items.iter().any(|item| matches!(item, Reply::Error(_)))) {
+                    return Err(format!("client {number}: a transaction in parts: {}", show(reply)));
+                }
                 self.refused_head = false;
                 let lane = self.group_lane(group);
                 self.lanes[lane].entries[at].refused = refused;
@@ -506,7 +511,7 @@ impl Peer {
         let ack = common.ack();
         for lane in 0..self.shards {
             let found: BTreeMap<_, _> =
-                self.keys_of(lane).filter_map(|key| Some((key, looks.keys.get(&key)?.at(ack.ms)))).collect();
+                self.keys_of(lane).filter_map(|key| Some((key, looks.keys.get(&key)?.clone()))).collect();
             let floor = self.lanes[lane].floor(u64::MAX, true);
             let cuts = self.lanes[lane].cuts(&found, floor, ack.ms).map_err(|why| {
                 format!("client {} after a lost connection, shard {lane}: {why}", self.number)
@@ -540,6 +545,12 @@ pub(super) fn group_cuts(
     }
     let found = BTreeMap::from([(0, State { value: first.clone(), expire_at_ms: None })]);
     lane.cuts(&found, lane.floor(sure_ns, true), now_ms)
+}
+
+/// A command, for people.
+fn shown(words: &[Vec<u8>]) -> String {
+    let word = |word: &Vec<u8>| word[..word.len().min(24)].escape_ascii().to_string();
+    words.iter().map(word).collect::<Vec<_>>().join(" ")
 }
 
 /// Whether a command surely did not run.

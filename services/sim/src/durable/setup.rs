@@ -142,9 +142,9 @@ impl Setup {
             Keep::EverySecond => "everysec",
             Keep::No | Keep::Dumps => "no",
         };
-        let (shards_text, mesh) = (shards.to_string(), self.mesh_capacity.to_string());
+        let shards_text = shards.to_string();
         let mut args = vec!["--shards", &shards_text, "--no-pin", "--dir", DIR];
-        args.extend(["--save", "", "--mesh-capacity", &mesh]);
+        args.extend(["--save", ""]);
         args.extend(["--appendonly", if self.keep == Keep::Dumps { "no" } else { "yes" }]);
         args.extend(["--appendfsync", fsync]);
         if self.per_shard {
@@ -155,7 +155,9 @@ impl Setup {
             Err(Error::new("read", engine::error::Kind::NotFound, context))
         };
         let values = table.parse(args.into_iter().map(Into::into), no_file)?.values;
-        let engine = Engine::new(&values, &CpuList::from(vec![0]))?;
+        let mut engine = Engine::new(&values, &CpuList::from(vec![0]))?;
+        // Fewer than anybody may ask for.
+        engine.mesh_capacity = self.mesh_capacity;
         let mut config = CacheConfig::new(&values, address(), shards)?;
         config.log = LogConfig {
             segment_bytes: self.segment_bytes,

@@ -69,18 +69,11 @@ pub(super) enum Op {
 }
 
 impl State {
-    /// What is left of it at a time.
-    pub(super) fn at(&self, now_ms: u64) -> Self {
-        match self.expire_at_ms {
-            Some(at_ms) if at_ms <= now_ms => Self::default(),
-            _ => self.clone(),
-        }
-    }
-
     /// What may be left of it within some time.
     pub(super) fn within(&self, span: Span) -> Vec<Self> {
         match self.expire_at_ms {
-            Some(at_ms) if at_ms <= span.lo => vec![Self::default()],
+            // In the millisecond itself it may be there.
+            Some(at_ms) if at_ms < span.lo => vec![Self::default()],
             Some(at_ms) if at_ms <= span.hi => vec![self.clone(), Self::default()],
             _ => vec![self.clone()],
         }
