@@ -423,6 +423,12 @@ impl Session {
         }
     }
 
+    /// What a command did may be lost: none of the replies that were kept goes out.
+    fn close_unsure(&mut self) -> Flow<Work> {
+        self.kept = None;
+        Flow::Close
+    }
+
     /// Next step of a command over several shards.
     fn advance(
         &mut self,
@@ -443,6 +449,7 @@ impl Session {
                 transactions::watched(&mut self.conn, multi.take_watched());
                 Flow::Flush
             }
+            None if multi.is_unsure() => self.close_unsure(),
             None if shard.clients.take_own_kill(self.conn.id) => Flow::Close,
             None => Flow::Flush,
         }
@@ -636,6 +643,9 @@ impl Session {
                 if let Some(requests) = multi.step(responses, out, shard, &self.conn, now) {
                     self.pending = Some(Pending::Exec(exec, multi));
                     return Flow::Await(Work::Exchange(requests));
+                }
+                if multi.is_unsure() {
+                    return self.close_unsure();
                 }
                 exec.ran(multi.has_run(), &mut self.conn, shard);
                 self.advance_exec(exec, out, shard, now)

@@ -15,6 +15,7 @@ use super::setup::{Keep, Setup, log_dir, topology};
 use super::value::{Kind, State, Value, read_reply, read_words};
 use crate::command::frame;
 use crate::machine::Machine;
+use crate::op::Span;
 use crate::run::{Failure, Options, Report};
 
 /// Steps without time passing before a run is a livelock.
@@ -93,6 +94,16 @@ pub(crate) fn run(seed: u64, options: Options) -> Result<Report, Failure> {
         Ok(()) => Ok(run.report(story)),
         Err(what) => {
             let from = story.len().saturating_sub(3_000);
+            for logs in run.world.list_dir(&log_dir()) {
+                for shard in run.world.list_dir(&log_dir().join(&logs)) {
+                    let dir = log_dir().join(&logs).join(&shard);
+                    for file in run.world.list_dir(&dir) {
+                        let bytes = run.world.durable_file(&dir.join(&file)).unwrap_or_default();
+                        let text = bytes.escape_ascii().to_string();
+                        std::fs::write(format!("/tmp/sd/{logs}-{shard}-{file}"), text).unwrap();
+                    }
+                }
+            }
             let what = format!("{what}\n{:?}", run.setup);
             Err(failure(what, run.world.recent(), story[from..].to_vec()))
         }
@@ -327,7 +338,7 @@ impl Run {
                 let own: BTreeMap<usize, State> = own.collect();
                 let floor = peer.lanes[lane].floor(sure_ns, true);
                 let cuts = peer.lanes[lane]
-                    .cuts(&own, floor, now_ms)
+                    .cuts(&own, floor, Span::at(now_ms))
                     .map_err(|why| format!("client {number}, shard {lane}: {why}"))?;
                 all.push((number, lane, cuts));
             }

@@ -136,12 +136,12 @@ impl Lane {
         &self,
         found: &BTreeMap<usize, State>,
         floor: usize,
-        now_ms: u64,
+        span: Span,
     ) -> Result<Cuts, String> {
         let mut states: BTreeMap<usize, Vec<State>> =
             found.keys().map(|key| (*key, vec![self.base_of(*key)])).collect();
         let fits = |states: &[State], key: &usize| {
-            found.get(key).is_some_and(|found| may_be(states, found, now_ms))
+            found.get(key).is_some_and(|found| may_be(states, found, span))
         };
         let mut wrong: BTreeMap<usize, bool> =
             states.iter().map(|(key, states)| (*key, !fits(states, key))).collect();
@@ -152,13 +152,13 @@ impl Lane {
             }
             let Some(entry) = self.entries.get(cut) else { break };
             let Some(states) = states.get_mut(&entry.key) else { continue };
-            self.step(entry, states, now_ms);
+            self.step(entry, states, span.hi);
             wrong.insert(entry.key, !fits(states, &entry.key));
         }
         let good = all.iter().copied().filter(|cut| *cut >= floor);
         match (good.clone().min(), good.max()) {
             (Some(least), Some(most)) => Ok(Cuts { least, most }),
-            _ => Err(self.complaint(found, &all, floor, now_ms)),
+            _ => Err(self.complaint(found, &all, floor, span)),
         }
     }
 
@@ -167,16 +167,17 @@ impl Lane {
         found: &BTreeMap<usize, State>,
         all: &[usize],
         floor: usize,
-        now_ms: u64,
+        span: Span,
     ) -> String {
         let mut text = format!(
-            "of {} operations {floor} must be there; what is there is what {all:?} of them give, at {now_ms} ms:",
-            self.entries.len()
+            "of {} operations {floor} must be there; what is there is what {all:?} of them give, until {} ms:",
+            self.entries.len(),
+            span.hi
         );
         for (key, state) in found {
             let all = 0..=self.entries.len();
             let cuts =
-                all.filter(|cut| may_be(&self.states(*key, *cut, now_ms), state, now_ms));
+                all.filter(|cut| may_be(&self.states(*key, *cut, span.hi), state, span));
             let cuts: Vec<usize> = cuts.collect();
             let range = (cuts.first(), cuts.last());
             text.push_str(&format!("\n  key {key} is {}: after {range:?}", show(state)));
@@ -227,8 +228,8 @@ impl Lane {
 }
 
 /// Whether a key that holds one of these is found so.
-fn may_be(states: &[State], found: &State, now_ms: u64) -> bool {
-    states.iter().any(|state| state.within(Span::at(now_ms)).contains(found))
+fn may_be(states: &[State], found: &State, span: Span) -> bool {
+    states.iter().any(|state| state.within(span).contains(found))
 }
 
 /// An operation without its long texts.

@@ -112,6 +112,8 @@ pub(super) struct Peer {
     last: Option<engine::driver::PeerName>,
     owed: VecDeque<Owed>,
     looks: Looks,
+    /// When it began to read.
+    look_ms: u64,
     stage: Stage,
     unique: u64,
     refused_head: bool,
@@ -146,6 +148,7 @@ impl Peer {
             last: None,
             owed: VecDeque::new(),
             looks: Looks::default(),
+            look_ms: 0,
             stage: Stage::Off,
             unique: 0,
             refused_head: false,
@@ -373,6 +376,7 @@ impl Peer {
 
     /// Reads everything.
     fn look(&mut self, common: &mut Common<'_>) {
+        self.look_ms = common.world.now().unix_ms();
         for key in 0..self.keys {
             let name = key_name(self.number, key);
             self.push(common, &read_words(Kind::of(key), &name), Owed::Look(key));
@@ -421,9 +425,7 @@ impl Peer {
             }
             Owed::One { lane, at } => self.heard_one(common, lane, at, (reply, refused)),
             Owed::Group { group, at } => {
-                if matches!(reply, Reply::Array(items) if items.iter().any(|item| matches!(item, Reply::Error(_)))) {
-                    return Err(format!("client {number}: a transaction in parts: {}", show(reply)));
-                }
+                let refused = refused || inner_refusals(reply)?;
                 self.refused_head = false;
                 let lane = self.group_lane(group);
                 self.lanes[lane].entries[at].refused = refused;
@@ -509,11 +511,12 @@ impl Peer {
     fn settle(&mut self, common: &mut Common<'_>) -> Result<(), String> {
         let looks = std::mem::take(&mut self.looks);
         let ack = common.ack();
+        let span = Span { lo: self.look_ms, hi: ack.ms };
         for lane in 0..self.shards {
             let found: BTreeMap<_, _> =
                 self.keys_of(lane).filter_map(|key| Some((key, looks.keys.get(&key)?.clone()))).collect();
             let floor = self.lanes[lane].floor(u64::MAX, true);
-            let cuts = self.lanes[lane].cuts(&found, floor, ack.ms).map_err(|why| {
+            let cuts = self.lanes[lane].cuts(&found, floor, span).map_err(|why| {
                 format!("client {} after a lost connection, shard {lane}: {why}", self.number)
             })?;
             self.lanes[lane].settle(cuts, ack);
@@ -544,13 +547,29 @@ pub(super) fn group_cuts(
         return Err(format!("keys that change together differ: {}", shown.join(", ")));
     }
     let found = BTreeMap::from([(0, State { value: first.clone(), expire_at_ms: None })]);
-    lane.cuts(&found, lane.floor(sure_ns, true), now_ms)
+    lane.cuts(&found, lane.floor(sure_ns, true), Span::at(now_ms))
 }
 
 /// A command, for people.
 fn shown(words: &[Vec<u8>]) -> String {
     let word = |word: &Vec<u8>| word[..word.len().min(24)].escape_ascii().to_string();
     words.iter().map(word).collect::<Vec<_>>().join(" ")
+}
+
+/// Whether all commands of a transaction were refused, or none.
+///
+/// # Errors
+/// Some were.
+fn inner_refusals(reply: &Reply) -> Result<bool, String> {
+    let Reply::Array(items) = reply else { return Ok(false) };
+    let is_refused = |item: &&Reply| matches!(item, Reply::Error(text) if is_refusal(text));
+    let refused = items.iter().filter(is_refused).count();
+    let failed = items.iter().filter(|item| matches!(item, Reply::Error(_))).count();
+    match refused {
+        0 if failed == 0 => Ok(false),
+        all if all == items.len() => Ok(true),
+        _ => Err(format!("a transaction in parts: {}", show(reply))),
+    }
 }
 
 /// Whether a command surely did not run.
