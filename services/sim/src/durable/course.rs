@@ -94,16 +94,6 @@ pub(crate) fn run(seed: u64, options: Options) -> Result<Report, Failure> {
         Ok(()) => Ok(run.report(story)),
         Err(what) => {
             let from = story.len().saturating_sub(3_000);
-            for logs in run.world.list_dir(&log_dir()) {
-                for shard in run.world.list_dir(&log_dir().join(&logs)) {
-                    let dir = log_dir().join(&logs).join(&shard);
-                    for file in run.world.list_dir(&dir) {
-                        let bytes = run.world.durable_file(&dir.join(&file)).unwrap_or_default();
-                        let text = bytes.escape_ascii().to_string();
-                        std::fs::write(format!("/tmp/sd/{logs}-{shard}-{file}"), text).unwrap();
-                    }
-                }
-            }
             let what = format!("{what}\n{:?}", run.setup);
             Err(failure(what, run.world.recent(), story[from..].to_vec()))
         }

@@ -562,7 +562,8 @@ fn shown(words: &[Vec<u8>]) -> String {
 /// Some were.
 fn inner_refusals(reply: &Reply) -> Result<bool, String> {
     let Reply::Array(items) = reply else { return Ok(false) };
-    let is_refused = |item: &&Reply| matches!(item, Reply::Error(text) if is_refusal(text));
+    let is_refused =
+        |item: &&Reply| matches!(item, Reply::Error(text) if text.starts_with(b"MISCONF"));
     let refused = items.iter().filter(is_refused).count();
     let failed = items.iter().filter(|item| matches!(item, Reply::Error(_))).count();
     match refused {
