@@ -246,12 +246,7 @@ impl Driver {
     ///
     /// # Errors
     /// As pread(2).
-    pub fn read_waiting(
-        &mut self,
-        file: Fd,
-        buf: &mut [u8],
-        offset: u64,
-    ) -> Result<usize, Errno> {
+    pub fn read_waiting(&mut self, file: Fd, buf: &mut [u8], offset: u64) -> Result<usize, Errno> {
         each!(self, arm => arm.read_waiting(file, buf, offset))
     }
 

@@ -92,11 +92,7 @@ fn load_parts(
 ///
 /// # Errors
 /// The file cannot be read, is not whole, or holds what does not fit.
-pub(crate) fn load(
-    shard: &mut Shard,
-    path: &Path,
-    cx: &ShardCx,
-) -> Result<Option<Loaded>, Error> {
+pub(crate) fn load(shard: &mut Shard, path: &Path, cx: &ShardCx) -> Result<Option<Loaded>, Error> {
     let Some(file) = open(cx, path)? else { return Ok(None) };
     let (mut piece, mut at) = (vec![0; PIECE_BYTES], 0);
     read(shard, cx.now(), |reader| {

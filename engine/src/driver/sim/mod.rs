@@ -361,12 +361,7 @@ impl SimDriver {
     ///
     /// # Errors
     /// EBADF, EIO.
-    pub fn read_waiting(
-        &mut self,
-        file: Fd,
-        buf: &mut [u8],
-        offset: u64,
-    ) -> Result<usize, Errno> {
+    pub fn read_waiting(&mut self, file: Fd, buf: &mut [u8], offset: u64) -> Result<usize, Errno> {
         self.stats.calls += 1;
         self.kernel().borrow_mut().read_waiting(file, buf, offset)
     }

@@ -370,7 +370,8 @@ impl Run {
 
     /// A bit flips in what was synced: a start says where, or nothing is missing.
     fn rot(&mut self) -> Result<(), String> {
-        let dir = self.world.list_dir(&log_dir()).into_iter().filter(|name| name.starts_with("logs-"));
+        let dir =
+            self.world.list_dir(&log_dir()).into_iter().filter(|name| name.starts_with("logs-"));
         let logs = log_dir().join(dir.last().unwrap_or_default());
         let shard = self.rng.index(self.shards);
         let dir = logs.join(format!("shard-{shard}"));
@@ -497,7 +498,9 @@ impl Run {
             return Ok(());
         };
         let Some(cut) = writer.lanes[lane].first_cut(key, &value, span) else {
-            return Err(format!("client {by} saw what client {peer} never wrote at {key}: {value:?}"));
+            return Err(format!(
+                "client {by} saw what client {peer} never wrote at {key}: {value:?}"
+            ));
         };
         if strict {
             writer.lanes[lane].seen = writer.lanes[lane].seen.max(cut);

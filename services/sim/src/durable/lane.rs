@@ -121,9 +121,8 @@ impl Lane {
 
     /// How many operations must be there when replies that came until `sure_ns` are kept.
     pub(super) fn floor(&self, sure_ns: u64, with_seen: bool) -> usize {
-        let known = |entry: &Entry| {
-            !entry.refused && entry.acked.is_some_and(|ack| ack.ns <= sure_ns)
-        };
+        let known =
+            |entry: &Entry| !entry.refused && entry.acked.is_some_and(|ack| ack.ns <= sure_ns);
         let floor = self.entries.iter().rposition(known).map_or(0, |last| last + 1);
         if with_seen { floor.max(self.seen) } else { floor }
     }
@@ -176,8 +175,7 @@ impl Lane {
         );
         for (key, state) in found {
             let all = 0..=self.entries.len();
-            let cuts =
-                all.filter(|cut| may_be(&self.states(*key, *cut, span.hi), state, span));
+            let cuts = all.filter(|cut| may_be(&self.states(*key, *cut, span.hi), state, span));
             let cuts: Vec<usize> = cuts.collect();
             let range = (cuts.first(), cuts.last());
             text.push_str(&format!("\n  key {key} is {}: after {range:?}", show(state)));

@@ -61,15 +61,28 @@ pub(super) struct Sight {
 #[derive(Debug)]
 enum Owed {
     /// Of an operation in a lane.
-    One { lane: usize, at: usize },
+    One {
+        lane: usize,
+        at: usize,
+    },
     /// Before the reply that counts: OK, QUEUED.
     Head,
     /// Of a write of a group: the last reply of it.
-    Group { group: usize, at: usize },
+    Group {
+        group: usize,
+        at: usize,
+    },
     /// Of a read of a group, after so many writes of it.
-    GroupRead { group: usize, after: usize },
+    GroupRead {
+        group: usize,
+        after: usize,
+    },
     /// A key of somebody else.
-    Other { peer: usize, key: usize, sent_ms: u64 },
+    Other {
+        peer: usize,
+        key: usize,
+        sent_ms: u64,
+    },
     /// A key's value and its expiry, to know where things stand.
     Look(usize),
     LookExpiry(usize),
@@ -191,7 +204,12 @@ impl Peer {
     }
 
     /// The machine runs with so many shards, and this is what it has.
-    pub(super) fn begin(&mut self, shards: usize, found: &BTreeMap<usize, State>, groups: &[State]) {
+    pub(super) fn begin(
+        &mut self,
+        shards: usize,
+        found: &BTreeMap<usize, State>,
+        groups: &[State],
+    ) {
         let topology = topology(shards);
         let owner = |key| usize::from(topology.owner_of(&key_name(self.number, key)));
         self.lane_of = (0..self.keys).map(owner).collect();
@@ -432,7 +450,9 @@ impl Peer {
                 self.lanes[lane].acked(at, common.ack());
                 true
             }
-            Owed::GroupRead { group, after } => refused || self.heard_group(common, group, after, reply),
+            Owed::GroupRead { group, after } => {
+                refused || self.heard_group(common, group, after, reply)
+            }
             Owed::Other { peer, key, sent_ms } => {
                 let span = Span { lo: sent_ms, hi: common.world.now().unix_ms() };
                 let value = read_reply(Kind::of(key), reply);
@@ -440,7 +460,9 @@ impl Peer {
                 true
             }
             // Not now, then: it is asked again.
-            Owed::Look(_) | Owed::LookExpiry(_) | Owed::LookGroup(_) if refused => return Ok(false),
+            Owed::Look(_) | Owed::LookExpiry(_) | Owed::LookGroup(_) if refused => {
+                return Ok(false);
+            }
             Owed::Look(key) => read_reply(Kind::of(key), reply)
                 .map(|value| self.looks.keys.insert(key, State { value, expire_at_ms: None }))
                 .is_some(),
@@ -454,7 +476,11 @@ impl Peer {
                 _ => false,
             },
         };
-        if fits { Ok(true) } else { Err(format!("client {number}: not what there may be: {}", show(reply))) }
+        if fits {
+            Ok(true)
+        } else {
+            Err(format!("client {number}: not what there may be: {}", show(reply)))
+        }
     }
 
     fn heard_one(
@@ -513,8 +539,10 @@ impl Peer {
         let ack = common.ack();
         let span = Span { lo: self.look_ms, hi: ack.ms };
         for lane in 0..self.shards {
-            let found: BTreeMap<_, _> =
-                self.keys_of(lane).filter_map(|key| Some((key, looks.keys.get(&key)?.clone()))).collect();
+            let found: BTreeMap<_, _> = self
+                .keys_of(lane)
+                .filter_map(|key| Some((key, looks.keys.get(&key)?.clone())))
+                .collect();
             let floor = self.lanes[lane].floor(u64::MAX, true);
             let cuts = self.lanes[lane].cuts(&found, floor, span).map_err(|why| {
                 format!("client {} after a lost connection, shard {lane}: {why}", self.number)

@@ -167,7 +167,8 @@ impl Op {
     }
 }
 
-const SCRIPT: &[u8] = b"redis.call('APPEND', KEYS[1], ARGV[1]); return redis.call('APPEND', KEYS[1], ARGV[1])";
+const SCRIPT: &[u8] =
+    b"redis.call('APPEND', KEYS[1], ARGV[1]); return redis.call('APPEND', KEYS[1], ARGV[1])";
 
 fn append(value: &mut Value, more: &[u8]) {
     match value {
