@@ -128,25 +128,7 @@ impl Shard {
                 command(&mut bytes, &[b"FLUSHALL"]);
                 (0, Vec::new())
             }
-            Op::Rewrite => {
-                self.log_begin_base(now);
-                return Response::Done;
-            }
-            Op::Settle => {
-                if let Some(journal) = &self.journal {
-                    let mut settling = Common::lock(&journal.common.settling);
-                    if let Some(place) = settling.get_mut(usize::from(self.index)) {
-                        *place = Some(journal.end());
-                    }
-                }
-                return Response::Done;
-            }
-            Op::EndLog => {
-                if let Some(journal) = &mut self.journal {
-                    journal.closing = true;
-                }
-                return Response::Done;
-            }
+            Op::Rewrite | Op::Settle | Op::EndLog => return self.log_moment(&op, now),
             _ => return self.run_unlogged(op, now),
         };
         let is_store = matches!(op, Op::Store(..));
@@ -168,6 +150,25 @@ impl Shard {
             *base = super::Base::default();
         }
         response
+    }
+
+    /// A moment at which no command over several shards is under way: a base begins, what bases rest on is to become
+    /// durable, or the log ends.
+    fn log_moment(&mut self, op: &Op, now: Instant) -> Response {
+        if matches!(op, Op::Rewrite) {
+            self.log_begin_base(now);
+            return Response::Done;
+        }
+        let Some(journal) = &mut self.journal else { return Response::Done };
+        if matches!(op, Op::EndLog) {
+            journal.closing = true;
+            return Response::Done;
+        }
+        let mut settling = Common::lock(&journal.common.settling);
+        if let Some(place) = settling.get_mut(usize::from(self.index)) {
+            *place = Some(journal.end());
+        }
+        Response::Done
     }
 
     /// Begins to log, with a base of what there is.

@@ -88,23 +88,21 @@ impl Lane {
         if entry.refused || entry.op == Op::Read {
             return;
         }
-        let mut after = Vec::new();
-        for state in states.iter() {
-            entry.op.apply(state, self.span(entry, now_ms), &mut after);
+        for state in std::mem::take(states) {
+            entry.op.apply(state, self.span(entry, now_ms), states);
         }
-        *states = after;
     }
 
     /// Whether a key may hold this after the operation at `cut`, read within some time.
     pub(super) fn shows(&self, key: usize, cut: usize, value: &Value, span: Span) -> bool {
         let states = self.states(key, cut, span.hi);
-        states.iter().flat_map(|state| state.within(span)).any(|state| state.value == *value)
+        states.iter().any(|state| state.may_be(span, |state| state.value == *value))
     }
 
     /// The fewest operations after which a key may hold this.
     pub(super) fn first_cut(&self, key: usize, value: &Value, span: Span) -> Option<usize> {
         let fits = |states: &[State]| {
-            states.iter().flat_map(|state| state.within(span)).any(|state| state.value == *value)
+            states.iter().any(|state| state.may_be(span, |state| state.value == *value))
         };
         let mut states = vec![self.base_of(key)];
         if fits(&states) {
@@ -227,7 +225,7 @@ impl Lane {
 
 /// Whether a key that holds one of these is found so.
 fn may_be(states: &[State], found: &State, span: Span) -> bool {
-    states.iter().any(|state| state.within(span).contains(found))
+    states.iter().any(|state| state.may_be(span, |state| state == found))
 }
 
 /// An operation without its long texts.

@@ -69,27 +69,33 @@ pub(super) enum Op {
 }
 
 impl State {
-    /// What may be left of it within some time.
-    pub(super) fn within(&self, span: Span) -> Vec<Self> {
+    /// What may be left of it within some time. In the millisecond of its end it may be there.
+    fn into_within(self, span: Span) -> (Option<Self>, bool) {
         match self.expire_at_ms {
-            // In the millisecond itself it may be there.
-            Some(at_ms) if at_ms < span.lo => vec![Self::default()],
-            Some(at_ms) if at_ms <= span.hi => vec![self.clone(), Self::default()],
-            _ => vec![self.clone()],
+            Some(at_ms) if at_ms < span.lo => (None, true),
+            Some(at_ms) if at_ms <= span.hi => (Some(self), true),
+            _ => (Some(self), false),
         }
+    }
+
+    /// Whether this may be found of it within some time.
+    pub(super) fn may_be(&self, span: Span, found: impl Fn(&Self) -> bool) -> bool {
+        let (is_there, is_gone) = match self.expire_at_ms {
+            Some(at_ms) if at_ms < span.lo => (false, true),
+            Some(at_ms) => (true, at_ms <= span.hi),
+            None => (true, false),
+        };
+        (is_there && found(self)) || (is_gone && found(&Self::default()))
     }
 }
 
 impl Op {
     /// What a key may hold after it, run within some time.
-    pub(super) fn apply(&self, before: &State, span: Span, into: &mut Vec<State>) {
-        for state in before.within(span) {
-            match self {
-                Self::Take(None) => {
-                    let Value::Items(items) = &state.value else {
-                        push(into, state);
-                        continue;
-                    };
+    pub(super) fn apply(&self, before: State, span: Span, into: &mut Vec<State>) {
+        let (there, is_gone) = before.into_within(span);
+        for state in there.into_iter().chain(is_gone.then(State::default)) {
+            match (self, &state.value) {
+                (Self::Take(None), Value::Items(items)) => {
                     for item in items {
                         push(into, Self::Take(Some(item.clone())).after(state.clone()));
                     }
