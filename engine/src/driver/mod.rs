@@ -259,6 +259,14 @@ impl Driver {
         each!(self, arm => arm.read_now(file, buf, offset))
     }
 
+    /// Reads, and waits for the disk where it must (pread): for what happens before a shard serves.
+    ///
+    /// # Errors
+    /// As pread(2).
+    pub fn read_waiting(&mut self, file: Fd, buf: &mut [u8], offset: u64) -> Result<usize, Errno> {
+        each!(self, arm => arm.read_waiting(file, buf, offset))
+    }
+
     /// Writes `parts`, one behind the other, to the page cache at `offset`, without a copy in user
     /// memory; how many bytes, fewer when the disk is full. Not durable before an [`Op::Fsync`].
     /// May wait for another writer of the same file, and for the disk when too much is dirty.
@@ -272,6 +280,12 @@ impl Driver {
         offset: u64,
     ) -> Result<usize, Errno> {
         each!(self, arm => arm.write_now(file, parts, offset))
+    }
+
+    /// Ends the process at once, with this exit code: for a shard that cannot go on. In a simulation it returns, and the
+    /// world stops the process.
+    pub fn end_process(&mut self, code: i32) {
+        each!(self, arm => arm.end_process(code));
     }
 
     /// Opens a file or directory.

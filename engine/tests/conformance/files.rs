@@ -167,6 +167,11 @@ fn cached_ranges_are_read_at_once(arm: &mut Arm) {
     assert!(len > 0);
     assert_eq!(buf[..len], pattern(4096, len));
     assert_eq!(read(8192, &mut buf), 0, "the end");
+    // The same, cached or not.
+    let len = arm.driver.read_waiting(fd, &mut buf, 4096).expect("just written");
+    assert!(len > 0);
+    assert_eq!(buf[..len], pattern(4096, len));
+    assert_eq!(arm.driver.read_waiting(fd, &mut buf, 8192), Ok(0), "the end");
     arm.driver.close_now(fd);
     arm.remove(&directory);
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicU64;
 
 use engine::config::{Kind, Row, Values};
 use engine::error::{Error, Kind as ErrorKind};
+use engine::fs::log::LogConfig;
 use engine::net::tls::{Tls, TlsFiles};
 use logic::store::Policy;
 
@@ -137,6 +138,14 @@ pub const DEFAULT_ADDRESS: &str = "127.0.0.1:6379";
 /// The same for memcached's protocol.
 pub const DEFAULT_MEMCACHED: &str = "127.0.0.1:11211";
 
+/// Sizes of the append-only log.
+const LOG: LogConfig = LogConfig {
+    segment_bytes: 16 << 20,
+    segments_max: 1 << 16,
+    batch_bytes: 256 << 10,
+    batches: 4,
+};
+
 /// The cache's options, checked.
 #[derive(Clone)]
 pub struct CacheConfig {
@@ -174,6 +183,8 @@ pub struct CacheConfig {
     pub appendfsync: Fsync,
     /// The directory of the log, below `dir`.
     pub appenddirname: String,
+    /// Its sizes, which are no options: a simulation has smaller logs.
+    pub log: LogConfig,
     /// Where memcached's protocol listens.
     pub memcached: Option<SocketAddr>,
     /// Its largest item.
@@ -283,6 +294,7 @@ impl CacheConfig {
             appendonly: values.choice("appendonly") == "yes",
             appendfsync: Fsync::named(values.choice("appendfsync")),
             appenddirname: values.text("appenddirname").into(),
+            log: LOG,
             memcached: values.address_if_set("memcached"),
             item_max_bytes: usize::try_from(values.size_bytes("memcached-item-max"))
                 .unwrap_or(usize::MAX),

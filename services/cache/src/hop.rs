@@ -120,7 +120,10 @@ impl Hop {
             }
             match responses.get_mut(usize::from(source)) {
                 Some(Response::Batch(batch)) => batch.take_reply(out),
-                _ => wire::resp::reply::error(out.inline_mut(), b"ERR a shard did not answer"),
+                other => {
+                    let why = Response::why_not(other.as_deref());
+                    wire::resp::reply::error(out.inline_mut(), why);
+                }
             }
         }
         for response in responses {

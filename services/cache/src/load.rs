@@ -6,11 +6,12 @@
 //! Invariants: memory beyond the keys is one piece of the file and one value; a key whose shard is another is passed over
 //! without making anything of it. Next: `logic::rdb` reads, `save.rs` writes.
 
-use std::fs::File;
-use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
+use engine::driver::OpenOptions;
 use engine::error::{Error, Kind};
+use engine::fs::File;
+use engine::shard::ShardCx;
 use logic::{
     rdb::{Item, Reader, Record, Value},
     store::{Expire, Form, NewValue},
@@ -42,14 +43,14 @@ pub(crate) fn load_dump(
     shard: &mut Shard,
     dir: &Path,
     name: &str,
-    now: Instant,
+    cx: &ShardCx,
 ) -> Result<Option<(PathBuf, Loaded)>, Error> {
     let (whole, list) = (dir.join(name), dir.join(manifest::name(name)));
-    let is_first = !shard.config.save_per_shard || !list.exists();
-    if is_first && let Some(loaded) = load(shard, &whole, now)? {
+    let is_first = !shard.config.save_per_shard || open(cx, &list)?.is_none();
+    if is_first && let Some(loaded) = load(shard, &whole, cx)? {
         return Ok(Some((whole, loaded)));
     }
-    Ok(load_parts(shard, dir, &list, name, now)?.map(|loaded| (list, loaded)))
+    Ok(load_parts(shard, dir, &list, name, cx)?.map(|loaded| (list, loaded)))
 }
 
 /// Loads the parts that a manifest names; `None` when there is none.
@@ -58,15 +59,18 @@ fn load_parts(
     dir: &Path,
     list: &Path,
     name: &str,
-    now: Instant,
+    cx: &ShardCx,
 ) -> Result<Option<Loaded>, Error> {
-    let failed = |error| Error::io("read", error, list.display().to_string());
-    let file = match File::open(list) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        file => file.map_err(failed)?,
-    };
-    let mut text = String::new();
-    file.take(manifest::MAX_BYTES).read_to_string(&mut text).map_err(failed)?;
+    let Some(file) = open(cx, list)? else { return Ok(None) };
+    let mut text = vec![0; usize::try_from(file.len()?.min(manifest::MAX_BYTES)).unwrap_or(0)];
+    let mut at = 0;
+    while let Some(rest) = text.get_mut(at..).filter(|rest| !rest.is_empty()) {
+        match read_some(cx, &file, rest, at as u64)? {
+            0 => break,
+            len => at += len,
+        }
+    }
+    let text = String::from_utf8_lossy(text.get(..at).unwrap_or_default());
     let wrong = |problem: String| {
         let problem = format!("{}: {problem}", list.display());
         let remedy = "put back what is missing, or move the list away to start empty";
@@ -74,7 +78,7 @@ fn load_parts(
     };
     let mut all = Loaded::default();
     for part in manifest::read(name, &text).map_err(wrong)? {
-        let Some(loaded) = load(shard, &dir.join(&part), now)? else {
+        let Some(loaded) = load(shard, &dir.join(&part), cx)? else {
             return Err(wrong(format!("{part} is missing")));
         };
         all.keys += loaded.keys;
@@ -88,20 +92,12 @@ fn load_parts(
 ///
 /// # Errors
 /// The file cannot be read, is not whole, or holds what does not fit.
-pub(crate) fn load(shard: &mut Shard, path: &Path, now: Instant) -> Result<Option<Loaded>, Error> {
-    let failed = |error| Error::io("read", error, path.display().to_string());
-    let mut file = match File::open(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        file => file.map_err(failed)?,
-    };
-    let mut piece = vec![0; PIECE_BYTES];
-    read(shard, now, |reader| {
-        let len = loop {
-            match file.read(&mut piece) {
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                len => break len.map_err(failed)?,
-            }
-        };
+pub(crate) fn load(shard: &mut Shard, path: &Path, cx: &ShardCx) -> Result<Option<Loaded>, Error> {
+    let Some(file) = open(cx, path)? else { return Ok(None) };
+    let (mut piece, mut at) = (vec![0; PIECE_BYTES], 0);
+    read(shard, cx.now(), |reader| {
+        let len = read_some(cx, &file, &mut piece, at)?;
+        at += len as u64;
         match piece.get(..len) {
             Some(bytes) if len > 0 => reader.feed(bytes),
             _ => reader.end(),
@@ -117,6 +113,28 @@ pub(crate) fn load(shard: &mut Shard, path: &Path, now: Instant) -> Result<Optio
             Error::new("load", Kind::Invalid, problem).remedied(remedy)
         }
     })
+}
+
+/// Opens a file; `None` when there is none.
+fn open(cx: &ShardCx, path: &Path) -> Result<Option<File>, Error> {
+    match File::open(cx, path, &OpenOptions::default()) {
+        Err(error) if error.kind() == Kind::NotFound => Ok(None),
+        file => file.map(Some),
+    }
+}
+
+/// Reads some bytes, waiting for the disk: nobody is served yet. None at the file's end.
+fn read_some(cx: &ShardCx, file: &File, into: &mut [u8], at: u64) -> Result<usize, Error> {
+    loop {
+        let read = cx.driver().read_waiting(file.fd(), into, at);
+        match read {
+            Err(errno) if errno.kind() == Kind::Again => {}
+            read => {
+                let path = || file.path().display().to_string();
+                return read.map_err(|errno| Error::os("read", errno, path()));
+            }
+        }
+    }
 }
 
 /// Why nothing is loaded.

@@ -212,6 +212,8 @@ pub struct Multi {
     needs_memory: bool,
     full: bool,
     stale: bool,
+    /// A shard could not make durable what it was given back.
+    unsure: bool,
     stage: Stage,
 }
 
@@ -285,6 +287,7 @@ impl Multi {
             needs_memory,
             full: false,
             stale: false,
+            unsure: false,
             stage: Stage::Locking,
         }
     }
@@ -322,6 +325,8 @@ impl Multi {
         now: Instant,
     ) -> Option<Vec<(u16, Request)>> {
         if self.stage == Stage::Releasing {
+            // The reply was made; but a shard cannot make its part durable.
+            self.unsure |= responses.iter().any(|response| matches!(response, Response::Error(_)));
             return None;
         }
         let mut responses = responses;
@@ -363,6 +368,11 @@ impl Multi {
         };
         let next = self.in_parts(next, shard);
         self.requests(next)
+    }
+
+    /// Whether what it did may be lost although a reply was made.
+    pub(crate) const fn is_unsure(&self) -> bool {
+        self.unsure
     }
 
     /// The request for the locks of one shard.

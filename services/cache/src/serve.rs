@@ -75,7 +75,7 @@ impl Plan {
         let ports = Mutex::new(ports.into_iter().map(Some).collect());
         let topology = topology(&cache, engine.shards);
         let dir = cache.dir.join(&cache.appenddirname);
-        let log = aof::host::LogSetup::new(dir, engine.shards, cache.appendonly);
+        let log = aof::host::LogSetup::new(dir, engine.shards, cache.log, cache.appendonly);
         Self {
             cache,
             engine: engine.clone(),
@@ -122,7 +122,7 @@ impl Plan {
     fn load(&self, shard: &mut Shard, cx: &ShardCx) -> Result<(), Error> {
         let (now, dir) = (cx.now(), &self.cache.dir);
         self.saves.begin(now);
-        if let Some((path, loaded)) = load::load_dump(shard, dir, &self.cache.dbfilename, now)? {
+        if let Some((path, loaded)) = load::load_dump(shard, dir, &self.cache.dbfilename, cx)? {
             let file = path.display().to_string();
             let pairs: [(&str, &dyn std::fmt::Display); 4] = [
                 ("file", &file),
@@ -572,8 +572,11 @@ impl Cache {
     /// Tells the log's writer of what the turn has logged.
     fn wake_log(&self) {
         if self.log.is_on.get() {
-            let has_entries = self.shard.borrow().has_log_entries();
-            self.log.wake(has_entries);
+            let (has_entries, awaits) = {
+                let shard = self.shard.borrow();
+                (shard.has_log_entries(), shard.awaits_log().is_some())
+            };
+            self.log.wake(has_entries, awaits);
         }
     }
 

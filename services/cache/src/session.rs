@@ -200,7 +200,8 @@ impl Session {
         };
         let hop = turn.hop.take();
         let flow = self.finish(hop, flow, shard);
-        if shard.observed { self.hold(flow, start, out, shard) } else { flow }
+        let holds = shard.observed || self.kept.is_some();
+        if holds { self.hold(flow, start, out, shard) } else { flow }
     }
 
     /// Runs a resolved group; what ends the batch, if something does.
@@ -422,6 +423,12 @@ impl Session {
         }
     }
 
+    /// What a command did may be lost: none of the replies that were kept goes out.
+    fn close_unsure(&mut self) -> Flow<Work> {
+        self.kept = None;
+        Flow::Close
+    }
+
     /// Next step of a command over several shards.
     fn advance(
         &mut self,
@@ -442,6 +449,7 @@ impl Session {
                 transactions::watched(&mut self.conn, multi.take_watched());
                 Flow::Flush
             }
+            None if multi.is_unsure() => self.close_unsure(),
             None if shard.clients.take_own_kill(self.conn.id) => Flow::Close,
             None => Flow::Flush,
         }
@@ -592,7 +600,8 @@ impl Session {
             (Some(pending), done) => self.proceed(pending, done, out, shard, now),
             (None, _) => Flow::Flush,
         };
-        if shard.observed { self.hold(flow, start, out, shard) } else { flow }
+        let holds = shard.observed || self.kept.is_some();
+        if holds { self.hold(flow, start, out, shard) } else { flow }
     }
 
     /// Goes on with what was waited for.
@@ -622,7 +631,7 @@ impl Session {
                             batch.take_reply(out);
                             shard.spares.give_back(batch);
                         }
-                        _ => reply::error(out.inline_mut(), b"ERR a shard did not answer"),
+                        other => reply::error(out.inline_mut(), Response::why_not(Some(&other))),
                     }
                 }
                 Flow::Flush
@@ -634,6 +643,9 @@ impl Session {
                 if let Some(requests) = multi.step(responses, out, shard, &self.conn, now) {
                     self.pending = Some(Pending::Exec(exec, multi));
                     return Flow::Await(Work::Exchange(requests));
+                }
+                if multi.is_unsure() {
+                    return self.close_unsure();
                 }
                 exec.ran(multi.has_run(), &mut self.conn, shard);
                 self.advance_exec(exec, out, shard, now)

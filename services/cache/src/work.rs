@@ -180,6 +180,19 @@ pub enum LockKeys {
     Some(Vec<(u16, Box<[u8]>)>),
 }
 
+/// Told of a shard that has answered something else.
+const NO_ANSWER: &[u8] = b"ERR a shard did not answer";
+
+impl Response {
+    /// Why this is not what was asked for, of a response that is none; what is known of one that is not there.
+    pub(crate) fn why_not(response: Option<&Self>) -> &[u8] {
+        match response {
+            Some(Self::Error(text)) => text,
+            _ => NO_ANSWER,
+        }
+    }
+}
+
 /// A response of one shard.
 #[derive(Debug)]
 pub enum Response {
@@ -402,6 +415,8 @@ pub enum Op {
     Part(Box<crate::aof::Tx>, Box<Self>),
     /// Begins to write a new base of the log.
     Rewrite,
+    /// Notes how far the log must be durable before bases count.
+    Settle,
     /// Begins to log.
     BeginLog(std::sync::Arc<crate::aof::Common>),
     /// Logs no more.
@@ -419,6 +434,7 @@ impl Op {
             Self::FindClient(id) => Self::FindClient(*id),
             Self::Tracks { shard, on } => Self::Tracks { shard: *shard, on: *on },
             Self::Rewrite => Self::Rewrite,
+            Self::Settle => Self::Settle,
             Self::BeginLog(common) => Self::BeginLog(std::sync::Arc::clone(common)),
             Self::EndLog => Self::EndLog,
             _ => Self::Nothing,

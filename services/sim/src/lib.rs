@@ -16,6 +16,7 @@ pub mod client;
 pub mod command;
 pub mod connection;
 pub mod draw;
+mod durable;
 pub mod machine;
 pub mod model;
 pub mod op;

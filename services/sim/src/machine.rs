@@ -54,6 +54,28 @@ impl<S: Service> std::fmt::Debug for Node<S> {
     }
 }
 
+impl<S: Service> Node<S> {
+    const fn new(cx: ShardCx, server: Rc<Server<S>>) -> Self {
+        Self { cx, server, state: State::Awake, stopped: false, overslept: None }
+    }
+}
+
+/// A shard without a service yet.
+fn context(world: &World, (index, shards): (usize, usize), driver: &DriverSetup) -> ShardCx {
+    let seed = Seed(world.seed());
+    // Another start draws other numbers, as it would with a real source of them.
+    let life = world.now().mono_ns << 8;
+    let driver = SimDriver::new(world, index, driver);
+    ShardCx::new(
+        index,
+        shards,
+        Driver::Sim(Box::new(driver)),
+        LoopConfig::default(),
+        seed.stream("sim.shard", life | index as u64).next_u64(),
+        Log::memory(Level::Error),
+    )
+}
+
 /// All shards of a run.
 pub struct Machine<S: Service> {
     world: World,
@@ -100,30 +122,48 @@ impl<S: Service> Machine<S> {
         driver: &DriverSetup,
         mut install: impl FnMut(&ShardCx) -> (Rc<Server<S>>, Result<(), Error>),
     ) -> (Self, Result<(), Error>) {
-        let seed = Seed(world.seed());
-        // Another start draws other numbers, as it would with a real source of them.
-        let life = world.now().mono_ns << 8;
         let mut machine = Self { world: world.clone(), nodes: Vec::new(), blind: false };
         for index in 0..shards {
-            let driver = SimDriver::new(world, index, driver);
-            let cx = ShardCx::new(
-                index,
-                shards,
-                Driver::Sim(Box::new(driver)),
-                LoopConfig::default(),
-                seed.stream("sim.shard", life | index as u64).next_u64(),
-                Log::memory(Level::Error),
-            );
+            let cx = context(world, (index, shards), driver);
             cx.enter();
             let (server, listening) = install(&cx);
             cx.leave();
-            let (state, stopped, overslept) = (State::Awake, false, None);
-            machine.nodes.push(Node { cx, server, state, stopped, overslept });
+            machine.nodes.push(Node::new(cx, server));
             if listening.is_err() {
                 return (machine, listening);
             }
         }
         (machine, Ok(()))
+    }
+
+    /// The same with an `install` that leaves no server where it fails; what was started is taken down then.
+    ///
+    /// # Errors
+    /// What `install` said.
+    pub fn try_start(
+        world: &World,
+        shards: usize,
+        driver: &DriverSetup,
+        mut install: impl FnMut(&ShardCx) -> Result<Rc<Server<S>>, Error>,
+    ) -> Result<Self, Error> {
+        let mut machine = Self { world: world.clone(), nodes: Vec::new(), blind: false };
+        for index in 0..shards {
+            let cx = context(world, (index, shards), driver);
+            cx.enter();
+            let installed = install(&cx);
+            if installed.is_err() {
+                cx.clear();
+            }
+            cx.leave();
+            match installed {
+                Ok(server) => machine.nodes.push(Node::new(cx, server)),
+                Err(error) => {
+                    machine.end();
+                    return Err(error);
+                }
+            }
+        }
+        Ok(machine)
     }
 
     /// Shards that can go on now.
@@ -197,6 +237,17 @@ impl<S: Service> Machine<S> {
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.nodes.iter().map(|node| node.cx.driver().in_flight()).sum()
+    }
+
+    /// Drops all tasks and servers, each with its shard entered: what is dropped may wake tasks of it.
+    pub fn end(&mut self) {
+        self.clear();
+        for Node { cx, server, .. } in self.nodes.drain(..) {
+            cx.enter();
+            drop(server);
+            cx.clear();
+            cx.leave();
+        }
     }
 
     /// Drops all tasks, as a shard does at its end.

@@ -20,6 +20,7 @@ sim [--service cache|broker] [--seed N] [--seeds COUNT] [options]
   --seeds COUNT   how many seeds (default 1)
   --trace         tell what clients did and what completed last
   --calm          the short run without faults of its own
+  --durable       of the cache: the run with a log or dumps, and crashes; one seed of sixteen is one
   --fail N        with completion N failed
   --fail-call N   with plain call N failed
   --sweep         fail every completion of the calm run, one at a time
@@ -115,6 +116,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Option<Task>, String>
             "--fail-call" => task.options.fail_call = Some(number(value()?)?),
             "--trace" => task.options.story = true,
             "--calm" => task.options.calm = true,
+            "--durable" => task.options.durable = true,
             "--sweep" => task.sweep = true,
             "--plant" => {
                 let name = value()?;

@@ -92,8 +92,20 @@ pub struct Options {
     pub fail_call: Option<u64>,
     /// Plant a bug.
     pub bug: Option<Bug>,
+    /// Of the cache: the run in which keys survive crashes, whatever the seed would be.
+    pub durable: bool,
     /// Keep the clients' story.
     pub story: bool,
+}
+
+impl Options {
+    /// Whether the seed alone says what happens.
+    const fn is_plain(self) -> bool {
+        !self.calm
+            && self.fail_completion.is_none()
+            && self.fail_call.is_none()
+            && self.bug.is_none()
+    }
 }
 
 /// As `sim` takes them.
@@ -101,6 +113,9 @@ impl fmt::Display for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.calm {
             f.write_str(" --calm")?;
+        }
+        if self.durable {
+            f.write_str(" --durable")?;
         }
         if let Some(n) = self.fail_completion {
             write!(f, " --fail {n}")?;
@@ -183,6 +198,11 @@ struct Run {
 /// When the simulated kernel or the engine finds a bug by itself.
 pub fn run(seed: u64, options: Options) -> Result<Report, Failure> {
     match options.service {
+        Service::Cache
+            if options.durable || options.is_plain() && crate::durable::is_drawn(seed) =>
+        {
+            crate::durable::run(seed, options)
+        }
         Service::Cache => run_cache(seed, options),
         Service::Broker => crate::broker::run(seed, options),
     }

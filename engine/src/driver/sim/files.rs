@@ -279,6 +279,31 @@ impl Kernel {
         Ok(len)
     }
 
+    pub(super) fn read_waiting(
+        &mut self,
+        fd: Fd,
+        buf: &mut [u8],
+        offset: u64,
+    ) -> Result<usize, Errno> {
+        let read = self.read_from_disk(fd, buf, offset);
+        self.trace(match read {
+            Ok(len) => len as u64,
+            Err(errno) => u64::from(errno.cast_unsigned()) << 32,
+        });
+        read.map_err(Errno)
+    }
+
+    fn read_from_disk(&mut self, fd: Fd, buf: &mut [u8], offset: u64) -> Result<usize, i32> {
+        let inode = self.file(fd)?.inode;
+        if chance(&mut self.rng.disk, self.faults.read_error) {
+            return Err(libc::EIO);
+        }
+        let there = self.disk.read(inode, offset, buf.len())?.len();
+        let len = self.shorten_file(there, self.faults.short_read, false);
+        buf[..len].copy_from_slice(self.disk.read(inode, offset, len)?);
+        Ok(len)
+    }
+
     pub(super) fn write_now(
         &mut self,
         fd: Fd,

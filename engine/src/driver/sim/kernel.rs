@@ -83,6 +83,8 @@ pub(super) struct Kernel {
     pub(super) calls_counted: u64,
     pub(super) fail_call: Option<u64>,
     pub(super) plant: Option<Plant>,
+    /// The exit code of a process that ended itself.
+    pub(super) ended: Option<i32>,
 }
 
 impl Kernel {
@@ -114,6 +116,7 @@ impl Kernel {
             calls_counted: 0,
             fail_call: None,
             plant: None,
+            ended: None,
             faults,
         }
     }
@@ -568,6 +571,12 @@ impl Kernel {
     /// Adds a value, and the time, to the trace hash.
     pub(super) fn trace(&mut self, value: u64) {
         self.trace = fold(fold(self.trace, self.now_ns), value);
+    }
+
+    /// The process ends itself; what it had open stays until its shards are taken down.
+    pub(super) fn end_process(&mut self, code: i32) {
+        self.trace(u64::from_le_bytes(*b"exit    ") ^ u64::from(code.cast_unsigned()));
+        self.ended.get_or_insert(code);
     }
 
     pub(super) const fn trace_hash(&self) -> u64 {

@@ -363,6 +363,21 @@ impl SimDriver {
         self.kernel().borrow_mut().read_now(file, buf, offset)
     }
 
+    /// See [`super::Driver::read_waiting`].
+    ///
+    /// # Errors
+    /// EBADF, EIO.
+    pub fn read_waiting(&mut self, file: Fd, buf: &mut [u8], offset: u64) -> Result<usize, Errno> {
+        self.stats.calls += 1;
+        self.kernel().borrow_mut().read_waiting(file, buf, offset)
+    }
+
+    /// See [`super::Driver::end_process`]: the world knows that it ended, see [`World::ended`].
+    pub fn end_process(&mut self, code: i32) {
+        self.stats.calls += 1;
+        self.kernel().borrow_mut().end_process(code);
+    }
+
     /// See [`super::Driver::write_now`].
     ///
     /// # Errors

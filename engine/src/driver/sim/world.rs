@@ -125,7 +125,15 @@ impl World {
     /// [`Faults::survives`]), and are all closed. Drop the drivers first, then close what the
     /// shards had open with [`World::close_shard`].
     pub fn crash_disk(&self) {
-        self.kernel.borrow_mut().crash_disk();
+        let mut kernel = self.kernel.borrow_mut();
+        kernel.ended = None;
+        kernel.crash_disk();
+    }
+
+    /// The exit code of a process that has ended itself since the last crash: its shards must not go on.
+    #[must_use]
+    pub fn ended(&self) -> Option<i32> {
+        self.kernel.borrow().ended
     }
 
     /// Names in a directory; none when it is not there.

@@ -125,8 +125,12 @@ impl Shard {
         if simple {
             return;
         }
+        let in_base = journal.captured.is_none() && journal.base.is_some();
         let mut maker = Maker { shard: self, ran, row, by_key, list: Vec::new() };
         maker.make(rule);
+        if in_base {
+            maker.expiries();
+        }
         let list = maker.list;
         let Some(journal) = &mut self.journal else { return };
         if let Some(captured) = &mut journal.captured {
@@ -173,6 +177,25 @@ impl<'r> Maker<'_, 'r> {
     fn entry(&self, key: &[u8]) -> Option<logic::store::Entry<'_>> {
         let hash = self.shard.store.hash(key);
         self.shard.store.view(self.ran.db, hash, key, self.ran.now.unix_ms())
+    }
+
+    /// When what was written expires: where a key was not in the base yet, a reader knows no expiry of it, and it may have
+    /// expired before the base comes to it.
+    fn expiries(&mut self) {
+        let ran = *self.ran;
+        for at in self.row.written_indices(ran.argc(), |at| ran.arg(at)) {
+            let key = ran.arg(at);
+            let Some(entry) = self.entry(key) else { continue };
+            let expire_at_ms = entry.expire_at_ms;
+            let has_fields = matches!(entry.value,
+                Value::Object(Object::Hash(hash)) if hash.next_due_ms().is_some());
+            if has_fields {
+                self.state(ran.db, key);
+            } else if let Some(at_ms) = expire_at_ms {
+                let mut digits = itoa::Buffer::new();
+                self.command(key, &[b"PEXPIREAT", key, digits.format(at_ms).as_bytes()]);
+            }
+        }
     }
 
     fn make(&mut self, rule: Rule) {

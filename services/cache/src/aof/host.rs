@@ -23,7 +23,7 @@ use std::sync::atomic::Ordering;
 use engine::driver::Completion;
 use engine::error::Error;
 use engine::exec::sync::{Notify, within};
-use engine::fs::log::{AppendError, Log};
+use engine::fs::log::{AppendError, Log, LogConfig};
 use engine::net::Server;
 use engine::shard::Handler;
 
@@ -44,17 +44,19 @@ pub(crate) struct LogSetup {
     pub(crate) dir: PathBuf,
     pub(crate) shards: usize,
     pub(crate) common: Arc<Common>,
+    /// Sizes of logs.
+    pub(crate) sizes: LogConfig,
     /// The process starts with it.
     starts_on: bool,
 }
 
 impl LogSetup {
-    pub(crate) fn new(dir: PathBuf, shards: usize, starts_on: bool) -> Self {
+    pub(crate) fn new(dir: PathBuf, shards: usize, sizes: LogConfig, starts_on: bool) -> Self {
         let common = Arc::new(Common::default());
         common.loading.store(starts_on, Ordering::Release);
         common.epoch.store(starts_on.into(), Ordering::Release);
         common.began.store(starts_on.into(), Ordering::Release);
-        Self { dir, shards, common, starts_on }
+        Self { dir, shards, common, sizes, starts_on }
     }
 
     pub(crate) fn common(&self) -> Arc<Common> {
@@ -87,8 +89,10 @@ pub(crate) struct Host {
 
 impl Host {
     /// Tells the writer of new entries; once per turn.
-    pub(crate) fn wake(&self, has_entries: bool) {
-        if has_entries {
+    pub(crate) fn wake(&self, has_entries: bool, awaits: bool) {
+        // Of a log that has failed nothing will be durable: only who waits for it has to hear so.
+        let waits = if self.failed.get() { !self.held.borrow().is_empty() } else { awaits };
+        if has_entries || waits {
             self.changed.notify_all();
         }
     }
@@ -168,7 +172,9 @@ async fn give_up(server: &Server<Cache>, error: &Error) {
     cx.log().error("cache", cx.now(), "the append-only log cannot be loaded", &[("why", error)]);
     // The line is written by another thread.
     cx.sleep(SECOND_NS / 5).await;
-    std::process::exit(1);
+    cx.driver().end_process(1);
+    // Nobody goes on without the keys.
+    std::future::pending().await
 }
 
 /// Writes a log until it goes off.

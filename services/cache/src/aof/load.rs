@@ -36,14 +36,6 @@ const RECORDS_PER_TURN: u32 = 8;
 /// How often progress is told.
 const TELL_NS: u64 = 1_000_000_000;
 
-/// The sizes of a log.
-pub(crate) const LOG: LogConfig = LogConfig {
-    segment_bytes: 16 << 20,
-    segments_max: 1 << 16,
-    batch_bytes: 256 << 10,
-    batches: 4,
-};
-
 /// Steps at which shards wait for each other.
 #[derive(Clone, Copy)]
 enum Step {
@@ -67,6 +59,7 @@ struct Loading<'a> {
     cx: ShardCx,
     common: Arc<Common>,
     dir: Rc<Dir>,
+    sizes: LogConfig,
     manifest: Manifest,
     index: usize,
     count: usize,
@@ -94,8 +87,9 @@ pub(crate) async fn load(server: &Rc<Server<Cache>>, setup: &LogSetup) -> Result
     };
     let common = Arc::clone(&setup.common);
     let state = State::default();
+    let sizes = setup.sizes;
     let mut loading =
-        Loading { server, cx, common, dir, manifest, index, count, told_ns: 0, state };
+        Loading { server, cx, common, dir, sizes, manifest, index, count, told_ns: 0, state };
     let log = loading.run().await?;
     loading.settle(&log).await?;
     Ok(Loaded { log, manifest: loading.manifest, dir: loading.dir })
@@ -133,7 +127,7 @@ impl Loading<'_> {
 
     async fn open(&self, log: usize) -> Result<Recovery, Error> {
         let start = self.manifest.starts.get(log).copied().unwrap_or(0);
-        Recovery::open(&self.cx, &self.log_dir(log), LOG, Position(start)).await
+        Recovery::open(&self.cx, &self.log_dir(log), self.sizes, Position(start)).await
     }
 
     /// Comes to a step and waits for the other shards.
@@ -186,6 +180,7 @@ impl Loading<'_> {
         };
         let mut joiner = Joiner::default();
         let mut turn = 0;
+        self.state.begin_log();
         while let Some(entry) = recovery.next().await? {
             match entry {
                 Entry::Damage { from, to } => return Err(damaged(&dir, from, to)),
@@ -278,9 +273,9 @@ impl Loading<'_> {
         let dir = self.log_dir(self.index);
         // What an interrupted start left is not the log of anybody.
         remove_logs(&self.cx, &dir).await;
-        let log = Recovery::open(&self.cx, &dir, LOG, Position(0)).await?.finish().await?;
+        let log = Recovery::open(&self.cx, &dir, self.sizes, Position(0)).await?.finish().await?;
         if let Some(journal) = &mut self.server.shard().borrow_mut().journal {
-            journal.begin_base();
+            journal.begin_base(self.cx.now().unix_ms());
         }
         let mut more = true;
         while more {

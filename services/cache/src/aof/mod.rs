@@ -107,6 +107,10 @@ pub struct Common {
     pub(crate) closed: AtomicUsize,
     /// All functions, by the newest of what was logged of them.
     pub(crate) functions: Mutex<Option<(u64, Vec<u8>)>>,
+    /// How far each shard's log must be durable before the manifest may name bases, until it is.
+    pub(crate) settling: Mutex<Vec<Option<u64>>>,
+    /// Shards whose log is.
+    pub(crate) settled: AtomicUsize,
     /// Why the log cannot be written.
     pub(crate) why: Mutex<String>,
 }
@@ -217,6 +221,8 @@ struct Open {
     body: usize,
     commands: u32,
     tx: Option<Tx>,
+    /// It belongs to a base.
+    is_kept: bool,
     /// What there was when each command inside began.
     outer: Vec<Before>,
     /// Keys that made room: they are gone whatever becomes of the command.
@@ -364,6 +370,9 @@ impl Journal {
             self.put_select(db);
         }
         self.open.body = self.bytes.len();
+        if self.open.is_kept {
+            command(&mut self.bytes, &[b"KEPT"]);
+        }
         if let Some(tx) = &self.open.tx {
             let name = format!("{}-{}", tx.name.boot_us, tx.name.ticket);
             let shards: Vec<String> = tx.shards.iter().map(u16::to_string).collect();
@@ -386,14 +395,15 @@ impl Journal {
         }
         self.open.evicted.clear();
         let (commands, tx) = (std::mem::take(&mut self.open.commands), self.open.tx.take());
+        let is_kept = std::mem::take(&mut self.open.is_kept);
         if commands == 0 {
             return;
         }
-        if commands > 1 && tx.is_none() {
+        if commands > 1 && tx.is_none() && !is_kept {
             let body = self.open.body;
             self.bytes.splice(body..body, MULTI.iter().copied());
         }
-        if commands > 1 || tx.is_some() {
+        if commands > 1 || tx.is_some() || is_kept {
             self.bytes.extend_from_slice(EXEC);
         }
         let from = self.ends.last().map_or(0, |(end, _)| *end);
@@ -414,6 +424,14 @@ impl Journal {
         for (db, bytes) in part.commands {
             self.put(now_ms, db, |out| out.extend_from_slice(&bytes));
         }
+        self.finish();
+    }
+
+    /// Adds what a key holds to the base: of no use to a reader that began before the base.
+    pub(crate) fn put_kept(&mut self, now_ms: u64, db: u16, bytes: &[u8]) {
+        self.begin();
+        self.open.is_kept = true;
+        self.put(now_ms, db, |out| out.extend_from_slice(bytes));
         self.finish();
     }
 
@@ -513,10 +531,11 @@ impl Journal {
     }
 
     /// A base begins here: entries before it will not be needed.
-    pub(crate) fn begin_base(&mut self) {
+    pub(crate) fn begin_base(&mut self, now_ms: u64) {
         self.forget_reader();
         self.mark = Some(self.bytes.len());
         self.base = Some(Base::default());
+        self.put(now_ms, 0, |out| command(out, &[b"BASE"]));
     }
 
     pub(crate) fn is_failed(&self) -> bool {
@@ -602,10 +621,7 @@ impl Shard {
 
     /// Whether there is something for the log's writer: what to write, or that this is the end.
     pub(crate) fn has_log_entries(&self) -> bool {
-        let has = |journal: &Journal| {
-            journal.has_entries() || journal.awaits().is_some() || journal.closing
-        };
-        self.journal.as_ref().is_some_and(|journal| has(journal))
+        self.journal.as_ref().is_some_and(|journal| journal.has_entries() || journal.closing)
     }
 
     /// Whether the log must be durable up to somewhere before anything is answered, and where.

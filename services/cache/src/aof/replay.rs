@@ -179,6 +179,9 @@ pub(crate) struct State {
     /// In a part that is left out.
     skips: bool,
     group: Box<Group>,
+    /// Commands of this log so far, and whether a base has begun that the manifest does not name.
+    of_log: u64,
+    in_base: bool,
     out: Output,
     pub(crate) commands: u64,
     /// Parts left out.
@@ -198,12 +201,22 @@ impl Default for State {
             clock_ms: 0,
             skips: false,
             group: Box::default(),
+            of_log: 0,
+            in_base: false,
             out: Output::default(),
             commands: 0,
             skipped: 0,
             failed: 0,
             functions: None,
         }
+    }
+}
+
+impl State {
+    /// Another log begins, in which time and database are told anew.
+    pub(crate) const fn begin_log(&mut self) {
+        (self.clock_ms, self.conn.db, self.skips) = (0, 0, false);
+        (self.of_log, self.in_base) = (0, false);
     }
 }
 
@@ -259,6 +272,10 @@ impl Replay<'_> {
             }
             (b"MULTI", 1) => {}
             (b"EXEC", 1) => self.state.skips = false,
+            // A base that the manifest names is what a log begins with. What one that it does not name says was said
+            // before, and may be of commands over several shards whose other parts are missing.
+            (b"BASE", 1) => self.state.in_base = self.state.of_log > 0,
+            (b"KEPT", 1) => self.state.skips = self.state.in_base,
             (b"TX", 3) => {
                 let whole = part_of(args, frame)
                     .is_some_and(|(name, shards)| (self.is_whole)(name, &shards));
@@ -294,6 +311,7 @@ impl Replay<'_> {
             _ => self.any(item, args, frame),
         }
         self.state.commands += 1;
+        self.state.of_log += u64::from(name != b"SELECT");
     }
 
     fn set(&mut self, item: &Item, args: &Args, frame: &[u8], expire: Expire) {

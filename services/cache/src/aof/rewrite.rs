@@ -9,6 +9,7 @@
 //! Next: `steps.rs` for the keys, `host.rs` for the writer.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use engine::error::{Error, Kind};
@@ -177,6 +178,34 @@ async fn write_base(server: &Rc<Server<Cache>>, log: &Log) {
     }
 }
 
+/// Asks all shards to make durable what they have logged by now, at a moment at which no command over several shards is
+/// under way: a base may hold what such a command did, and is not to be named before all its parts are on disk.
+async fn ask_to_settle(server: &Rc<Server<Cache>>, setup: &LogSetup) {
+    *Common::lock(&setup.common.settling) = vec![None; setup.shards];
+    setup.common.settled.store(0, Ordering::Release);
+    on_all(server, Op::Settle).await;
+}
+
+/// Makes durable what was logged when that was asked for.
+async fn settle(server: &Rc<Server<Cache>>) {
+    let (cx, host) = (server.cx().clone(), server.service().log());
+    let common = server.shard().borrow().journal.as_ref().map(|log| Arc::clone(&log.common));
+    let Some(common) = common else { return };
+    let asked = Common::lock(&common.settling).get_mut(cx.index()).and_then(Option::take);
+    let Some(end) = asked else { return };
+    while host.appended.get() < end {
+        let closing = server.shard().borrow().journal.as_ref().is_none_or(|log| log.closing);
+        if closing || host.failed.get() {
+            return;
+        }
+        cx.sleep(LOOK_NS).await;
+    }
+    let Some(log) = host.log.borrow().clone() else { return };
+    if log.commit().await.is_ok() {
+        common.settled.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
 /// Waits for the other shards' bases, and has the manifest name them all.
 async fn agree(
     server: &Rc<Server<Cache>>,
@@ -199,13 +228,23 @@ async fn agree(
         let failed = common.failed.load(Ordering::Relaxed) > 0;
         closing || failed || common.rewrite_failed.load(Ordering::Relaxed)
     };
+    let mut is_asked = false;
     while !is_named() {
+        settle(server).await;
         if ends() {
             let context = "another shard's part, or the manifest, was not written";
             return Err(Error::new("rewrite", Kind::Broken, context));
         }
         let all: Option<Vec<u64>> = Common::lock(&common.bases).iter().copied().collect();
         if let Some(starts) = all.filter(|_| cx.index() == 0) {
+            if !std::mem::replace(&mut is_asked, true) {
+                ask_to_settle(server, setup).await;
+            }
+            settle(server).await;
+            if common.settled.load(Ordering::Acquire) < setup.shards {
+                cx.sleep(LOOK_NS).await;
+                continue;
+            }
             manifest.starts = starts;
             manifest.write(&cx, dir).await?;
             common.starts_are(&manifest.starts);

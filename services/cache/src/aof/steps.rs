@@ -128,16 +128,7 @@ impl Shard {
                 command(&mut bytes, &[b"FLUSHALL"]);
                 (0, Vec::new())
             }
-            Op::Rewrite => {
-                self.log_begin_base(now);
-                return Response::Done;
-            }
-            Op::EndLog => {
-                if let Some(journal) = &mut self.journal {
-                    journal.closing = true;
-                }
-                return Response::Done;
-            }
+            Op::Rewrite | Op::Settle | Op::EndLog => return self.log_moment(&op, now),
             _ => return self.run_unlogged(op, now),
         };
         let is_store = matches!(op, Op::Store(..));
@@ -161,6 +152,25 @@ impl Shard {
         response
     }
 
+    /// A moment at which no command over several shards is under way: a base begins, what bases rest on is to become
+    /// durable, or the log ends.
+    fn log_moment(&mut self, op: &Op, now: Instant) -> Response {
+        if matches!(op, Op::Rewrite) {
+            self.log_begin_base(now);
+            return Response::Done;
+        }
+        let Some(journal) = &mut self.journal else { return Response::Done };
+        if matches!(op, Op::EndLog) {
+            journal.closing = true;
+            return Response::Done;
+        }
+        let mut settling = Common::lock(&journal.common.settling);
+        if let Some(place) = settling.get_mut(usize::from(self.index)) {
+            *place = Some(journal.end());
+        }
+        Response::Done
+    }
+
     /// Begins to log, with a base of what there is.
     pub(crate) fn log_on(&mut self, common: Arc<Common>, now: Instant) {
         let fsync = super::Fsync::named(self.settings.get("appendfsync"));
@@ -171,7 +181,7 @@ impl Shard {
     /// A base begins here.
     pub(crate) fn log_begin_base(&mut self, now: Instant) {
         if let Some(journal) = &mut self.journal {
-            journal.begin_base();
+            journal.begin_base(now.unix_ms());
         }
         self.log_functions(now);
     }
@@ -221,9 +231,17 @@ impl Shard {
         if self.journal.as_ref().is_none_or(|journal| journal.base.is_none()) {
             return;
         }
+        self.log_kept(db, key, now);
+    }
+
+    /// Logs what a key holds as part of a base.
+    fn log_kept(&mut self, db: u16, key: &[u8], now: Instant) {
         let mut bytes = Vec::new();
         self.write_state(&mut bytes, db, key, now);
-        self.log_part(Part { tx: None, commands: vec![(db, bytes)] }, now);
+        if let Some(journal) = &mut self.journal {
+            journal.put_kept(now.unix_ms(), db, &bytes);
+            journal.touch_all();
+        }
     }
 
     /// Writes some more keys of a base; false at its end, or without one.
@@ -236,9 +254,7 @@ impl Shard {
             keys.push(key.to_vec());
         });
         for key in keys {
-            let mut bytes = Vec::new();
-            self.write_state(&mut bytes, base.db, &key, now);
-            self.log_part(Part { tx: None, commands: vec![(base.db, bytes)] }, now);
+            self.log_kept(base.db, &key, now);
         }
         let mut next = Some(base);
         if base.cursor == 0 {

@@ -18,7 +18,7 @@ use engine::net::Server;
 use super::{
     Common,
     host::LogSetup,
-    load::{self, LOG, Loaded},
+    load::{self, Loaded},
     manifest::Manifest,
     rewrite,
 };
@@ -126,6 +126,6 @@ async fn open(server: &Rc<Server<Cache>>, setup: &LogSetup) -> Result<Loaded, Er
     let manifest = Manifest { generation, starts: vec![0; setup.shards] };
     let path = dir.path().join(manifest.logs()).join(format!("shard-{}", cx.index()));
     load::remove_logs(&cx, &path).await;
-    let log = Recovery::open(&cx, &path, LOG, Position(0)).await?.finish().await?;
+    let log = Recovery::open(&cx, &path, setup.sizes, Position(0)).await?.finish().await?;
     Ok(Loaded { log, manifest, dir })
 }
