@@ -36,7 +36,7 @@ use rules::Rule;
 pub enum Fsync {
     /// Before anything is answered.
     Always,
-    /// Each second.
+    /// Ten times a second: at most a second is promised.
     #[default]
     EverySecond,
     /// When a buffer is full, and twice a minute.
