@@ -370,9 +370,9 @@ impl Run {
 
     /// A bit flips in what was synced: a start says where, or nothing is missing.
     fn rot(&mut self) -> Result<(), String> {
-        let dir =
-            self.world.list_dir(&log_dir()).into_iter().filter(|name| name.starts_with("logs-"));
-        let logs = log_dir().join(dir.last().unwrap_or_default());
+        let number = |name: &String| name.strip_prefix("logs-")?.parse::<u64>().ok();
+        let newest = self.world.list_dir(&log_dir()).iter().filter_map(number).max();
+        let logs = log_dir().join(format!("logs-{}", newest.unwrap_or(0)));
         let shard = self.rng.index(self.shards);
         let dir = logs.join(format!("shard-{shard}"));
         let used = |world: &World, path: &std::path::Path| {
