@@ -16,6 +16,8 @@ use crate::{
     work::{Op, Response},
 };
 
+/// An entry of a base takes no more keys from so many bytes on.
+const KEPT_BYTES: usize = 16 << 10;
 /// Keys of a base per step.
 const BASE_KEYS: usize = 64;
 
@@ -231,16 +233,22 @@ impl Shard {
         if self.journal.as_ref().is_none_or(|journal| journal.base.is_none()) {
             return;
         }
-        self.log_kept(db, key, now);
+        self.log_kept(db, &[key.to_vec()], now);
     }
 
-    /// Logs what a key holds as part of a base.
-    fn log_kept(&mut self, db: u16, key: &[u8], now: Instant) {
+    /// Logs what keys hold as part of a base, in entries of several.
+    fn log_kept(&mut self, db: u16, keys: &[Vec<u8>], now: Instant) {
         let mut bytes = Vec::new();
-        self.write_state(&mut bytes, db, key, now);
-        if let Some(journal) = &mut self.journal {
-            journal.put_kept(now.unix_ms(), db, &bytes);
-            journal.touch_all();
+        for (at, key) in keys.iter().enumerate() {
+            self.write_state(&mut bytes, db, key, now);
+            let is_last = at + 1 == keys.len();
+            if (is_last || bytes.len() >= KEPT_BYTES)
+                && let Some(journal) = &mut self.journal
+            {
+                journal.put_kept(now.unix_ms(), db, &bytes);
+                journal.touch_all();
+                bytes.clear();
+            }
         }
     }
 
@@ -253,9 +261,7 @@ impl Shard {
         base.cursor = self.store.scan(base.db, base.cursor, BASE_KEYS, now_ms, |key, _| {
             keys.push(key.to_vec());
         });
-        for key in keys {
-            self.log_kept(base.db, &key, now);
-        }
+        self.log_kept(base.db, &keys, now);
         let mut next = Some(base);
         if base.cursor == 0 {
             base.db += 1;
