@@ -14,6 +14,7 @@ use crate::acl::{Rules, User};
 use crate::aof::Fsync;
 use crate::command::{acl, table::Index};
 use crate::directive::{Bind, Directives};
+use crate::repl::Master;
 use crate::settings;
 
 const fn unset(name: &'static str, key: &'static str, kind: Kind) -> Row {
@@ -127,6 +128,10 @@ pub const CACHE: &[Row] = &[
         )
     },
     Row {
+        doc: "follow this server as its replica: `HOST PORT`; off: nobody",
+        ..unset("replicaof", "cache.replicaof", Kind::Text { max_bytes: 512 })
+    },
+    Row {
         doc: "password that clients must give; off: none",
         ..unset("requirepass", "cache.requirepass", Kind::Text { max_bytes: 512 })
     },
@@ -174,6 +179,8 @@ pub struct CacheConfig {
     pub appendfsync: Fsync,
     /// The directory of the log, below `dir`.
     pub appenddirname: String,
+    /// Whom this server follows.
+    pub replicaof: Option<Master>,
     /// Where memcached's protocol listens.
     pub memcached: Option<SocketAddr>,
     /// Its largest item.
@@ -215,6 +222,7 @@ impl CacheConfig {
         config.ports_fit(shards)?;
         config.check_dump()?;
         config.check_log()?;
+        config.check_master(values)?;
         Ok(config)
     }
 
@@ -232,6 +240,19 @@ impl CacheConfig {
         {
             self.settings.push((name.into(), text.into()));
         }
+        Ok(())
+    }
+
+    /// Takes whom to follow, and has CONFIG GET show it.
+    fn check_master(&mut self, values: &Values) -> Result<(), Error> {
+        let text = values.text_if_set("replicaof").unwrap_or_default();
+        self.replicaof = Master::parse(text).map_err(|why| {
+            let problem = format!("--replicaof {text:?}: {why}");
+            Error::new("option", ErrorKind::Invalid, problem)
+                .remedied("give a host and a port: --replicaof '10.0.0.1 6379'")
+        })?;
+        let text = self.replicaof.as_ref().map_or_else(String::new, Master::text);
+        self.settings.push(("replicaof".into(), text));
         Ok(())
     }
 
@@ -283,6 +304,7 @@ impl CacheConfig {
             appendonly: values.choice("appendonly") == "yes",
             appendfsync: Fsync::named(values.choice("appendfsync")),
             appenddirname: values.text("appenddirname").into(),
+            replicaof: None,
             memcached: values.address_if_set("memcached"),
             item_max_bytes: usize::try_from(values.size_bytes("memcached-item-max"))
                 .unwrap_or(usize::MAX),
@@ -355,6 +377,7 @@ impl CacheConfig {
         let pairs = directives.settings().map(|(name, text)| (name.to_owned(), text.to_owned()));
         config.settings = pairs.collect();
         config.check_log()?;
+        config.check_master(values)?;
         let dir = std::path::absolute(&config.dir).unwrap_or_default();
         config.settings.push(("dir".into(), dir.display().to_string()));
         if directives.is_drop_in {

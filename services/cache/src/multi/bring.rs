@@ -186,6 +186,7 @@ impl Bring {
             }
         }
         let changes = reply.shard.take_changes();
+        let before = reply.shard.show_due_keys();
         for lent in &mut self.lent {
             for ((db, key), record) in lent.keys.iter().zip(&mut lent.records) {
                 if record.is_none() {
@@ -194,6 +195,7 @@ impl Bring {
                 }
             }
         }
+        reply.shard.hide_due_keys(before);
         self.parts = reply.shard.log_split(ticket, reply.now);
         // Now that what was lent is not here any more.
         reply.shard.serve_ready(reply.now);
@@ -204,7 +206,7 @@ impl Bring {
     fn execute(&mut self, reply: &mut Reply<'_>) {
         let mut group = reply.shard.group.take().unwrap_or_default();
         let mut conn = Conn::remote(0, reply.conn.version, reply.conn.no_touch);
-        conn.id = reply.conn.id;
+        (conn.id, conn.applies) = (reply.conn.id, reply.conn.applies);
         conn.mode = if self.is_waking { Mode::Waking } else { Mode::Lent };
         if let Some(parts) = &mut self.transaction {
             conn.mode = Mode::Nested;

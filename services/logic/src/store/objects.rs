@@ -6,8 +6,8 @@
 //! Next: [`crate::object`] for the collections themselves.
 
 use super::{
-    BIG_MIN_BYTES, DueKeys, Entry, Expire, Form, Full, KeyHash, Store, access, large::After, lookup::Found,
-    record::Body,
+    BIG_MIN_BYTES, DueKeys, Entry, Expire, Form, Full, KeyHash, Store, access, large::After,
+    lookup::Found, record::Body,
 };
 use crate::object::{Cx, Limits, Object, Rng};
 
