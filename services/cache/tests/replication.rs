@@ -167,7 +167,11 @@ fn a_data_set_comes(name: &str, shards: u16, options: &[&str]) {
     call(&mut client, &["SET", "own", "1"]);
     call(
         &mut client,
-        &["FUNCTION", "LOAD", "#!lua name=own\nredis.register_function('own', print)"],
+        &[
+            "FUNCTION",
+            "LOAD",
+            "#!lua name=own\nredis.register_function('own', function() return 1 end)",
+        ],
     );
     follow(&mut client, &master);
     must_be_equal(name, &master, &replica);
@@ -383,10 +387,10 @@ fn a_password_and_a_master_that_is_gone() {
     call(&mut writer, &["SET", "k", "v"]);
     let port = master.address().port().to_string();
     let options = ["--replicaof", "127.0.0.1", &port, "--masterauth", "wrong"];
-    let stale = ["--replica-serve-stale-data", "no"];
     let files = Files::new("password");
-    let replica = files.start(2, &[&options[..], &stale].concat());
+    let replica = files.start(2, &options);
     let mut reader = replica.client();
+    call(&mut reader, &["CONFIG", "SET", "replica-serve-stale-data", "no"]);
     assert!(error(&mut reader, &["GET", "k"]).starts_with("MASTERDOWN Link with MASTER is down"));
     assert_eq!(info(&mut reader, "master_link_status"), "down");
     assert_eq!(text(&call(&mut reader, &["CONFIG", "SET", "masterauth", "secret"])), "OK");

@@ -67,7 +67,7 @@ impl Applier {
             match flow {
                 Flow::NeedInput if input.consumed() == 0 => break,
                 Flow::Close => {
-                    let context = "what the master sends: no command of its protocol";
+                    let context = "what the master sends cannot be applied: no command, or the log has failed";
                     return Err(Error::new("replicate", Kind::Invalid, context));
                 }
                 _ => {}
