@@ -12,26 +12,20 @@
 mod common;
 #[path = "replication/load.rs"]
 mod load;
+#[path = "replication/pair.rs"]
+mod pair;
 
 use std::fs;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use common::Rng;
 use common::resp::{Client, Reply};
-use common::server::{Server, Turn, free_ports, scratch};
+use common::server::{Server, Turn, free_ports};
 use load::{call, contents, text};
+use pair::{Files, fill, follow, info, must_be_equal, rounds, under_load, wait_for_link, within};
 
-/// How long both sides may take to become equal.
-const PATIENCE: Duration = Duration::from_secs(40);
-const WRITERS: u64 = 3;
 const QUICK: [&str; 2] = ["--repl-diskless-sync-delay", "0"];
-
-fn rounds() -> u64 {
-    std::env::var("REPLICATION_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
-}
 
 /// A redis-server, unless there is none.
 fn redis(name: &str, options: &[&str]) -> Option<Server> {
@@ -40,118 +34,6 @@ fn redis(name: &str, options: &[&str]) -> Option<Server> {
         Err(reason) => {
             testing::live::skip(name, &reason);
             None
-        }
-    }
-}
-
-/// A directory that is empty, and goes with the test.
-struct Files(PathBuf);
-
-impl Files {
-    fn new(name: &str) -> Self {
-        let path = scratch().join(format!("replica-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir_all(&path).expect("a directory");
-        Self(path)
-    }
-
-    fn start(&self, shards: u16, options: &[&str]) -> Server {
-        let dir = self.0.to_str().expect("plain text");
-        Server::cache_with(shards, &[&["--dir", dir], options].concat())
-    }
-}
-
-impl Drop for Files {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-fn info(client: &mut Client, name: &str) -> String {
-    let all = call(client, &["INFO", "replication"]);
-    let all = String::from_utf8_lossy(all.bytes()).into_owned();
-    let line = all.lines().find_map(|line| line.strip_prefix(&format!("{name}:")));
-    line.unwrap_or_default().to_owned()
-}
-
-fn follow(replica: &mut Client, master: &Server) {
-    let port = master.address().port().to_string();
-    assert_eq!(call(replica, &["REPLICAOF", "127.0.0.1", &port]), Reply::Simple(b"OK".to_vec()));
-}
-
-fn within(what: &str, server: &Server, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "{what}; {}", server.log());
-        thread::sleep(Duration::from_millis(20));
-    }
-}
-
-fn wait_for_link(replica: &Server) {
-    let mut client = replica.client();
-    within("no link", replica, || info(&mut client, "master_link_status") == "up");
-}
-
-/// Waits until all that the master sent was applied, and compares.
-fn must_be_equal(what: &str, master: &Server, replica: &Server) {
-    let (mut one, mut two) = (master.client(), replica.client());
-    within(&format!("{what}: the replica is behind"), replica, || {
-        info(&mut two, "master_link_status") == "up"
-            && info(&mut one, "master_repl_offset") == info(&mut two, "slave_repl_offset")
-    });
-    let (mut theirs, mut ours) = (contents(&mut one), contents(&mut two));
-    if theirs != ours {
-        // A key may have become due between the two.
-        thread::sleep(Duration::from_millis(200));
-        (theirs, ours) = (contents(&mut one), contents(&mut two));
-    }
-    for (key, value) in &theirs {
-        assert_eq!(ours.get(key), Some(value), "{what}: {key}; {}", replica.log());
-    }
-    for key in ours.keys() {
-        assert!(theirs.contains_key(key), "{what}: {key} is on the replica only");
-    }
-    let log = replica.log();
-    assert!(!log.contains("failed here"), "{what}: a command of the master failed: {log}");
-}
-
-/// Writes to the master with several clients while `meanwhile` runs; how many commands.
-fn under_load(master: &Server, seed: u64, meanwhile: impl FnOnce()) -> u64 {
-    let (stop, written) = (AtomicBool::new(false), AtomicU64::new(0));
-    thread::scope(|scope| {
-        for who in 0..WRITERS {
-            let (stop, written, mut client) = (&stop, &written, master.client());
-            scope.spawn(move || {
-                let mut rng = Rng::new(seed * 1_000 + who);
-                while !stop.load(Ordering::Relaxed) {
-                    load::write(&mut client, &mut rng).expect("the master answers");
-                    written.fetch_add(1, Ordering::Relaxed);
-                }
-            });
-        }
-        meanwhile();
-        stop.store(true, Ordering::Relaxed);
-    });
-    written.load(Ordering::Relaxed)
-}
-
-fn fill(client: &mut Client, seed: u64, commands: usize) {
-    let mut rng = Rng::new(seed);
-    for _ in 0..commands {
-        load::write(client, &mut rng).expect("the master answers");
-    }
-    let long = "long text ".repeat(3_000);
-    for at in 0..400 {
-        let at = at.to_string();
-        for words in [
-            &["SET", &format!("key:{at}"), &at][..],
-            &["SET", &format!("long:{at}"), &long],
-            &["SET", &format!("ttl:{at}"), &at, "PXAT", "4102444800123"],
-            &["ZADD", "ranks", &at, &format!("member-{at}")],
-            &["HSET", "large", &format!("field-{at}"), &long],
-            &["RPUSH", "numbers", &at, "text"],
-        ] {
-            assert!(!call(client, words).is_error(), "{words:?}");
         }
     }
 }
@@ -239,6 +121,9 @@ fn links_are_cut(shards: u16) {
             for _ in 0..12 {
                 thread::sleep(Duration::from_millis(20 + rng.below(300) as u64));
                 wait_for_link(&replica);
+                within("nobody follows", &replica, || {
+                    info(&mut killer, "slave0").contains("state=online")
+                });
                 if call(&mut killer, &["CLIENT", "KILL", "TYPE", "replica"]) != Reply::Int(0) {
                     cuts += 1;
                 }
@@ -358,7 +243,10 @@ fn keys_go_when_the_master_says_so() {
             call(&mut writer, &["HSET", &format!("h{at}"), "f", "1"]);
             call(&mut writer, &["PEXPIRE", &format!("h{at}"), "50"]);
         }
-        thread::sleep(Duration::from_millis(400));
+        within("nothing comes", &replica, || {
+            info(&mut writer, "master_repl_offset") == info(&mut reader, "slave_repl_offset")
+        });
+        thread::sleep(Duration::from_millis(100));
         // Nobody has met them on the master: they are there, and nobody sees them.
         assert_eq!(call(&mut reader, &["DBSIZE"]), Reply::Int(20));
         assert_eq!(

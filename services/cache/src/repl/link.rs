@@ -282,20 +282,21 @@ impl Following<'_> {
     /// Applies what comes, and tells how far that is.
     async fn stream(&mut self, wire: &mut Wire) -> Result<(), Error> {
         let mut tell_at_ns = self.cx.now().mono_ns;
-        let mut heard_ns = tell_at_ns;
+        let (mut heard_ns, mut is_told) = (tell_at_ns, false);
         while !self.is_over() {
             self.apply(wire).await?;
             let asked = std::mem::take(&mut self.server.shard().borrow_mut().role.asked);
             let now = self.cx.now();
             if asked || now.mono_ns >= tell_at_ns {
                 if !asked {
-                    tell_at_ns = now.mono_ns + SECOND_NS;
+                    // A master that sent its data set as it made it waits for this before it goes on.
+                    tell_at_ns = now.mono_ns + if is_told { SECOND_NS } else { LOOK_NS };
                 }
                 let offset = self.common.offset().to_string();
                 wire.send(&[b"REPLCONF", b"ACK", offset.as_bytes()]).await?;
             }
             if wire.more(tell_at_ns.saturating_sub(now.mono_ns).clamp(1, LOOK_NS)).await? {
-                heard_ns = self.cx.now().mono_ns;
+                (heard_ns, is_told) = (self.cx.now().mono_ns, true);
                 self.common.heard(self.cx.now());
             } else if self.cx.now().mono_ns.saturating_sub(heard_ns) > self.timeout_ns {
                 return Err(silent("the master"));
