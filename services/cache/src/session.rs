@@ -141,9 +141,8 @@ impl Session {
         self.conn.queues()
     }
 
-    /// What was begun and has not ended comes again.
-    pub(crate) fn begin_anew(&mut self, shard: &mut Shard) {
-        transactions::end(&mut self.conn, shard);
+    /// What has come of a command that is not whole comes again.
+    pub(crate) fn begin_anew(&mut self) {
         self.parse = ParseState::new();
     }
 

@@ -50,7 +50,7 @@ use std::borrow::Cow;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use logic::store::{KeyHash, NewValue, Value};
+use logic::store::{DueKeys, KeyHash, NewValue, Value};
 use view::{Input, Instant, Output};
 use wire::resp::{Args, Version, parse_i64, reply};
 
@@ -406,6 +406,11 @@ impl<'a> Cx<'a> {
     #[inline]
     pub(crate) const fn now_ms(&self) -> u64 {
         self.now.unix_ms()
+    }
+
+    /// Whether a key that is given this time of expiry is gone at once. Not where a master says so, or may still change it.
+    pub(crate) fn is_past(&self, at_ms: u64) -> bool {
+        at_ms <= self.now_ms() && self.shard.store.due_keys() != DueKeys::Shown
     }
 
     /// The key at argument `index` as a reading command sees it.

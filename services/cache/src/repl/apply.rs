@@ -26,8 +26,8 @@ pub(super) struct Applier {
 pub(super) struct Applied {
     /// Bytes of commands that were taken.
     pub(super) taken: usize,
-    /// As many of them as need not be sent again: not those of a transaction that has not ended.
-    pub(super) settled: Option<usize>,
+    /// The last of them are in a transaction that has not ended, and wait for its end.
+    pub(super) waits: bool,
 }
 
 impl Applier {
@@ -35,9 +35,9 @@ impl Applier {
         Self { session: Session::applying(), out: Output::default(), failed: 0 }
     }
 
-    /// The link has ended: what was begun is sent again.
-    pub(super) fn begin_anew(&mut self, shard: &mut Shard) {
-        self.session.begin_anew(shard);
+    /// The link has ended: a command that has not come whole comes again.
+    pub(super) fn begin_anew(&mut self) {
+        self.session.begin_anew();
     }
 
     /// Applies the commands at the front of `bytes`, until `ends` says that no more are to be.
@@ -60,9 +60,6 @@ impl Applier {
             applied.taken += input.consumed();
             let waits = matches!(flow, Flow::Await(_));
             flow = self.drive(server, flow).await;
-            if !self.session.queues() {
-                applied.settled = Some(applied.taken);
-            }
             self.look(server)?;
             match flow {
                 Flow::NeedInput if input.consumed() == 0 => break,
@@ -76,6 +73,7 @@ impl Applier {
                 yield_now().await;
             }
         }
+        applied.waits = self.session.queues();
         Ok(applied)
     }
 

@@ -4,7 +4,8 @@
 //! comes, tell each second how far that is. When the link ends, for whatever reason, it is tried again each second, from
 //! where it ended.
 //!
-//! Invariant: the offset is where what was applied ends, so that nothing is applied twice or left out.
+//! Invariant: the offset is where what was taken ends, and what was taken is applied, whatever becomes of the link: nothing is
+//! applied twice or left out. A transaction that has not ended when the link does goes on over the next one.
 //! Next: `sync.rs` for the whole data set, `apply.rs` for commands.
 
 use std::net::{SocketAddr, ToSocketAddrs as _};
@@ -58,7 +59,7 @@ pub(crate) async fn run(server: Rc<Server<Cache>>) {
         let changed = server.service().repl().changed.notified();
         let Some(master) = common.facts().master else {
             // What it was does not matter to a master, and to a replica of another one only as a whole.
-            history.place = None;
+            (history.place, history.applier) = (None, Applier::new());
             changed.await;
             continue;
         };
@@ -78,7 +79,7 @@ pub(crate) async fn run(server: Rc<Server<Cache>>) {
         };
         let ended = following.follow(&master).await;
         common.stage(Link::Connect, cx.now());
-        history.applier.begin_anew(&mut server.shard().borrow_mut());
+        history.applier.begin_anew();
         if common.generation() != generation {
             continue;
         }
@@ -145,6 +146,9 @@ impl Following<'_> {
         self.shake_hands(&mut wire).await?;
         match self.ask(&mut wire).await? {
             Offer::Rest => {
+                if let Some((_, offset)) = &self.history.place {
+                    self.common.read.store(*offset, Relaxed);
+                }
                 self.common.partial_syncs.fetch_add(1, Relaxed);
             }
             Offer::Full(replid, offset) => {
@@ -314,12 +318,11 @@ impl Following<'_> {
         let is_over = || common.generation() != generation;
         match applier.apply(self.server, &wire.buffer, is_over).await {
             Ok(applied) => {
-                let read = common.read() + applied.taken as u64;
-                if let Some(settled) = applied.settled {
-                    *offset = read - (applied.taken - settled) as u64;
+                *offset += applied.taken as u64;
+                common.read.store(*offset, Relaxed);
+                if !applied.waits {
                     common.offset.store(*offset, Relaxed);
                 }
-                common.read.store(read, Relaxed);
                 wire.buffer.drain(..applied.taken);
                 Ok(())
             }

@@ -5,7 +5,7 @@
 //! shards of their keys, stay whole over several of them, and are logged, told and counted as any others. What all shards
 //! know of it is in [`Common`]; what each asks before a command runs, in [`Role`].
 //!
-//! Invariants: the offset counts exactly what was applied, also when the link ends in the middle; nothing of a former
+//! Invariants: the offset counts exactly what was taken and is applied, also when the link ends in the middle; nothing of a former
 //! master is applied once REPLICAOF was answered; keys that are due go when the master says so.
 //! Next: docs/replication.md for users, docs/decisions/0021-replication.md for why.
 
