@@ -103,7 +103,7 @@ impl Applier {
 
     /// Looks for errors among the replies, which go nowhere.
     fn look(&mut self, server: &Server<Cache>) -> Result<(), Error> {
-        let replies = self.out.is_inline().then(|| self.out.inline()).unwrap_or_default();
+        let replies = if self.out.is_inline() { self.out.inline() } else { &[] };
         let may_be = replies.first() == Some(&b'-') || replies.windows(3).any(|at| at == b"\r\n-");
         let found = if may_be { first_error(replies) } else { None };
         self.out.clear();
