@@ -9,6 +9,7 @@ use wire::resp::Version;
 use crate::{
     acl::{LogEntry, User},
     clients::Filter,
+    repl::Master,
     shard::Shard,
     watch::{
         Pause,
@@ -60,6 +61,15 @@ pub enum Ask {
     ActiveExpire(bool),
     /// Counters.
     Report,
+    /// Follow another master, or none any more.
+    Follow(Option<Master>),
+    /// How the link to the master is.
+    Link {
+        /// Commands come.
+        up: bool,
+        /// A data set is being loaded.
+        loads: bool,
+    },
 }
 
 /// What a shard answers, where a number does not do.
@@ -184,6 +194,12 @@ impl Shard {
             Ask::Swap(one, two) => self.store.swap(one, two),
             Ask::ActiveExpire(on) => self.expires = on,
             Ask::Report => return Response::Report(Box::new(self.report(now))),
+            Ask::Follow(master) => self.follow(master, now),
+            // It may be that of a master that is not followed any more.
+            Ask::Link { up, loads } if self.role.follows => {
+                (self.role.is_up, self.role.loads) = (up, loads);
+            }
+            Ask::Link { .. } => {}
         }
         self.look_again();
         Response::Done

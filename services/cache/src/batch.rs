@@ -34,6 +34,8 @@ pub struct Batch {
     pub out: Output,
     /// The end of each reply.
     pub ends: Vec<Mark>,
+    /// They are those of the master that is followed.
+    pub(crate) applies: bool,
     /// Keys of other shards that the batch's only command, a script, wants: it has not run.
     pub wanted: Vec<(u16, Box<[u8]>)>,
     /// Address and name of the client, where commands are looked at one by one.
@@ -78,6 +80,7 @@ impl Batch {
         self.large.clear();
         self.commands = 0;
         self.visitor = None;
+        self.applies = false;
         self.out.clear();
         self.ends.clear();
         self.wanted.clear();

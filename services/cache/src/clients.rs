@@ -204,6 +204,11 @@ impl Clients {
             .next()
     }
 
+    /// What connections wait for in commands.
+    pub(crate) fn blocked(&self) -> Vec<(u16, u64)> {
+        self.slots.iter().flatten().filter_map(|record| record.blocked).collect()
+    }
+
     pub(crate) const fn len(&self) -> u64 {
         self.open
     }

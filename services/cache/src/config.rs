@@ -15,6 +15,7 @@ use crate::acl::{Rules, User};
 use crate::aof::Fsync;
 use crate::command::{acl, table::Index};
 use crate::directive::{Bind, Directives};
+use crate::repl::Master;
 use crate::settings;
 
 const fn unset(name: &'static str, key: &'static str, kind: Kind) -> Row {
@@ -128,6 +129,10 @@ pub const CACHE: &[Row] = &[
         )
     },
     Row {
+        doc: "follow this server as its replica: `HOST PORT`; off: nobody",
+        ..unset("replicaof", "cache.replicaof", Kind::Text { max_bytes: 512 })
+    },
+    Row {
         doc: "password that clients must give; off: none",
         ..unset("requirepass", "cache.requirepass", Kind::Text { max_bytes: 512 })
     },
@@ -185,6 +190,8 @@ pub struct CacheConfig {
     pub appenddirname: String,
     /// Its sizes, which are no options: a simulation has smaller logs.
     pub log: LogConfig,
+    /// Whom this server follows.
+    pub replicaof: Option<Master>,
     /// Where memcached's protocol listens.
     pub memcached: Option<SocketAddr>,
     /// Its largest item.
@@ -226,6 +233,7 @@ impl CacheConfig {
         config.ports_fit(shards)?;
         config.check_dump()?;
         config.check_log()?;
+        config.check_master(values)?;
         Ok(config)
     }
 
@@ -243,6 +251,19 @@ impl CacheConfig {
         {
             self.settings.push((name.into(), text.into()));
         }
+        Ok(())
+    }
+
+    /// Takes whom to follow, and has CONFIG GET show it.
+    fn check_master(&mut self, values: &Values) -> Result<(), Error> {
+        let text = values.text_if_set("replicaof").unwrap_or_default();
+        self.replicaof = Master::parse(text).map_err(|why| {
+            let problem = format!("--replicaof {text:?}: {why}");
+            Error::new("option", ErrorKind::Invalid, problem)
+                .remedied("give a host and a port: --replicaof '10.0.0.1 6379'")
+        })?;
+        let text = self.replicaof.as_ref().map_or_else(String::new, Master::text);
+        self.settings.push(("replicaof".into(), text));
         Ok(())
     }
 
@@ -295,6 +316,7 @@ impl CacheConfig {
             appendfsync: Fsync::named(values.choice("appendfsync")),
             appenddirname: values.text("appenddirname").into(),
             log: LOG,
+            replicaof: None,
             memcached: values.address_if_set("memcached"),
             item_max_bytes: usize::try_from(values.size_bytes("memcached-item-max"))
                 .unwrap_or(usize::MAX),
@@ -367,6 +389,7 @@ impl CacheConfig {
         let pairs = directives.settings().map(|(name, text)| (name.to_owned(), text.to_owned()));
         config.settings = pairs.collect();
         config.check_log()?;
+        config.check_master(values)?;
         let dir = std::path::absolute(&config.dir).unwrap_or_default();
         config.settings.push(("dir".into(), dir.display().to_string()));
         if directives.is_drop_in {

@@ -50,6 +50,7 @@ impl Hop {
             None => {
                 let mut batch = spares.take(conn.db, conn.version, conn.no_touch);
                 batch.client = conn.id;
+                batch.applies = conn.applies;
                 self.batches.push((target, batch));
                 self.batches.len() - 1
             }

@@ -36,6 +36,7 @@ mod observe;
 mod ops;
 mod pubsub;
 mod remote;
+pub mod repl;
 pub mod route;
 pub mod save;
 pub mod script;

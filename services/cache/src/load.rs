@@ -14,7 +14,7 @@ use engine::fs::File;
 use engine::shard::ShardCx;
 use logic::{
     rdb::{Item, Reader, Record, Value},
-    store::{Expire, Form, NewValue},
+    store::{DueKeys, Expire, Form, NewValue},
 };
 use view::Instant;
 
@@ -171,7 +171,7 @@ pub(crate) fn read(
 
 impl Shard {
     /// Keeps a key of a dump, if it is this shard's.
-    fn load_key(
+    pub(crate) fn load_key(
         &mut self,
         record: &Record<'_>,
         now: Instant,
@@ -185,7 +185,9 @@ impl Shard {
             return Ok(());
         }
         let now_ms = now.unix_ms();
-        if record.attributes.expire_at_ms.is_some_and(|at_ms| at_ms <= now_ms) {
+        // On a replica the master says when it goes.
+        let keeps = self.store.due_keys() != DueKeys::Removed;
+        if !keeps && record.attributes.expire_at_ms.is_some_and(|at_ms| at_ms <= now_ms) {
             loaded.expired += 1;
             return Ok(());
         }

@@ -5,7 +5,7 @@ use std::rc::{Rc, Weak};
 use engine::metrics::{Counter, Gauge, Metric};
 use engine::net::Server;
 
-use crate::serve::Cache;
+use crate::{repl::Measured, serve::Cache};
 
 static COMMANDS: Metric = Metric::counter("cache_commands_total", "Commands run.");
 static ERRORS: Metric = Metric::counter("cache_error_replies_total", "Error replies.");
@@ -70,13 +70,33 @@ static LOG_REWRITES: Metric =
     Metric::counter("cache_log_rewrites_total", "Times the append-only log was rewritten.");
 static LOG_SIZE: Metric =
     Metric::gauge("cache_log_bytes", "Length of the append-only log that is needed.");
+static LINK_UP: Metric = Metric::gauge(
+    "cache_replication_link_up",
+    "1 while this replica gets its master's commands; 0 otherwise, and on a master.",
+);
+static LINK_SILENT: Metric = Metric::gauge(
+    "cache_replication_lag_seconds",
+    "Seconds since the master was last heard, or since the link went down; 0 on a master.",
+);
+static REPL_OFFSET: Metric = Metric::gauge(
+    "cache_replication_offset_bytes",
+    "How far the master's commands were applied, as the master counts.",
+);
+static FULL_SYNCS: Metric = Metric::counter(
+    "cache_replication_full_syncs_total",
+    "Times the master's whole data set was taken.",
+);
+static PARTIAL_SYNCS: Metric = Metric::counter(
+    "cache_replication_partial_syncs_total",
+    "Times a link went on where the one before had ended.",
+);
 static USED: Metric = Metric::gauge("cache_used_bytes", "Memory of keys and values.");
 static CLIENTS: Metric = Metric::gauge("cache_clients", "Connections now.");
 static KEYS: Metric = Metric::gauge("cache_keys", "Keys in all databases.");
 
 struct Handles {
-    counters: [Counter; 26],
-    gauges: [Gauge; 8],
+    counters: [Counter; 28],
+    gauges: [Gauge; 11],
 }
 
 /// Registers the metrics of a server with its shard.
@@ -109,11 +129,25 @@ pub(crate) fn install(server: &Rc<Server<Cache>>) {
         &LOGGED,
         &LOG_SYNCS,
         &LOG_REWRITES,
+        &FULL_SYNCS,
+        &PARTIAL_SYNCS,
     ];
     let handles = Handles {
         counters: counters.map(|metric| registry.counter(metric, &[])),
-        gauges: [&USED, &CLIENTS, &KEYS, &ERASE_ACTIVE, &HOTTEST, &BIG, &BIGGEST, &LOG_SIZE]
-            .map(|metric| registry.gauge(metric, &[])),
+        gauges: [
+            &USED,
+            &CLIENTS,
+            &KEYS,
+            &ERASE_ACTIVE,
+            &HOTTEST,
+            &BIG,
+            &BIGGEST,
+            &LOG_SIZE,
+            &LINK_UP,
+            &LINK_SILENT,
+            &REPL_OFFSET,
+        ]
+        .map(|metric| registry.gauge(metric, &[])),
     };
     let weak: Weak<Server<Cache>> = Rc::downgrade(server);
     server.cx().add_source(Box::new(move |numbers| {
@@ -123,11 +157,21 @@ pub(crate) fn install(server: &Rc<Server<Cache>>) {
     }));
 }
 
+/// What there is to tell of replication; on the first shard only, since it concerns all.
+fn replication(server: &Server<Cache>) -> Measured {
+    if server.cx().index() > 0 {
+        return Measured::default();
+    }
+    let shard = server.shard().borrow();
+    shard.repl.measured(server.cx().now())
+}
+
 fn sample(server: &Server<Cache>, handles: &Handles, numbers: &mut Vec<(&'static str, u64)>) {
     let net = server.stats();
     let report = server.shard().borrow().report(server.cx().now());
     let log = server.shard().borrow().log_counts();
     let stats = &report.stats;
+    let replication = replication(server);
     let counters = [
         stats.total_calls(),
         stats.total_errors(),
@@ -155,6 +199,8 @@ fn sample(server: &Server<Cache>, handles: &Handles, numbers: &mut Vec<(&'static
         log.entries,
         log.syncs,
         log.rewrites,
+        replication.full_syncs,
+        replication.partial_syncs,
     ];
     for (handle, value) in handles.counters.iter().zip(counters) {
         handle.set(value);
@@ -169,6 +215,9 @@ fn sample(server: &Server<Cache>, handles: &Handles, numbers: &mut Vec<(&'static
         report.big_keys,
         report.biggest_bytes,
         log.size_bytes,
+        replication.is_up.into(),
+        replication.lag_s,
+        replication.offset,
     ];
     for (handle, value) in handles.gauges.iter().zip(gauges) {
         handle.set(i64::try_from(value).unwrap_or(i64::MAX));

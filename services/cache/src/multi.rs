@@ -261,7 +261,9 @@ impl Multi {
 
     fn over(shards: Range<u16>, plan: Plan, shard: &mut Shard) -> Self {
         let locks = match &plan {
-            Plan::Flush(_) | Plan::Log(_) | Plan::Admin { ask: Ask::Swap(..), .. } => {
+            Plan::Flush(_)
+            | Plan::Log(_)
+            | Plan::Admin { ask: Ask::Swap(..) | Ask::Follow(_), .. } => {
                 shards.clone().map(|index| (index, LockKeys::All)).collect()
             }
             Plan::Count { db, parts, .. }
@@ -354,8 +356,10 @@ impl Multi {
         }
         let Stage::Running(round) = self.stage else { return None };
         self.stage = Stage::Running(round.saturating_add(1));
+        // A master's command that has not begun when that is not followed any more.
+        let too_late = conn.applies && !shard.role.follows && !matches!(self.plan, Plan::Widen(_));
         let mut reply = Reply { out, shard, conn, now };
-        let next = if self.full || self.stale {
+        let next = if self.full || self.stale || too_late && round == 0 {
             match &mut self.plan {
                 Plan::Bring(plan) => plan.refuse(self.ticket, self.stale, &mut reply),
                 _ => {
@@ -367,7 +371,8 @@ impl Multi {
             self.run(round, responses, &mut reply)
         };
         let next = self.in_parts(next, shard);
-        self.requests(next)
+        let requests = self.requests(next);
+        if conn.applies { requests.map(as_applied) } else { requests }
     }
 
     /// Whether what it did may be lost although a reply was made.
@@ -716,6 +721,20 @@ impl Reply<'_> {
         self.shard.stats.error(fault.code());
         reply::error(self.out.inline_mut(), &fault.0);
     }
+}
+
+/// Marks steps as those of a master's command.
+fn as_applied(mut requests: Vec<(u16, Request)>) -> Vec<(u16, Request)> {
+    for (_, request) in &mut requests {
+        match request {
+            Request::Op { op, .. } if !matches!(op, Op::Nothing) => {
+                *op = Op::Applied(Box::new(std::mem::replace(op, Op::Nothing)));
+            }
+            Request::Batch(batch) => batch.applies = true,
+            _ => {}
+        }
+    }
+    requests
 }
 
 /// The plan of a command whose keys are on several shards.

@@ -45,6 +45,8 @@ pub enum Cancel {
     TimeOut,
     /// With an error: CLIENT UNBLOCK … ERROR.
     Error,
+    /// With another one: this server has become a replica.
+    Demoted,
 }
 
 /// A watched key.
@@ -198,11 +200,14 @@ impl Waiter {
 pub(crate) fn write_end(out: &mut Vec<u8>, version: Version, why: Cancel) {
     match why {
         Cancel::Error => reply::error(out, UNBLOCKED),
+        Cancel::Demoted => reply::error(out, DEMOTED),
         Cancel::TimeOut => reply::null_array(out, version),
     }
 }
 
 const UNBLOCKED: &[u8] = b"UNBLOCKED client unblocked via CLIENT UNBLOCK";
+const DEMOTED: &[u8] =
+    b"UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)";
 
 impl Shard {
     /// Tells observers that something about a key has changed, and whether that is what it holds.

@@ -76,6 +76,15 @@ impl Record {
 impl Shard {
     /// Runs one step.
     pub(crate) fn run_op(&mut self, op: Op, now: Instant) -> Response {
+        if let Op::Applied(op) = op {
+            if !self.role.follows {
+                return crate::remote::too_late();
+            }
+            let before = self.show_due_keys();
+            let response = self.run_op(*op, now);
+            self.hide_due_keys(before);
+            return response;
+        }
         if self.journal.is_some() {
             return self.run_logged(op, now);
         }
@@ -182,6 +191,7 @@ impl Shard {
                 }
                 self.apply_memory_settings();
                 self.watch.configure(&self.settings);
+                self.configure_role();
                 self.look_again();
                 self.apply_event_settings();
                 self.apply_log_settings();

@@ -101,7 +101,7 @@ impl Shard {
                 }
             }
             // The host's; nobody sends it here.
-            Request::Job(_) => {
+            Request::Job(_) | Request::Load { .. } => {
                 done.push((token, Response::Error(b"ERR not a shard's work".to_vec())))
             }
             Request::Memcached(ask) => {
@@ -226,11 +226,15 @@ impl Shard {
     ) -> Response {
         let full = needs_memory && !self.make_room(now);
         self.lent += keys.len();
+        // Those that are due, too: whether they are there is for who borrows them to see.
+        let before = self.show_due_keys();
         let take = |(db, key): &(u16, Box<[u8]>)| {
             let hash = self.store.hash(key);
             self.record(*db, hash, key, true, now.unix_ms())
         };
-        Response::Lent { full, stale, records: keys.iter().map(take).collect() }
+        let records = keys.iter().map(take).collect();
+        self.hide_due_keys(before);
+        Response::Lent { full, stale, records }
     }
 
     /// Puts back what keys hold after they were lent.
@@ -285,10 +289,17 @@ impl Shard {
     /// Runs a batch to its end or to the next locked key.
     fn proceed(&mut self, token: u64, mut run: Run, now: Instant, done: &mut Vec<(u64, Response)>) {
         let mut group = self.group.take().unwrap_or_default();
-        let mut ended = true;
+        let (mut ended, before) = (true, self.store.due_keys());
+        if run.batch.applies {
+            if !self.role.follows {
+                return done.push((token, too_late()));
+            }
+            self.show_due_keys();
+        }
         while ended && run.batch.ends.len() < run.batch.commands {
             ended = self.next_group(&mut run, &mut group, now);
         }
+        self.hide_due_keys(before);
         self.group = Some(group);
         if ended {
             done.push((token, Response::Batch(run.batch)));
@@ -300,10 +311,22 @@ impl Shard {
     /// Runs the next group of a batch; false when a command has to wait.
     fn next_group(&mut self, run: &mut Run, group: &mut Group, now: Instant) -> bool {
         let Batch {
-            db, version, no_touch, bytes, large, out, ends, wanted, client, visitor, ..
+            db,
+            version,
+            no_touch,
+            bytes,
+            large,
+            out,
+            ends,
+            wanted,
+            client,
+            visitor,
+            applies,
+            ..
         } = &mut *run.batch;
         let mut conn = Conn::remote(*db, *version, *no_touch);
-        conn.plain = !self.looks;
+        conn.plain = !self.looks || *applies;
+        conn.applies = *applies;
         if self.looks {
             self.watch.visitor.clone_from(visitor);
         }
@@ -353,4 +376,9 @@ impl Shard {
         }
         true
     }
+}
+
+/// What is answered to commands of a master that is not followed any more.
+pub(crate) fn too_late() -> Response {
+    Response::Error(b"ERR this server is no replica any more".to_vec())
 }

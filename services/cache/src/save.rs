@@ -371,8 +371,8 @@ async fn write_files(
     Ok(bytes)
 }
 
-/// The file, written in order.
-struct Out {
+/// A file, written in order.
+pub(crate) struct Out {
     file: File,
     buf: Option<DirectBuf>,
     used: usize,
@@ -382,7 +382,7 @@ struct Out {
 }
 
 impl Out {
-    fn create(cx: &ShardCx, path: &Path) -> Result<Self, Error> {
+    pub(crate) fn create(cx: &ShardCx, path: &Path) -> Result<Self, Error> {
         let options = OpenOptions { write: true, create: true, ..OpenOptions::default() };
         let file = File::open(cx, path, &options)?;
         file.truncate(0)?;
@@ -411,7 +411,7 @@ impl Out {
         self.write(&writer.out).await
     }
 
-    async fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
+    pub(crate) async fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
         self.crc = crc64::update(self.crc, bytes);
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -438,6 +438,11 @@ impl Out {
         self.written += self.used as u64;
         self.used = 0;
         Ok(())
+    }
+
+    /// Everything is in the file, which need not be durable.
+    pub(crate) async fn close(mut self) -> Result<(), Error> {
+        self.flush().await
     }
 
     /// Everything is in the file, and on disk; how many bytes.

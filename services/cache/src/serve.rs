@@ -27,7 +27,7 @@ use crate::memcached::{self, Memcached};
 use crate::route::Topology;
 use crate::save::{self, Saves};
 use crate::work::{Done, Job, Op, Request, Response, Work};
-use crate::{Session, Shard, ShardConfig, clients, load};
+use crate::{Session, Shard, ShardConfig, clients, load, repl};
 
 /// How often a shard looks for due keys.
 const TICK_NS: u64 = 100_000_000;
@@ -61,6 +61,7 @@ pub struct Plan {
     seed: u64,
     library: crate::script::Library,
     saves: Arc<Saves>,
+    repl: Arc<repl::Common>,
     topology: Topology,
     ports: Mutex<Vec<Option<CallsPort<Request, Response>>>>,
     /// Where the append-only log is, or would be.
@@ -75,6 +76,7 @@ impl Plan {
         let ports = Mutex::new(ports.into_iter().map(Some).collect());
         let topology = topology(&cache, engine.shards);
         let dir = cache.dir.join(&cache.appenddirname);
+        let repl = Arc::new(repl::Common::new(cache.replicaof.clone(), seed));
         let log = aof::host::LogSetup::new(dir, engine.shards, cache.log, cache.appendonly);
         Self {
             cache,
@@ -82,6 +84,7 @@ impl Plan {
             seed,
             library: crate::script::Library::default(),
             saves: Arc::default(),
+            repl,
             topology,
             ports,
             log,
@@ -192,6 +195,7 @@ impl Plan {
             rdb_checksum: self.cache.rdb_checksum,
             save_per_shard: self.cache.save_per_shard,
             saves: Arc::clone(&self.saves),
+            repl: Arc::clone(&self.repl),
             memcached_port: self.cache.memcached.map_or(0, |address| address.port()),
             item_max_bytes: self.cache.item_max_bytes,
             settings: self.cache.settings.clone(),
@@ -237,6 +241,7 @@ pub fn start(
         saves: Turns::default(),
         memcached: OnceCell::new(),
         log: aof::host::Host::default(),
+        repl: repl::Host::default(),
     };
     let clock = cx.clone();
     let micros = move || clock.driver().now().mono_ns / 1_000;
@@ -248,6 +253,9 @@ pub fn start(
     cx.spawn("cache housekeeping", housekeeping(Rc::clone(&server)));
     cx.spawn("cache deadlines", deadlines(Rc::clone(&server)));
     cx.spawn("cache post", post_late(Rc::clone(&server)));
+    if cx.index() == 0 {
+        cx.spawn("cache replica", repl::link::run(Rc::clone(&server)));
+    }
     server
 }
 
@@ -412,6 +420,7 @@ pub struct Cache {
     memcached: OnceCell<Weak<Server<Memcached>>>,
     /// The append-only log.
     log: aof::host::Host,
+    repl: repl::Host,
 }
 
 impl Cache {
@@ -423,6 +432,36 @@ impl Cache {
 
     pub(crate) const fn log(&self) -> &aof::host::Host {
         &self.log
+    }
+
+    pub(crate) const fn repl(&self) -> &repl::Host {
+        &self.repl
+    }
+
+    /// Does what a session waits for.
+    pub(crate) fn work(
+        server: Rc<Server<Self>>,
+        work: Work,
+    ) -> impl Future<Output = Done> + 'static {
+        // Taken now: a lock released before the task first runs must not be missed.
+        let generation = server.shard().borrow().locks_generation();
+        async move {
+            match work {
+                Work::Exchange(requests) => Done::Exchange(Self::exchange(server, requests).await),
+                Work::Locked => {
+                    Self::unlocked(server, generation).await;
+                    Done::Unlocked
+                }
+                Work::Job(job) => Done::Job(Self::ask(&server, 0, Request::Job(job)).await),
+                Work::Durable { to } => {
+                    Done::Durable { is_so: aof::host::durable(server, to).await }
+                }
+                Work::Sleep { us } => {
+                    server.cx().sleep(us.saturating_mul(1_000)).await;
+                    Done::Slept
+                }
+            }
+        }
     }
 
     /// Takes the answer of another shard to one of a connection's batches.
@@ -443,9 +482,11 @@ impl Cache {
 
     /// Handles a request to this shard; answers whatever can be answered now.
     fn serve(&self, server: &Rc<Server<Self>>, waiter: Waiter, request: Request) {
-        if let Request::Job(job) = request {
-            return Self::begin_job(server, waiter, job);
-        }
+        let request = match request {
+            Request::Job(job) => return Self::begin_job(server, waiter, job),
+            Request::Load { path } => return Self::begin_load(server, waiter, path),
+            request => request,
+        };
         let token = self.asked.borrow_mut().insert(waiter);
         let mut answers = std::mem::take(&mut *self.answers.borrow_mut());
         let needs = {
@@ -534,6 +575,15 @@ impl Cache {
         let task = Rc::clone(server);
         server.cx().spawn("cache job", async move {
             let response = save::perform(Rc::clone(&task), job).await;
+            task.service().answer(waiter, response);
+        });
+    }
+
+    /// Loads this shard's keys of a master's data set, and answers when that is done.
+    fn begin_load(server: &Rc<Server<Self>>, waiter: Waiter, path: String) {
+        let task = Rc::clone(server);
+        server.cx().spawn("cache replica load", async move {
+            let response = repl::load_own(&task, &path).await;
             task.service().answer(waiter, response);
         });
     }
@@ -706,26 +756,7 @@ impl Service for Cache {
         _conn: ConnId,
         work: Work,
     ) -> impl Future<Output = Done> + 'static {
-        let server = Rc::clone(server);
-        // Taken now: a lock released before the task first runs must not be missed.
-        let generation = server.shard().borrow().locks_generation();
-        async move {
-            match work {
-                Work::Exchange(requests) => Done::Exchange(Self::exchange(server, requests).await),
-                Work::Locked => {
-                    Self::unlocked(server, generation).await;
-                    Done::Unlocked
-                }
-                Work::Job(job) => Done::Job(Self::ask(&server, 0, Request::Job(job)).await),
-                Work::Durable { to } => {
-                    Done::Durable { is_so: aof::host::durable(server, to).await }
-                }
-                Work::Sleep { us } => {
-                    server.cx().sleep(us.saturating_mul(1_000)).await;
-                    Done::Slept
-                }
-            }
-        }
+        Self::work(Rc::clone(server), work)
     }
 
     fn on_turn(&self, server: &Rc<Server<Self>>) -> bool {
@@ -742,6 +773,7 @@ impl Service for Cache {
             server.shard().borrow_mut().tell_all();
         }
         server.shard().borrow_mut().pace_snapshot();
+        self.repl.look(&mut server.shard().borrow_mut());
         self.carry(server);
         self.send_posts();
         self.show(server);

@@ -123,9 +123,27 @@ impl Session {
             subscribes: false,
             tracks: false,
             scripted: false,
+            applies: false,
         };
         conn.refresh(shard);
         Self { conn, parse: ParseState::new(), pending: None, kept: None, needs: 0 }
+    }
+
+    /// A connection of nobody, over which what a master sends is applied.
+    pub(crate) fn applying() -> Self {
+        let mut conn = Conn::remote(0, Version::Resp2, false);
+        conn.applies = true;
+        Self { conn, parse: ParseState::new(), pending: None, kept: None, needs: 0 }
+    }
+
+    /// Whether commands are queued for EXEC.
+    pub(crate) fn queues(&self) -> bool {
+        self.conn.queues()
+    }
+
+    /// What has come of a command that is not whole comes again.
+    pub(crate) fn begin_anew(&mut self) {
+        self.parse = ParseState::new();
     }
 
     /// The connection's id, as CLIENT ID tells it.

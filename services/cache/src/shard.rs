@@ -30,6 +30,7 @@ use crate::{
     observe::Observers,
     pubsub::{Kind, Mail, PubSub},
     remote::Parked,
+    repl,
     route::Topology,
     save::Saves,
     script::{Library, Scripts},
@@ -81,6 +82,8 @@ pub struct ShardConfig {
     pub save_per_shard: bool,
     /// What all shards know of saves.
     pub saves: Arc<Saves>,
+    /// What all shards know of replication.
+    pub repl: Arc<repl::Common>,
     /// The port of memcached's protocol, for its `stats settings`; 0 for none.
     pub memcached_port: u16,
     /// Longest item of memcached's protocol.
@@ -117,6 +120,7 @@ impl Default for ShardConfig {
             rdb_checksum: true,
             save_per_shard: false,
             saves: Arc::default(),
+            repl: Arc::default(),
             memcached_port: 0,
             item_max_bytes: memcached::ITEM_MAX_BYTES,
             settings: Vec::new(),
@@ -166,6 +170,9 @@ pub struct Shard {
     /// Lua scripts and functions.
     pub(crate) scripts: Scripts,
     pub(crate) saves: Arc<Saves>,
+    pub(crate) repl: Arc<repl::Common>,
+    /// Whom this server follows, if anybody.
+    pub(crate) role: repl::Role,
     /// Commands that write, as far as they are told to `saves`.
     pub(crate) noted_writes: u64,
     /// What is to be logged; nothing without a log.
@@ -269,6 +276,8 @@ impl Shard {
             started: now,
             scripts: Scripts::new(config.library.clone()),
             saves: Arc::clone(&config.saves),
+            repl: Arc::clone(&config.repl),
+            role: repl::Role::default(),
             noted_writes: 0,
             hot: Hot::new(config.seed, now),
             erasing: Erasing::default(),
@@ -306,6 +315,10 @@ impl Shard {
         }
         shard.watch.configure(&shard.settings);
         shard.apply_memory_settings();
+        shard.configure_role();
+        if shard.repl.facts().master.is_some() {
+            shard.take_role(true);
+        }
         shard.look_again();
         shard
     }
@@ -485,7 +498,7 @@ impl Shard {
     /// Makes room for a write; false when memory is full and nothing may go.
     #[inline]
     pub(crate) fn make_room(&mut self, now: Instant) -> bool {
-        !self.store.over_limit() || self.evict(now)
+        !self.store.over_limit() || self.role.ignores_limit() || self.evict(now)
     }
 
     #[cold]

@@ -146,6 +146,11 @@ pub enum Request {
         /// When time is up.
         deadline_ns: Option<u64>,
     },
+    /// Load this shard's keys of a dump; for the shard's host, as a job is.
+    Load {
+        /// The file.
+        path: String,
+    },
     /// For the first shard's host, which answers when it likes; not for [`Shard::serve`](crate::Shard::serve).
     Job(Job),
     /// Ends a wait, or takes an alarm off.
@@ -413,6 +418,8 @@ pub enum Op {
     },
     /// A step of a command that several shards log.
     Part(Box<crate::aof::Tx>, Box<Self>),
+    /// A step of a command of the master that is followed.
+    Applied(Box<Self>),
     /// Begins to write a new base of the log.
     Rewrite,
     /// Notes how far the log must be durable before bases count.

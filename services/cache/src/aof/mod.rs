@@ -203,6 +203,8 @@ pub(crate) struct Journal {
     needs: u64,
     /// The base being written.
     pub(crate) base: Option<Base>,
+    /// The time in the log stands still: a replica's keys go when its master says so.
+    pub(crate) stands_still: bool,
     /// Where in `bytes` a base begins.
     mark: Option<usize>,
     pub(crate) counts: Counts,
@@ -294,6 +296,7 @@ impl Journal {
             fresh_all: 0,
             needs: 0,
             base: None,
+            stands_still: false,
             mark: None,
             counts: Counts::default(),
         }
@@ -360,7 +363,7 @@ impl Journal {
     }
 
     fn put_head(&mut self, now_ms: u64, db: u16) {
-        if now_ms > self.clock_ms {
+        if now_ms > self.clock_ms && !self.stands_still {
             self.clock_ms = now_ms;
             self.bytes.extend_from_slice(b"#TS:");
             self.bytes.extend_from_slice(itoa::Buffer::new().format(now_ms).as_bytes());
@@ -564,7 +567,9 @@ pub(crate) fn command(out: &mut Vec<u8>, words: &[&[u8]]) {
 impl Shard {
     /// Begins to log: from now on everything is observed.
     pub(crate) fn begin_log(&mut self, fsync: Fsync, common: Arc<Common>, now: Instant) {
-        self.journal = Some(Box::new(Journal::new(fsync, common, &self.commands, now)));
+        let mut journal = Box::new(Journal::new(fsync, common, &self.commands, now));
+        journal.stands_still = self.role.follows;
+        self.journal = Some(journal);
         self.unobserve();
     }
 

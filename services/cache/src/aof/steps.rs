@@ -225,7 +225,18 @@ impl Shard {
         if db == self.store.items_db() {
             return self.write_item(out, hash, key, now);
         }
+        let before = self.show_due_keys();
         state::write(out, &mut self.store, db, hash, key, now.unix_ms());
+        self.hide_due_keys(before);
+    }
+
+    /// A key has come from a master, with all it holds.
+    pub(crate) fn log_loaded(&mut self, db: u16, key: &[u8], now: Instant) {
+        if self.journal.is_some() {
+            let mut bytes = Vec::new();
+            self.write_state(&mut bytes, db, key, now);
+            self.log_part(Part { tx: None, commands: vec![(db, bytes)] }, now);
+        }
     }
 
     /// A key has come back from another shard: a base that is being written may have missed it.

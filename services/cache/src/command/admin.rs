@@ -1,5 +1,5 @@
-//! Administrators' commands that are no group of their own: MEMORY, DEBUG, SHUTDOWN, ROLE, WAIT, FAILOVER, REPLICAOF, SWAPDB,
-//! MOVE, LOLWUT, and CLIENT PAUSE, UNPAUSE and REPLY.
+//! Administrators' commands that are no group of their own: MEMORY, DEBUG, SHUTDOWN, SWAPDB, MOVE, LOLWUT, and
+//! CLIENT PAUSE, UNPAUSE and REPLY.
 //!
 //! Next: [`crate::admin`] for what they ask of all shards.
 
@@ -252,50 +252,6 @@ pub(super) fn shutdown(cx: &mut Cx<'_>) -> Result {
     Ok(Outcome::Close)
 }
 
-pub(super) fn role(cx: &mut Cx<'_>) -> Result {
-    let out = cx.inline();
-    reply::array(out, 3);
-    reply::bulk(out, b"master");
-    reply::integer(out, 0);
-    reply::array(out, 0);
-    Ok(Outcome::Done)
-}
-
-/// There are no replicas, so there is nothing to wait for.
-pub(super) fn wait(cx: &mut Cx<'_>) -> Result {
-    cx.integer(1)?;
-    let timeout =
-        parse_i64(cx.arg(2)).ok_or(Fault::text("ERR timeout is not an integer or out of range"))?;
-    if timeout < 0 {
-        return Err(Fault::text("ERR timeout is negative"));
-    }
-    cx.int(0)
-}
-
-pub(super) fn failover(cx: &mut Cx<'_>) -> Result {
-    if cx.argc() == 2 && cx.is(1, "ABORT") {
-        return Err(Fault::text("ERR No failover in progress."));
-    }
-    let mut at = 1;
-    while at < cx.argc() {
-        let left = cx.argc() - 1 - at;
-        if cx.is(at, "TIMEOUT") && left >= 1 {
-            if cx.integer(at + 1)? <= 0 {
-                return Err(Fault::text("ERR FAILOVER timeout must be greater than 0"));
-            }
-            at += 2;
-        } else if cx.is(at, "TO") && left >= 2 {
-            cx.integer(at + 2)?;
-            at += 3;
-        } else if cx.is(at, "FORCE") {
-            at += 1;
-        } else {
-            return Err(Fault::SYNTAX);
-        }
-    }
-    Err(Fault::text("ERR FAILOVER requires connected replicas."))
-}
-
 /// MODULE LIST: there are none.
 pub(super) fn module_list(cx: &mut Cx<'_>) -> Result {
     cx.empty_array()
@@ -324,17 +280,6 @@ pub(super) fn module_help(cx: &mut Cx<'_>) -> Result {
             "    Unload a module.",
         ],
     )
-}
-
-pub(super) fn replicaof(cx: &mut Cx<'_>) -> Result {
-    if cx.is(1, "NO") && cx.is(2, "ONE") {
-        return cx.ok();
-    }
-    let port = cx.integer(2).map_err(|_| Fault::text("ERR Invalid master port"))?;
-    if !(0..=65_535).contains(&port) {
-        return Err(Fault::text("ERR Invalid master port"));
-    }
-    Err(Fault::text("ERR this server does not replicate"))
 }
 
 pub(super) fn swapdb(cx: &mut Cx<'_>) -> Result {

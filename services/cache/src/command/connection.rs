@@ -111,6 +111,7 @@ fn greet(cx: &mut Cx<'_>) -> Result {
     let version = cx.conn.version;
     let id = i64::try_from(cx.conn.id).unwrap_or(i64::MAX);
     let mode = if cx.is_cluster_node() { "cluster" } else { "standalone" };
+    let role = if cx.shard.role.follows { "replica" } else { "master" };
     let out = cx.inline();
     reply::map(out, version, 7);
     for (field, value) in [("server", "redis"), ("version", REDIS_VERSION)] {
@@ -121,7 +122,7 @@ fn greet(cx: &mut Cx<'_>) -> Result {
     reply::integer(out, if version == Version::Resp3 { 3 } else { 2 });
     reply::bulk(out, b"id");
     reply::integer(out, id);
-    for (field, value) in [("mode", mode), ("role", "master")] {
+    for (field, value) in [("mode", mode), ("role", role)] {
         reply::bulk(out, field.as_bytes());
         reply::bulk(out, value.as_bytes());
     }

@@ -79,11 +79,12 @@ pub(super) fn restore(cx: &mut Cx<'_>) -> Result {
         ttl if options.absolute => Expire::At(ttl),
         ttl => Expire::At(now.saturating_add(ttl)),
     };
+    let is_past = matches!(expire, Expire::At(at_ms) if cx.is_past(at_ms));
     let store = &mut cx.shard.store;
     if options.replace {
         store.remove(db, hash, key, now);
     }
-    if !matches!(expire, Expire::At(at_ms) if at_ms <= now) {
+    if !is_past {
         match value {
             rdb::Value::String(bytes) => {
                 let value = NewValue::Shared(bytes);

@@ -89,7 +89,7 @@ fn set_expiry(cx: &mut Cx<'_>, seconds: bool, date: bool) -> Result {
         return cx.int(0);
     }
     match u64::try_from(when) {
-        Ok(at) if at > now => {
+        Ok(at) if !cx.is_past(at) => {
             cx.shard.store.set_expire(db, hash, key, Expire::At(at), now);
             cx.event(GENERIC, "expire", 1);
         }

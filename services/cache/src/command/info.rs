@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use view::{Instant, Output};
 use wire::resp::reply;
 
-use super::{Conn, connection::REDIS_VERSION};
+use super::{Conn, connection::REDIS_VERSION, replication};
 use crate::{erase::Progress, settings::policy_name, shard::Shard, stats::Report, work::Response};
 
 /// Sections in Redis' order, and whether plain INFO shows them.
@@ -118,23 +118,7 @@ impl Context<'_> {
             "memory" => self.memory(text),
             "persistence" => self.persistence(text),
             "stats" => self.stats(text),
-            "replication" => lines(
-                text,
-                "Replication",
-                &[
-                    ("role", "master".into()),
-                    ("connected_slaves", "0".into()),
-                    ("master_failover_state", "no-failover".into()),
-                    ("master_replid", self.shard.topology.id(0).into()),
-                    ("master_replid2", "0".repeat(40)),
-                    ("master_repl_offset", "0".into()),
-                    ("second_repl_offset", "-1".into()),
-                    ("repl_backlog_active", "0".into()),
-                    ("repl_backlog_size", "1048576".into()),
-                    ("repl_backlog_first_byte_offset", "0".into()),
-                    ("repl_backlog_histlen", "0".into()),
-                ],
-            ),
+            "replication" => text.push_str(&replication::info(self.shard, self.now)),
             "cpu" => self.cpu(text),
             "modules" => lines(text, "Modules", &[]),
             "commandstats" => self.commands(text),

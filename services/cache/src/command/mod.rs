@@ -33,6 +33,7 @@ mod list;
 mod number;
 mod object;
 pub(crate) mod pubsub;
+mod replication;
 pub mod row;
 mod save;
 mod server;
@@ -49,7 +50,7 @@ use std::borrow::Cow;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use logic::store::{KeyHash, NewValue, Value};
+use logic::store::{DueKeys, KeyHash, NewValue, Value};
 use view::{Input, Instant, Output};
 use wire::resp::{Args, Version, parse_i64, reply};
 
@@ -219,6 +220,8 @@ pub struct Conn {
     pub(crate) tracks: bool,
     /// Its commands are those of a script.
     pub(crate) scripted: bool,
+    /// Its commands are those of the master that is followed.
+    pub(crate) applies: bool,
     /// Nothing asks for a look before each of its commands. The hot path tests this alone; see
     /// [`Conn::settle`].
     pub(crate) plain: bool,
@@ -247,6 +250,7 @@ impl Conn {
             subscribes: false,
             tracks: false,
             scripted: false,
+            applies: false,
             plain: true,
         }
     }
@@ -259,17 +263,18 @@ impl Conn {
 
     /// Call after a change of what makes a connection special.
     pub(crate) const fn settle(&mut self) {
-        self.plain = self.authenticated
-            && !self.restricted
-            && !self.watched
-            && !self.subscribes
-            && !self.tracks
-            && matches!(self.reply, ReplyMode::On);
+        self.plain = self.applies
+            || self.authenticated
+                && !self.restricted
+                && !self.watched
+                && !self.subscribes
+                && !self.tracks
+                && matches!(self.reply, ReplyMode::On);
     }
 
     /// Whether it belongs to another shard, where what has to be looked at was.
     pub(crate) const fn is_remote(&self) -> bool {
-        self.slot == u32::MAX
+        self.slot == u32::MAX && !self.applies
     }
 
     pub(crate) const fn set_reply(&mut self, mode: ReplyMode) {
@@ -401,6 +406,11 @@ impl<'a> Cx<'a> {
     #[inline]
     pub(crate) const fn now_ms(&self) -> u64 {
         self.now.unix_ms()
+    }
+
+    /// Whether a key that is given this time of expiry is gone at once. Not where a master says so, or may still change it.
+    pub(crate) fn is_past(&self, at_ms: u64) -> bool {
+        at_ms <= self.now_ms() && self.shard.store.due_keys() != DueKeys::Shown
     }
 
     /// The key at argument `index` as a reading command sees it.

@@ -238,7 +238,7 @@ pub(super) fn getex(cx: &mut Cx<'_>) -> Result {
     get(cx)?;
     let (hash, key, now) = (cx.hash_of(1), cx.arg(1), cx.now_ms());
     match expire {
-        Some((Expire::At(at), true)) if at <= now => {
+        Some((Expire::At(at), true)) if cx.is_past(at) => {
             cx.shard.store.remove(cx.conn.db, hash, key, now);
             cx.event(GENERIC, "del", 1);
         }

@@ -66,11 +66,7 @@ static AT_START: &[(&str, Kind, Effect)] = &[
     ("maxmemory-samples", Kind::Int(1, 64), Effect::Option("maxmemory-samples", "")),
     ("pidfile", Kind::Text, Effect::Start),
     ("port", Kind::Int(0, 65_535), Effect::Start),
-    (
-        "replicaof",
-        Kind::Text,
-        Effect::NotInForce("this server does not replicate: it starts as a master, empty"),
-    ),
+    ("replicaof", Kind::Text, Effect::Option("replicaof", "")),
     ("requirepass", Kind::Text, Effect::Option("requirepass", "")),
     ("save", Kind::Save, Effect::Start),
     ("socket-mark-id", Kind::Int(0, u32::MAX as i64), Effect::Lacks("leave it out")),
@@ -107,7 +103,7 @@ static AT_START: &[(&str, Kind, Effect)] = &[
     ),
     ("tls-port", Kind::Int(0, 65_535), Effect::Start),
     ("tls-protocols", Kind::Text, Effect::Ignored("TLS 1.2 and 1.3 are served")),
-    ("tls-replication", Kind::Bool, Effect::NotInForce("this server does not replicate yet")),
+    ("tls-replication", Kind::Bool, Effect::NotInForce("the link to a master is not encrypted")),
     ("unixsocket", Kind::Text, Effect::Start),
     ("unixsocketperm", Kind::Text, Effect::Start),
 ];
@@ -255,7 +251,7 @@ impl Directives {
             let Some(text) = self.settings.get(name) else { continue };
             match effect {
                 // Off, for a text that may be.
-                Effect::Option("requirepass", _) if text.is_empty() => {}
+                Effect::Option("requirepass" | "replicaof", _) if text.is_empty() => {}
                 Effect::Option(option, unit) => {
                     self.own.push(format!("--{option}={text}{unit}").into());
                 }

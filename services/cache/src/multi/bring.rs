@@ -11,7 +11,7 @@
 
 use bytes::Bytes;
 use view::Input;
-use wire::resp::{Args, reply};
+use wire::resp::{Args, parse_i64, reply};
 
 use super::{Next, Reply};
 use crate::{
@@ -186,6 +186,7 @@ impl Bring {
             }
         }
         let changes = reply.shard.take_changes();
+        let before = reply.shard.show_due_keys();
         for lent in &mut self.lent {
             for ((db, key), record) in lent.keys.iter().zip(&mut lent.records) {
                 if record.is_none() {
@@ -194,6 +195,7 @@ impl Bring {
                 }
             }
         }
+        reply.shard.hide_due_keys(before);
         self.parts = reply.shard.log_split(ticket, reply.now);
         // Now that what was lent is not here any more.
         reply.shard.serve_ready(reply.now);
@@ -204,7 +206,7 @@ impl Bring {
     fn execute(&mut self, reply: &mut Reply<'_>) {
         let mut group = reply.shard.group.take().unwrap_or_default();
         let mut conn = Conn::remote(0, reply.conn.version, reply.conn.no_touch);
-        conn.id = reply.conn.id;
+        (conn.id, conn.applies) = (reply.conn.id, reply.conn.applies);
         conn.mode = if self.is_waking { Mode::Waking } else { Mode::Lent };
         if let Some(parts) = &mut self.transaction {
             conn.mode = Mode::Nested;
@@ -258,12 +260,16 @@ fn keys_of(commands: &[Queued], shard: &Shard) -> ShardKeys {
         if !transaction::parse(frame, &mut args) {
             continue;
         }
-        for at in shard.commands.row(*id).key_indices(args.len(), |at| args.get(at, frame)) {
+        let row = shard.commands.row(*id);
+        let elsewhere = other_database(row, &args, frame);
+        for at in row.key_indices(args.len(), |at| args.get(at, frame)) {
             let key: Box<[u8]> = args.get(at, frame).into();
             let owner = shard.topology.owner_of(&key);
+            let mut here = vec![(*db, key.clone())];
+            here.extend(elsewhere.filter(|(_, which)| *which == at).map(|(db, _)| (db, key)));
             match keys.iter_mut().find(|(other, _)| *other == owner) {
-                Some((_, keys)) => keys.push((*db, key)),
-                None => keys.push((owner, vec![(*db, key)])),
+                Some((_, keys)) => keys.append(&mut here),
+                None => keys.push((owner, here)),
             }
         }
     }
@@ -273,6 +279,20 @@ fn keys_of(commands: &[Queued], shard: &Shard) -> ShardKeys {
     }
     keys.sort_by_key(|(shard, _)| *shard);
     keys
+}
+
+/// The database that MOVE or COPY names, and which argument is the key there.
+fn other_database(row: &row::Row, args: &Args, frame: &[u8]) -> Option<(u16, usize)> {
+    let number = |at| parse_i64(args.get(at, frame)).and_then(|db| u16::try_from(db).ok());
+    match row.name {
+        "move" => Some((number(2)?, 1)),
+        "copy" => {
+            let is_db = |at: &usize| args.get(*at, frame).eq_ignore_ascii_case(b"DB");
+            let at = (3..args.len()).find(is_db)?;
+            Some((number(at + 1)?, 2))
+        }
+        _ => None,
+    }
 }
 
 /// Whether a response says that a lender's memory is full, and whether a watched key is not as it was.

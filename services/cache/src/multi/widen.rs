@@ -152,6 +152,7 @@ impl Widen {
             // Nothing of the run is left.
             changes = Changes::default();
         }
+        let before = reply.shard.show_due_keys();
         for (_, keys, records) in &mut self.lent {
             for ((db, key), record) in keys.iter().zip(records) {
                 if record.is_none() {
@@ -160,6 +161,7 @@ impl Widen {
                 }
             }
         }
+        reply.shard.hide_due_keys(before);
         self.parts = reply.shard.log_split(ticket, reply.now);
         // Now that what was lent is not here any more.
         reply.shard.serve_ready(reply.now);
@@ -220,6 +222,7 @@ impl Widen {
         {
             let mut conn = Conn::remote(self.db, reply.conn.version, reply.conn.no_touch);
             conn.mode = Mode::Lent;
+            conn.applies = reply.conn.applies;
             let call = dispatch::Call {
                 args,
                 frame: &self.frame,

@@ -62,6 +62,9 @@ pub(crate) struct Run {
     args: Args,
     words: Vec<u8>,
     pub(super) read_only: bool,
+    /// This server is a replica whose clients may not write, or have to wait for its master.
+    pub(super) is_replica: bool,
+    pub(super) is_stale: bool,
     pub(super) allow_oom: bool,
     /// Memory was full when it began.
     pub(super) full: bool,
@@ -79,6 +82,8 @@ impl Default for Run {
             args: Args::new(),
             words: Vec::new(),
             read_only: false,
+            is_replica: false,
+            is_stale: false,
             allow_oom: false,
             full: false,
             wrote: false,
@@ -155,13 +160,18 @@ impl Run {
             Some("This Redis command is not allowed from script")
         } else if self.read_only && row.flags & (row::WRITE | row::MAY_REPLICATE) != 0 {
             Some("Write commands are not allowed from read-only scripts.")
+        } else if self.is_replica && row.flags & row::WRITE != 0 {
+            Some("-READONLY You can't write against a read only replica.")
+        } else if self.is_stale && row.flags & row::STALE == 0 {
+            Some("Can not execute the command on a stale replica")
         } else if self.full && !self.allow_oom && !self.wrote && row.flags & row::DENYOOM != 0 {
             Some("-OOM command not allowed when used memory > 'maxmemory'.")
         } else {
             None
         };
         if let Some(text) = refusal {
-            shard.stats.reject(id, if text.starts_with("-OOM") { "OOM" } else { "ERR" });
+            let code = text.strip_prefix('-').and_then(|text| text.split(' ').next());
+            shard.stats.reject(id, code.unwrap_or("ERR"));
             return Called::Refused(text);
         }
         if self.guard.is_on()

@@ -85,6 +85,15 @@ pub(super) fn may_run(cx: &mut Cx<'_>, all: u8, read_only: bool) -> Result<()> {
         return Ok(());
     }
     let writes = all & flags::NO_WRITES == 0;
+    if !cx.conn.applies {
+        if cx.shard.role.is_stale() && all & flags::ALLOW_STALE == 0 {
+            return Err(crate::repl::STALE);
+        }
+        if writes && cx.shard.role.refuses_writes() {
+            let text = "READONLY You can not run script with write flag on readonly replica.";
+            return Err(Fault::text(text));
+        }
+    }
     if writes && all & flags::ALLOW_OOM == 0 && !cx.shard.make_room(cx.now) {
         return Err(Fault::OOM);
     }

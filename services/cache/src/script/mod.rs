@@ -20,7 +20,7 @@ pub(crate) mod library;
 pub(crate) mod payload;
 mod reply;
 mod running;
-mod sha1;
+pub(crate) mod sha1;
 mod shebang;
 mod text;
 

@@ -31,7 +31,7 @@ impl Conn {
             }
         }
         let user = self.user.as_ref().unwrap_or(shard.acl.default_user());
-        self.restricted = !user.is_unrestricted();
+        self.restricted = !self.applies && !user.is_unrestricted();
         self.watched = shard.looks;
         self.settle();
     }
@@ -117,6 +117,7 @@ pub(crate) fn check(
         }
     }
     let fault = dispatch::check(shard, id, args.len(), now);
+    let fault = fault.or_else(|| shard.role_refuses(row, conn));
     if fault.is_none() && conn.is_confined() && !may_confined(row.name) {
         return Some(Fault::owned(format!(
             "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in \

@@ -108,7 +108,7 @@ impl Shard {
 
     /// Makes every connection look again at what applies to its commands.
     pub(crate) fn look_again(&mut self) {
-        self.looks = self.watch.looks();
+        self.looks = self.watch.looks() || self.role.follows;
         self.generation = self.generation.wrapping_add(1);
     }
 }

@@ -50,7 +50,11 @@ impl Server {
         if !version.contains("v=7.0.15") {
             return Err(format!("redis-server 7.0.15 is needed, found {}", version.trim()));
         }
-        let port = free_ports(1);
+        Self::redis_at(free_ports(1), options)
+    }
+
+    /// The same at a given port, where the version is known to be the right one.
+    pub(crate) fn redis_at(port: u16, options: &[&str]) -> Result<Self, String> {
         let mut command = Command::new("redis-server");
         command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--port"]);
         command.arg(port.to_string()).args(options).stdout(Stdio::null());

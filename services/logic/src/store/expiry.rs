@@ -5,7 +5,7 @@
 //! Next: `due.rs` for the notes; `lookup.rs` expires on access.
 
 use super::{
-    ExpireStep, Store,
+    DueKeys, ExpireStep, Store,
     due::Due,
     table::{BUCKETS, Table},
 };
@@ -37,6 +37,10 @@ impl Store {
         let mut turns = self.tables.len() + 1;
         let mut skipped = 0;
         while turns > 0 {
+            if self.due_keys != DueKeys::Removed && self.sweep.db < self.items_db() {
+                self.sweep = Sweep { db: self.items_db(), segment: 0 };
+                turns = turns.min(2);
+            }
             let Some(table) = self.tables.get(usize::from(self.sweep.db)) else {
                 self.sweep = Sweep::default();
                 continue;

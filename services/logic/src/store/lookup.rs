@@ -1,13 +1,13 @@
 //! Operations on one key: the hot path.
 //!
-//! A key that is due counts as absent everywhere and is removed when it is met. Operations on a
-//! database that does not exist find nothing and store nothing.
+//! A key that is due counts as absent everywhere and is removed when it is met, but for a replica's keys (`replica.rs`).
+//! Operations on a database that does not exist find nothing and store nothing.
 //! Next: `table.rs` finds, `record.rs` reads and writes.
 
 use bytes::Bytes;
 
 use super::{
-    BIG_MIN_BYTES, Entry, Expire, Form, Full, KeyHash, NewValue, Note, Policy, Records,
+    BIG_MIN_BYTES, DueKeys, Entry, Expire, Form, Full, KeyHash, NewValue, Note, Policy, Records,
     SHARED_MIN_BYTES, Store, access,
     arena::Ref,
     record::{Body, Draft, Head, MAX_EXPIRY_MS},
@@ -273,15 +273,15 @@ impl Store {
         let table = self.tables.get(usize::from(db))?;
         let (place, at) = table.find(hash.0, key, &self.heap)?;
         let head = self.heap.head(at)?;
-        if head.is_due(now_ms) {
-            self.expire_found(db, hash.0, place, at, &head, now_ms);
+        let found = Found { place, at, head };
+        if head.is_due(now_ms) && !self.is_due_shown(db, hash.0, &found, now_ms) {
             return None;
         }
-        Some(Found { place, at, head })
+        Some(found)
     }
 
-    #[cold]
-    fn expire_found(
+    /// Removes a key that is due.
+    pub(super) fn expire_found(
         &mut self,
         db: u16,
         hash: u64,
@@ -298,6 +298,9 @@ impl Store {
     }
 
     fn add(&mut self, db: u16, hash: KeyHash, draft: Draft<'_>, now_ms: u64) -> Result<(), Full> {
+        if self.due_keys == DueKeys::Hidden {
+            self.remove_hidden(db, hash, draft.key, now_ms);
+        }
         let Some(table) = self.tables.get_mut(usize::from(db)) else {
             return Err(Full);
         };

@@ -30,6 +30,7 @@ mod lookup;
 mod notes;
 mod objects;
 mod record;
+mod replica;
 mod s3fifo;
 mod scan;
 mod snapshot;
@@ -46,6 +47,7 @@ use hash::{Hasher, Records, Rng};
 pub use item::{Item, Marks};
 pub use notes::Note;
 use record::Heap;
+pub use replica::DueKeys;
 pub use snapshot::WAITING_MAX_BYTES;
 use table::Table;
 pub use types::{
@@ -75,6 +77,7 @@ pub struct Store {
     big: BigKeys,
     notes: notes::Notes,
     snapshot: Option<Box<snapshot::Snapshot>>,
+    due_keys: DueKeys,
 }
 
 impl Store {
@@ -98,6 +101,7 @@ impl Store {
             big: BigKeys::default(),
             notes: notes::Notes::default(),
             snapshot: None,
+            due_keys: DueKeys::Removed,
             config,
         }
     }

@@ -6,8 +6,8 @@
 //! Next: [`crate::object`] for the collections themselves.
 
 use super::{
-    BIG_MIN_BYTES, Entry, Expire, Form, Full, KeyHash, Store, access, large::After, lookup::Found,
-    record::Body,
+    BIG_MIN_BYTES, DueKeys, Entry, Expire, Form, Full, KeyHash, Store, access, large::After,
+    lookup::Found, record::Body,
 };
 use crate::object::{Cx, Limits, Object, Rng};
 
@@ -74,7 +74,8 @@ impl Store {
     pub fn view(&self, db: u16, hash: KeyHash, key: &[u8], now_ms: u64) -> Option<Entry<'_>> {
         let table = self.tables.get(usize::from(db))?;
         let (_, at) = table.find(hash.0, key, &self.heap)?;
-        let head = self.heap.head(at).filter(|head| !head.is_due(now_ms))?;
+        let shown = self.due_keys == DueKeys::Shown;
+        let head = self.heap.head(at).filter(|head| shown || !head.is_due(now_ms))?;
         Some(self.heap.entry(at, &head))
     }
 

@@ -13,6 +13,7 @@ mod eviction;
 mod growth;
 mod items;
 mod model;
+mod replica;
 mod snapshot;
 
 use bytes::Bytes;
