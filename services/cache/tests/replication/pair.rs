@@ -117,7 +117,7 @@ pub(crate) fn fill(client: &mut Client, seed: u64, commands: usize) {
         load::write(client, &mut rng).expect("the master answers");
     }
     let long = "long text ".repeat(3_000);
-    for at in 0..400 {
+    for at in 0..150 {
         let at = at.to_string();
         for words in [
             &["SET", &format!("key:{at}"), &at][..],
