@@ -26,6 +26,7 @@ pub mod fuzz;
 mod group;
 mod hop;
 pub mod hot;
+mod housekeeping;
 mod load;
 mod lock;
 mod manifest;

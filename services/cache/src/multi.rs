@@ -10,6 +10,7 @@
 pub(crate) mod bring;
 mod moving;
 mod parts;
+mod responses;
 mod widen;
 
 use std::ops::Range;
@@ -38,6 +39,7 @@ use crate::{
 use bring::Bring;
 use moving::Move;
 use parts::Parts;
+use responses::{ended_empty, keys, sum};
 pub(crate) use widen::Widen;
 
 /// Where a command runs.
@@ -774,29 +776,6 @@ fn watched_keys(keys: &mut ShardKeys, responses: Vec<Response>) -> Vec<Watched> 
         let Response::Watched(was) = response else { continue };
         let keys = keys.into_iter().zip(was);
         all.extend(keys.map(|((db, key), was)| Watched { shard, guard: Guard { db, key, was } }));
-    }
-    all
-}
-
-/// Whether an iteration came to its end without a key.
-fn ended_empty(responses: &[Response]) -> bool {
-    matches!(responses, [Response::Keys { cursor: 0, keys }] if keys.is_empty())
-}
-
-fn sum(responses: &[Response]) -> u64 {
-    let count = |response: &Response| match response {
-        Response::Count(count) => *count,
-        _ => 0,
-    };
-    responses.iter().map(count).sum()
-}
-
-fn keys(responses: Vec<Response>) -> Vec<Box<[u8]>> {
-    let mut all = Vec::new();
-    for response in responses {
-        if let Response::Keys { keys, .. } = response {
-            all.extend(keys);
-        }
     }
     all
 }

@@ -27,16 +27,7 @@ use crate::memcached::{self, Memcached};
 use crate::route::Topology;
 use crate::save::{self, Saves};
 use crate::work::{Done, Job, Op, Request, Response, Work};
-use crate::{Session, Shard, ShardConfig, clients, load, repl};
-
-/// How often a shard looks for due keys.
-const TICK_NS: u64 = 100_000_000;
-/// How soon again while more is due.
-const TICK_MORE_NS: u64 = 1_000_000;
-/// How often the first shard looks what the process has used.
-const LOOK_NS: u64 = 1_000_000_000;
-/// Entries looked at per tick.
-const TICK_BUDGET: usize = 2_000;
+use crate::{Session, Shard, ShardConfig, clients, housekeeping, load, repl};
 
 /// The token of requests whose answers nobody waits for.
 const NOBODY: u64 = u64::MAX;
@@ -239,32 +230,13 @@ pub fn start(
     shard.borrow_mut().set_clock(Box::new(move || clock.driver().mono_ns()));
     let server = Server::new(cx, cache, shard, config);
     crate::metrics::install(&server);
-    cx.spawn("cache housekeeping", housekeeping(Rc::clone(&server)));
+    cx.spawn("cache housekeeping", housekeeping::run(Rc::clone(&server)));
     cx.spawn("cache deadlines", deadlines(Rc::clone(&server)));
     cx.spawn("cache post", post_late(Rc::clone(&server)));
     if cx.index() == 0 {
         cx.spawn("cache replica", repl::link::run(Rc::clone(&server)));
     }
     server
-}
-
-async fn housekeeping(server: Rc<Server<Cache>>) {
-    let cx = server.cx().clone();
-    let (mut pause_ns, mut look_ns) = (TICK_NS, 0);
-    loop {
-        cx.sleep(pause_ns).await;
-        let now = cx.now();
-        let tick = server.shard().borrow_mut().tick(now, TICK_BUDGET);
-        if cx.index() == 0 {
-            save::tick(&server);
-            if now.mono_ns >= look_ns {
-                look_ns = now.mono_ns + LOOK_NS;
-                let usage = cx.driver().usage();
-                server.shard().borrow_mut().set_usage(usage);
-            }
-        }
-        pause_ns = if tick.more { TICK_MORE_NS } else { TICK_NS };
-    }
 }
 
 /// Sends what found no room when it came, in order.
