@@ -232,7 +232,7 @@ const ERASE_PART: usize = 4;
 
 /// Most keys one write may evict before it is let through or refused.
 const EVICT_PER_WRITE: usize = 64;
-/// Records moved together per tick, some 40 microseconds.
+/// Records moved together per tick.
 const COMPACT_BUDGET: usize = 256;
 
 impl Shard {
