@@ -276,3 +276,26 @@ fn a_second_server_on_the_same_port_is_an_error() {
     must_refuse(port, 1, &[port, port + 1, port + 2], "a second server");
     assert!(first.answers(), "the first server still serves: {}", first.log());
 }
+
+/// INFO tells what the process has used, whichever shard answers.
+#[test]
+fn info_tells_resident_memory() {
+    let _turn = Turn::shared();
+    let server = Server::cache(2);
+    let mut client = server.client();
+    let started = Instant::now();
+    loop {
+        let Reply::Bulk(text) = must(client.words("INFO memory"), "INFO") else {
+            panic!("INFO is a text");
+        };
+        let text = String::from_utf8_lossy(&text);
+        let line = text.lines().find_map(|line| line.strip_prefix("used_memory_rss:"));
+        let told: u64 = line.expect("a line").parse().expect("a number");
+        let seen = server.rss_bytes();
+        if told.abs_diff(seen) < seen / 2 {
+            return;
+        }
+        assert!(started.elapsed() < STOP_TIMEOUT, "told {told}, seen {seen}");
+        thread::sleep(Duration::from_millis(50));
+    }
+}
