@@ -71,8 +71,18 @@ run: tools ## build and start shardd with every service on loopback, data in ./d
 # --- test ----------------------------------------------------------------------------------------
 
 .PHONY: test
-test: bpf-deps test-deps fmt clippy docs clients unit sim instructions asan ## everything that must hold before a change goes in
+test: bpf-deps test-deps fmt lint-and-clients unit sim instructions asan ## everything that must hold before a change goes in
 	$(call STEP,all green)
+
+# The clients are downloaded while the compiler works.
+.PHONY: lint-and-clients
+lint-and-clients:
+	@mkdir -p "$(TARGET)"
+	$(MAKE) --no-print-directory clients >"$(TARGET)/clients.log" 2>&1 & clients=$$!; \
+	    checked=0; $(MAKE) --no-print-directory clippy docs unit-build || checked=$$?; \
+	    wait $$clients || checked=$$?; \
+	    cat "$(TARGET)/clients.log"; \
+	    exit $$checked
 
 .PHONY: fmt
 fmt: tools
@@ -91,6 +101,11 @@ docs: bpf-deps
 	$(call STEP,documentation)
 	# A module may point its reader at a private item: nothing here is published.
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" $(CARGO) doc $(LOCKED) --workspace --no-deps
+
+.PHONY: unit-build
+unit-build:
+	$(call STEP,build of the tests)
+	$(CARGO) test $(LOCKED) --workspace --no-run
 
 .PHONY: unit
 unit: bpf-deps ## unit, rule, conformance, golden, differential and live-client tests

@@ -9,7 +9,7 @@ use std::ops::Range;
 use sim::run::{Options, Service, run_twice};
 
 /// How many seeds, unless `SIM_SEEDS` says otherwise when this is compiled.
-const SEEDS: u64 = 2_000;
+const SEEDS: u64 = 1_000;
 
 fn seeds() -> u64 {
     let said = option_env!("SIM_SEEDS").filter(|text| !text.is_empty());
