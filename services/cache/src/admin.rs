@@ -9,6 +9,7 @@ use wire::resp::Version;
 use crate::{
     acl::{LogEntry, User},
     clients::Filter,
+    flow::Followers,
     repl::Master,
     shard::Shard,
     watch::{
@@ -69,7 +70,15 @@ pub enum Ask {
         up: bool,
         /// A data set is being loaded.
         loads: bool,
+        /// The master tells when its commands run.
+        has_time: bool,
     },
+    /// A moment from which flows may begin; where the journal is then.
+    Cut,
+    /// The history of places in the journal, 0 for none, and 0.
+    FlowPlace,
+    /// Where the journal ends, and who follows it.
+    Followers,
 }
 
 /// What a shard answers, where a number does not do.
@@ -87,6 +96,9 @@ pub enum Answer {
     /// Histograms by command id.
     #[doc(hidden)]
     Histograms(Times),
+    /// Who follows a shard.
+    #[doc(hidden)]
+    Followers(Followers),
 }
 
 /// Entries of ACL LOG.
@@ -196,10 +208,18 @@ impl Shard {
             Ask::Report => return Response::Report(Box::new(self.report(now))),
             Ask::Follow(master) => self.follow(master, now),
             // It may be that of a master that is not followed any more.
-            Ask::Link { up, loads } if self.role.follows => {
-                (self.role.is_up, self.role.loads) = (up, loads);
+            Ask::Link { up, loads, has_time } if self.role.follows => {
+                self.take_link(up, loads, has_time);
             }
             Ask::Link { .. } => {}
+            Ask::Cut => {
+                let at = self.cut(now);
+                return Response::Counts(vec![self.flow_history(), at]);
+            }
+            Ask::FlowPlace => return Response::Counts(vec![self.flow_history(), 0]),
+            Ask::Followers => {
+                return Response::Admin(Box::new(Answer::Followers(self.followers())));
+            }
         }
         self.look_again();
         Response::Done

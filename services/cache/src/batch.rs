@@ -8,6 +8,8 @@ use bytes::Bytes;
 use view::{Input, Mark, Output};
 use wire::resp::Version;
 
+use crate::repl::Applies;
+
 /// Batches kept for use by a shard.
 const SPARES_MAX: usize = 64;
 /// One that has grown larger is not kept.
@@ -34,8 +36,8 @@ pub struct Batch {
     pub out: Output,
     /// The end of each reply.
     pub ends: Vec<Mark>,
-    /// They are those of the master that is followed.
-    pub(crate) applies: bool,
+    /// Whether they are those of the master that is followed.
+    pub(crate) applies: Applies,
     /// Keys of other shards that the batch's only command, a script, wants: it has not run.
     pub wanted: Vec<(u16, Box<[u8]>)>,
     /// Address and name of the client, where commands are looked at one by one.
@@ -80,7 +82,7 @@ impl Batch {
         self.large.clear();
         self.commands = 0;
         self.visitor = None;
-        self.applies = false;
+        self.applies = Applies::NO;
         self.out.clear();
         self.ends.clear();
         self.wanted.clear();

@@ -21,6 +21,7 @@ pub mod config;
 pub mod directive;
 pub mod erase;
 mod events;
+pub mod flow;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod group;

@@ -30,6 +30,7 @@ use crate::{
     group::Item,
     observe::{Block, Cancel},
     pubsub::Kind,
+    repl::Applies,
     shard::Shard,
     tracking::{Follows, Track},
     transaction::Watched,
@@ -265,7 +266,7 @@ impl Multi {
         let locks = match &plan {
             Plan::Flush(_)
             | Plan::Log(_)
-            | Plan::Admin { ask: Ask::Swap(..) | Ask::Follow(_), .. } => {
+            | Plan::Admin { ask: Ask::Swap(..) | Ask::Follow(_) | Ask::Cut, .. } => {
                 shards.clone().map(|index| (index, LockKeys::All)).collect()
             }
             Plan::Count { db, parts, .. }
@@ -359,7 +360,7 @@ impl Multi {
         let Stage::Running(round) = self.stage else { return None };
         self.stage = Stage::Running(round.saturating_add(1));
         // A master's command that has not begun when that is not followed any more.
-        let too_late = conn.applies && !shard.role.follows && !matches!(self.plan, Plan::Widen(_));
+        let too_late = conn.applies.is_on() && !shard.role.follows && !matches!(self.plan, Plan::Widen(_));
         let mut reply = Reply { out, shard, conn, now };
         let next = if self.full || self.stale || too_late && round == 0 {
             match &mut self.plan {
@@ -374,7 +375,11 @@ impl Multi {
         };
         let next = self.in_parts(next, shard);
         let requests = self.requests(next);
-        if conn.applies { requests.map(as_applied) } else { requests }
+        if conn.applies.is_on() {
+            requests.map(|requests| as_applied(requests, conn.applies))
+        } else {
+            requests
+        }
     }
 
     /// Whether what it did may be lost although a reply was made.
@@ -726,13 +731,13 @@ impl Reply<'_> {
 }
 
 /// Marks steps as those of a master's command.
-fn as_applied(mut requests: Vec<(u16, Request)>) -> Vec<(u16, Request)> {
+fn as_applied(mut requests: Vec<(u16, Request)>, applies: Applies) -> Vec<(u16, Request)> {
     for (_, request) in &mut requests {
         match request {
             Request::Op { op, .. } if !matches!(op, Op::Nothing) => {
-                *op = Op::Applied(Box::new(std::mem::replace(op, Op::Nothing)));
+                *op = Op::Applied(Box::new(std::mem::replace(op, Op::Nothing)), applies);
             }
-            Request::Batch(batch) => batch.applies = true,
+            Request::Batch(batch) => batch.applies = applies,
             _ => {}
         }
     }

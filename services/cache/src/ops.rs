@@ -76,12 +76,12 @@ impl Record {
 impl Shard {
     /// Runs one step.
     pub(crate) fn run_op(&mut self, op: Op, now: Instant) -> Response {
-        if let Op::Applied(op) = op {
+        if let Op::Applied(op, applies) = op {
             if !self.role.follows {
                 return crate::remote::too_late();
             }
-            let before = self.show_due_keys();
-            let response = self.run_op(*op, now);
+            let before = self.show_due_keys(applies);
+            let response = self.run_op(*op, applies.time(now));
             self.hide_due_keys(before);
             return response;
         }
@@ -195,6 +195,7 @@ impl Shard {
                 self.look_again();
                 self.apply_event_settings();
                 self.apply_log_settings();
+                self.apply_flow_settings();
                 Response::Done
             }
             Op::ClientList(filter) => {

@@ -14,6 +14,7 @@ use crate::{
     lock::{HELD_BACK, Wanted},
     multi,
     observe::{self, Cancel, Changes},
+    repl::Applies,
     shard::Shard,
     work::{Guard, LockKeys, Op, Record, Request, Response},
 };
@@ -101,7 +102,7 @@ impl Shard {
                 }
             }
             // The host's; nobody sends it here.
-            Request::Job(_) | Request::Load { .. } => {
+            Request::Job(_) | Request::Load { .. } | Request::Flow { .. } => {
                 done.push((token, Response::Error(b"ERR not a shard's work".to_vec())))
             }
             Request::Memcached(ask) => {
@@ -227,7 +228,7 @@ impl Shard {
         let full = needs_memory && !self.make_room(now);
         self.lent += keys.len();
         // Those that are due, too: whether they are there is for who borrows them to see.
-        let before = self.show_due_keys();
+        let before = self.show_due_keys(Applies::NOW);
         let take = |(db, key): &(u16, Box<[u8]>)| {
             let hash = self.store.hash(key);
             self.record(*db, hash, key, true, now.unix_ms())
@@ -290,11 +291,13 @@ impl Shard {
     fn proceed(&mut self, token: u64, mut run: Run, now: Instant, done: &mut Vec<(u64, Response)>) {
         let mut group = self.group.take().unwrap_or_default();
         let (mut ended, before) = (true, self.store.due_keys());
-        if run.batch.applies {
+        let mut now = now;
+        if run.batch.applies.is_on() {
             if !self.role.follows {
                 return done.push((token, too_late()));
             }
-            self.show_due_keys();
+            self.show_due_keys(run.batch.applies);
+            now = run.batch.applies.time(now);
         }
         while ended && run.batch.ends.len() < run.batch.commands {
             ended = self.next_group(&mut run, &mut group, now);
@@ -325,7 +328,7 @@ impl Shard {
             ..
         } = &mut *run.batch;
         let mut conn = Conn::remote(*db, *version, *no_touch);
-        conn.plain = !self.looks || *applies;
+        conn.plain = !self.looks || applies.is_on();
         conn.applies = *applies;
         if self.looks {
             self.watch.visitor.clone_from(visitor);

@@ -28,7 +28,8 @@ use view::{Instant, Output};
 use wire::resp::reply;
 
 use crate::{
-    manifest,
+    flow::failover,
+    manifest, repl,
     serve::Cache,
     shard::Shard,
     work::{Job, LockKeys, Op, Request, Response},
@@ -155,6 +156,9 @@ const IN_PROGRESS: &str = "ERR Background save already in progress";
 pub(crate) async fn perform(server: Rc<Server<Cache>>, job: Job) -> Response {
     let saves = server.shard().borrow().saves.clone();
     match job {
+        Job::Failover(order) => failover::begin(&server, *order).await,
+        Job::EndFailover => failover::end(&server),
+        Job::Promote => repl::link::promote(&server).await,
         Job::Save if saves.is_running() => error(IN_PROGRESS),
         Job::Save => match write(&server, true, None).await {
             Ok(()) => Response::Done,

@@ -27,7 +27,7 @@ use crate::memcached::{self, Memcached};
 use crate::route::Topology;
 use crate::save::{self, Saves};
 use crate::work::{Done, Job, Op, Request, Response, Work};
-use crate::{Session, Shard, ShardConfig, clients, housekeeping, load, repl};
+use crate::{Session, Shard, ShardConfig, clients, flow, housekeeping, load, repl};
 
 /// The token of requests whose answers nobody waits for.
 const NOBODY: u64 = u64::MAX;
@@ -222,6 +222,7 @@ pub fn start(
         memcached: OnceCell::new(),
         log: aof::host::Host::default(),
         repl: repl::Host::default(),
+        flows: flow::Host::default(),
     };
     let clock = cx.clone();
     let micros = move || clock.driver().now().mono_ns / 1_000;
@@ -382,6 +383,7 @@ pub struct Cache {
     /// The append-only log.
     log: aof::host::Host,
     repl: repl::Host,
+    flows: flow::Host,
 }
 
 impl Cache {
@@ -397,6 +399,10 @@ impl Cache {
 
     pub(crate) const fn repl(&self) -> &repl::Host {
         &self.repl
+    }
+
+    pub(crate) const fn flows(&self) -> &flow::Host {
+        &self.flows
     }
 
     /// Does what a session waits for.
@@ -445,6 +451,11 @@ impl Cache {
     fn serve(&self, server: &Rc<Server<Self>>, waiter: Waiter, request: Request) {
         let request = match request {
             Request::Job(job) => return Self::begin_job(server, waiter, job),
+            Request::Flow { group, flow } => {
+                let task = Rc::clone(server);
+                server.cx().spawn("cache flow in", flow::follow::run(task, group, flow));
+                return self.answer(waiter, Response::Done);
+            }
             Request::Load { path } => return Self::begin_load(server, waiter, path),
             request => request,
         };
@@ -580,8 +591,11 @@ impl Cache {
         responses
     }
 
-    /// Tells the log's writer of what the turn has logged.
+    /// Tells the log's writer, and flows, of what the turn has logged.
     fn wake_log(&self) {
+        if self.flows.is_on() {
+            self.flows.wake(&self.shard.borrow());
+        }
         if self.log.is_on.get() {
             let (has_entries, awaits) = {
                 let shard = self.shard.borrow();
@@ -734,7 +748,9 @@ impl Service for Cache {
             server.shard().borrow_mut().tell_all();
         }
         server.shard().borrow_mut().pace_snapshot();
-        self.repl.look(&mut server.shard().borrow_mut());
+        if self.repl.look(&mut server.shard().borrow_mut()) {
+            flow::serve::turn(server);
+        }
         self.carry(server);
         self.send_posts();
         self.show(server);

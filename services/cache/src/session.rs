@@ -15,10 +15,12 @@ use wire::resp::{Args, Limits, ParseState, Parsed, Version, likely_key, parse_co
 use crate::{
     clients::ConnInfo,
     command::{Conn, Mode, Outcome, ReplyMode, Waiting, dispatch, transactions},
+    flow::wait::{Next, Wait},
     group::{Group, Item},
     hop::Hop,
     multi::Multi,
     observe::{Block, Cancel},
+    repl::Applies,
     shard::Shard,
     spread::Spread,
     transaction::{self, Exec},
@@ -66,6 +68,8 @@ enum Pending {
     Spread(Box<Spread>),
     Exec(Box<Exec>, Box<Multi>),
     Job,
+    /// WAIT.
+    Wait(Box<Wait>),
     /// Replies that wait for the log, and what follows them.
     Held(Box<Held>),
 }
@@ -123,7 +127,7 @@ impl Session {
             subscribes: false,
             tracks: false,
             scripted: false,
-            applies: false,
+            applies: Applies::NO,
         };
         conn.refresh(shard);
         Self { conn, parse: ParseState::new(), pending: None, kept: None, needs: 0 }
@@ -132,8 +136,13 @@ impl Session {
     /// A connection of nobody, over which what a master sends is applied.
     pub(crate) fn applying() -> Self {
         let mut conn = Conn::remote(0, Version::Resp2, false);
-        conn.applies = true;
+        conn.applies = Applies::NOW;
         Self { conn, parse: ParseState::new(), pending: None, kept: None, needs: 0 }
+    }
+
+    /// When what is applied from now on runs.
+    pub(crate) const fn set_applies(&mut self, applies: Applies) {
+        self.conn.applies = applies;
     }
 
     /// Whether commands are queued for EXEC.
@@ -392,9 +401,38 @@ impl Session {
                 self.pending = Some(Pending::Job);
                 Flow::Await(Work::Job(job))
             }
+            Waiting::Replicas(wait) => {
+                turn.shard.blocked += 1;
+                self.pending = Some(Pending::Wait(Box::new(wait)));
+                Flow::Await(Wait::ask(turn.shard.count))
+            }
             // Those do not come here.
             Waiting::Block(_) | Waiting::Widen(_) => Flow::Flush,
         }
+    }
+
+    /// Goes on waiting for replicas, or tells how many have all.
+    fn wait_on(
+        &mut self,
+        mut wait: Box<Wait>,
+        done: Done,
+        out: &mut Output,
+        shard: &mut Shard,
+        now: Instant,
+    ) -> Flow<Work> {
+        let work = match done {
+            Done::Exchange(responses) => match wait.take(responses, now) {
+                Next::Count(count) => {
+                    shard.blocked = shard.blocked.saturating_sub(1);
+                    reply::integer(out.inline_mut(), i64::try_from(count).unwrap_or(i64::MAX));
+                    return Flow::Flush;
+                }
+                Next::Pause(us) => Work::Sleep { us },
+            },
+            _ => Wait::ask(shard.count),
+        };
+        self.pending = Some(Pending::Wait(wait));
+        Flow::Await(work)
     }
 
     /// Next command, or commands, of a transaction over several shards.
@@ -588,9 +626,10 @@ impl view::Session for Session {
     fn on_close(&mut self, shard: &mut Shard) {
         transactions::end(&mut self.conn, shard);
         self.set_blocked(shard, None);
-        if matches!(self.pending, Some(Pending::Sleep)) {
+        if matches!(self.pending, Some(Pending::Sleep | Pending::Wait(_))) {
             shard.blocked = shard.blocked.saturating_sub(1);
         }
+        shard.end_flow(self.conn.id);
         shard.stop_watching(self.conn.slot);
         shard.forget(self.conn.slot);
         if self.conn.tracks {
@@ -673,6 +712,7 @@ impl Session {
                 reply::ok(out.inline_mut());
                 Flow::Flush
             }
+            (Pending::Wait(wait), done) => self.wait_on(wait, done, out, shard, now),
             (Pending::Job, Done::Job(Response::Stopping)) => Flow::Close,
             (Pending::Job, Done::Job(response)) => {
                 shard.reply_job(&response, out);

@@ -22,6 +22,7 @@ use crate::{
     command::table::Index,
     erase::Erasing,
     events::{self, Classes, Going},
+    flow,
     group::Group,
     hop::Hop,
     hot::Hot,
@@ -171,6 +172,8 @@ pub struct Shard {
     pub(crate) scripts: Scripts,
     pub(crate) saves: Arc<Saves>,
     pub(crate) repl: Arc<repl::Common>,
+    /// The flows to replicas.
+    pub(crate) flows: flow::Flows,
     /// Whom this server follows, if anybody.
     pub(crate) role: repl::Role,
     /// Commands that write, as far as they are told to `saves`.
@@ -278,6 +281,7 @@ impl Shard {
             saves: Arc::clone(&config.saves),
             repl: Arc::clone(&config.repl),
             role: repl::Role::default(),
+            flows: flow::Flows::default(),
             noted_writes: 0,
             hot: Hot::new(config.seed, now),
             erasing: Erasing::default(),
@@ -448,6 +452,8 @@ impl Shard {
         report.erase_scanned = self.erasing.scanned;
         report.erase_deleted = self.erasing.deleted;
         report.erase_active = self.erasing.active();
+        report.followers = self.followers().flows;
+        report.backlog = self.backlog_range().into_iter().collect();
         report.tracking = self.tracking.sizes();
         report.pubsub = [
             self.pubsub.len(Kind::Channel) as u64,
@@ -477,6 +483,7 @@ impl Shard {
         self.compacting = self.store.compact_step(now.unix_ms(), COMPACT_BUDGET);
         let purging = self.store.purge_step(budget) | self.tracking.purge_step(budget);
         self.mail.look_again();
+        self.tick_flows(now);
         let erasing = self.erase_step(budget / ERASE_PART, now);
         if self.hot.tick(now) {
             // Forgets those that are not big any more.

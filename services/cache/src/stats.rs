@@ -174,6 +174,10 @@ pub struct Report {
     pub pubsub: [u64; 4],
     /// Clients that track, the keys in their table, the clients of these, and prefixes.
     pub tracking: [u64; 4],
+    /// Who follows the shards, flow by flow.
+    pub(crate) followers: Vec<crate::flow::Behind>,
+    /// Where the shards' backlogs begin and end.
+    pub(crate) backlog: Vec<(u64, u64)>,
 }
 
 impl Report {
@@ -207,6 +211,8 @@ impl Report {
             self.process = other.process;
         }
         self.merge_keys(other);
+        self.followers.extend_from_slice(&other.followers);
+        self.backlog.extend_from_slice(&other.backlog);
         self.tracking.iter_mut().zip(&other.tracking).for_each(|(mine, theirs)| *mine += theirs);
         self.pubsub.iter_mut().zip(&other.pubsub).for_each(|(mine, theirs)| *mine += theirs);
         for (mine, theirs) in self.databases.iter_mut().zip(&other.databases) {

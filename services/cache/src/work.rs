@@ -37,7 +37,7 @@ pub enum Work {
 }
 
 /// Something for the whole host, which the first shard does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Job {
     /// Write the dump, with all keys held; answered when it is on disk.
     Save,
@@ -48,6 +48,13 @@ pub enum Job {
         /// Stop in any case.
         force: bool,
     },
+    /// Apply what has come of a master, and follow nobody any more.
+    Promote,
+    /// Let a replica take over, as ordered.
+    #[doc(hidden)]
+    Failover(Box<crate::flow::failover::Order>),
+    /// Give that up.
+    EndFailover,
 }
 
 /// What came of a [`Work`].
@@ -150,6 +157,13 @@ pub enum Request {
     Load {
         /// The file.
         path: String,
+    },
+    /// Read a flow of the master; for the shard's host.
+    Flow {
+        /// Which flows.
+        group: std::sync::Arc<crate::flow::group::Group>,
+        /// Which of them.
+        flow: usize,
     },
     /// For the first shard's host, which answers when it likes; not for [`Shard::serve`](crate::Shard::serve).
     Job(Job),
@@ -418,8 +432,8 @@ pub enum Op {
     },
     /// A step of a command that several shards log.
     Part(Box<crate::aof::Tx>, Box<Self>),
-    /// A step of a command of the master that is followed.
-    Applied(Box<Self>),
+    /// A step of a command of the master that is followed, and when it runs.
+    Applied(Box<Self>, crate::repl::Applies),
     /// Begins to write a new base of the log.
     Rewrite,
     /// Notes how far the log must be durable before bases count.
@@ -444,6 +458,7 @@ impl Op {
             Self::Settle => Self::Settle,
             Self::BeginLog(common) => Self::BeginLog(std::sync::Arc::clone(common)),
             Self::EndLog => Self::EndLog,
+            Self::Admin(ask) => Self::Admin(ask.clone()),
             _ => Self::Nothing,
         }
     }

@@ -109,7 +109,7 @@ impl Shard {
         if rule == Rule::Elsewhere || !changed {
             return;
         }
-        let by_key = journal.captured.is_some() || journal.base.is_some();
+        let by_key = journal.captured.is_some() || journal.has_base();
         let simple = matches!(rule, Rule::AsSent | Rule::Move) && !by_key;
         if simple {
             journal.put(ran.now.unix_ms(), ran.db, |out| ran.write(out));
@@ -125,7 +125,7 @@ impl Shard {
         if simple {
             return;
         }
-        let in_base = journal.captured.is_none() && journal.base.is_some();
+        let in_base = journal.captured.is_none() && journal.has_base();
         let mut maker = Maker { shard: self, ran, row, by_key, list: Vec::new() };
         maker.make(rule);
         if in_base {

@@ -197,7 +197,7 @@ async fn serve(server: &Rc<Server<Cache>>, setup: &LogSetup, loaded: load::Loade
     *host.log.borrow_mut() = None;
     {
         let mut shard = server.shard().borrow_mut();
-        shard.end_log();
+        shard.end_log(cx.now());
     }
     host.durable.notify_all();
     setup.common.closed.fetch_add(1, Ordering::AcqRel);

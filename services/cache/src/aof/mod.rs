@@ -28,7 +28,7 @@ use std::sync::{Mutex, PoisonError};
 use view::Instant;
 use wire::resp::Args;
 
-use crate::{command::row, shard::Shard, work::Record};
+use crate::{command::row, flow::Backlog, shard::Shard, work::Record};
 use rules::Rule;
 
 /// When what was logged is made durable.
@@ -205,6 +205,16 @@ pub(crate) struct Journal {
     pub(crate) base: Option<Base>,
     /// The time in the log stands still: a replica's keys go when its master says so.
     pub(crate) stands_still: bool,
+    /// The time of what runs is the master's, whom this server follows.
+    pub(crate) is_foreign: bool,
+    /// What is logged goes to the disk; else it is for replicas alone.
+    pub(crate) on_disk: bool,
+    /// What replicas may have to be sent, where there are any.
+    pub(crate) backlog: Option<Box<Backlog>>,
+    /// Bases are on their way to replicas, or are about to be.
+    pub(crate) flow_bases: bool,
+    /// The database of what is not for replicas.
+    items_db: u16,
     /// Where in `bytes` a base begins.
     mark: Option<usize>,
     pub(crate) counts: Counts,
@@ -225,6 +235,9 @@ struct Open {
     tx: Option<Tx>,
     /// It belongs to a base.
     is_kept: bool,
+    /// It is not for replicas, or nothing in it is.
+    is_off_flows: bool,
+    has_keys: bool,
     /// What there was when each command inside began.
     outer: Vec<Before>,
     /// Keys that made room: they are gone whatever becomes of the command.
@@ -297,6 +310,11 @@ impl Journal {
             needs: 0,
             base: None,
             stands_still: false,
+            is_foreign: false,
+            on_disk: true,
+            backlog: None,
+            flow_bases: false,
+            items_db: u16::MAX,
             mark: None,
             counts: Counts::default(),
         }
@@ -348,10 +366,11 @@ impl Journal {
 
     /// Adds a command to the open entry, or makes it an entry.
     pub(crate) fn put(&mut self, now_ms: u64, db: u16, write: impl FnOnce(&mut Vec<u8>)) {
-        if self.closing {
+        if self.closing && self.backlog.is_none() {
             return;
         }
         self.begin();
+        self.open.has_keys |= db != self.items_db;
         if self.open.commands == 0 {
             self.put_head(now_ms, db);
         } else if self.db != Some(db) {
@@ -399,6 +418,8 @@ impl Journal {
         self.open.evicted.clear();
         let (commands, tx) = (std::mem::take(&mut self.open.commands), self.open.tx.take());
         let is_kept = std::mem::take(&mut self.open.is_kept);
+        let is_off_flows = std::mem::take(&mut self.open.is_off_flows);
+        let is_off_flows = !std::mem::take(&mut self.open.has_keys) || is_off_flows;
         if commands == 0 {
             return;
         }
@@ -410,11 +431,38 @@ impl Journal {
             self.bytes.extend_from_slice(EXEC);
         }
         let from = self.ends.last().map_or(0, |(end, _)| *end);
+        self.tell_flows(from, is_off_flows);
+        if !self.on_disk || self.closing {
+            self.bytes.truncate(from);
+            self.open.touched.clear();
+            return;
+        }
         self.ends.push((self.bytes.len(), tx.is_some()));
         self.end += (self.bytes.len() - from) as u64;
         self.counts.entries += 1;
         self.needs = self.end;
         self.note_touched();
+    }
+
+    /// Keeps the entry from here on for replicas, if there are any and it is for them.
+    fn tell_flows(&mut self, from: usize, is_off_flows: bool) {
+        let Some(backlog) = &mut self.backlog else { return };
+        if is_off_flows {
+            // It may have said what the next one does not.
+            self.forget_reader();
+        } else {
+            backlog.push(self.bytes.get(from..).unwrap_or_default());
+        }
+    }
+
+    /// Whether a base is being written: what commands read may not be there yet when they are run again.
+    pub(crate) const fn has_base(&self) -> bool {
+        self.base.is_some() || self.flow_bases
+    }
+
+    /// The time of an entry that no command of a master led to: none, where the log has that master's.
+    const fn own_ms(&self, now_ms: u64) -> u64 {
+        if self.is_foreign { 0 } else { now_ms }
     }
 
     /// Adds an entry that is a part of a command over several shards.
@@ -431,10 +479,10 @@ impl Journal {
     }
 
     /// Adds what a key holds to the base: of no use to a reader that began before the base.
-    pub(crate) fn put_kept(&mut self, now_ms: u64, db: u16, bytes: &[u8]) {
+    pub(crate) fn put_kept(&mut self, now_ms: u64, db: u16, bytes: &[u8], for_flows: bool) {
         self.begin();
-        self.open.is_kept = true;
-        self.put(now_ms, db, |out| out.extend_from_slice(bytes));
+        (self.open.is_kept, self.open.is_off_flows) = (true, !for_flows);
+        self.put(self.own_ms(now_ms), db, |out| out.extend_from_slice(bytes));
         self.finish();
     }
 
@@ -538,7 +586,10 @@ impl Journal {
         self.forget_reader();
         self.mark = Some(self.bytes.len());
         self.base = Some(Base::default());
-        self.put(now_ms, 0, |out| command(out, &[b"BASE"]));
+        self.begin();
+        self.open.is_off_flows = true;
+        self.put(self.own_ms(now_ms), 0, |out| command(out, &[b"BASE"]));
+        self.finish();
     }
 
     pub(crate) fn is_failed(&self) -> bool {
@@ -567,14 +618,31 @@ pub(crate) fn command(out: &mut Vec<u8>, words: &[&[u8]]) {
 impl Shard {
     /// Begins to log: from now on everything is observed.
     pub(crate) fn begin_log(&mut self, fsync: Fsync, common: Arc<Common>, now: Instant) {
+        let before = self.journal.take();
         let mut journal = Box::new(Journal::new(fsync, common, &self.commands, now));
-        journal.stands_still = self.role.follows;
+        journal.items_db = self.store.items_db();
+        if let Some(before) = before {
+            // Replicas go on: the new one says database and time anew.
+            (journal.backlog, journal.flow_bases) = (before.backlog, before.flow_bases);
+        }
         self.journal = Some(journal);
+        self.set_log_time();
         self.unobserve();
     }
 
+    /// Begins to keep what changes for replicas alone, or goes on with that.
+    pub(crate) fn begin_journal(&mut self, now: Instant) {
+        self.begin_log(Fsync::No, Arc::default(), now);
+        if let Some(journal) = &mut self.journal {
+            journal.on_disk = false;
+        }
+    }
+
     /// Logs no more: only observers are told from now on.
-    pub(crate) fn end_log(&mut self) {
+    pub(crate) fn end_log(&mut self, now: Instant) {
+        if self.journal.as_ref().is_some_and(|journal| journal.backlog.is_some()) {
+            return self.begin_journal(now);
+        }
         self.journal = None;
         self.unobserve();
     }

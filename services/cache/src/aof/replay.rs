@@ -139,7 +139,7 @@ pub(crate) fn time_of(line: &[u8]) -> Option<Option<u64>> {
 }
 
 /// The name and the shards of a part, if this is its head.
-fn part_of(args: &Args, frame: &[u8]) -> Option<(TxName, Vec<u16>)> {
+pub(crate) fn part_of(args: &Args, frame: &[u8]) -> Option<(TxName, Vec<u16>)> {
     if args.get(0, frame) != b"TX" {
         return None;
     }

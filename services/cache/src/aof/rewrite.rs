@@ -135,7 +135,7 @@ async fn begin_all(server: &Rc<Server<Cache>>, common: &Common) {
 }
 
 /// A step on all shards, at a moment at which no command over several shards is under way.
-pub(super) async fn on_all(server: &Rc<Server<Cache>>, op: Op) {
+pub(crate) async fn on_all(server: &Rc<Server<Cache>>, op: Op) {
     let (conn, mut out) = (Conn::remote(0, Version::Resp2, true), Output::default());
     let mut multi = Multi::log(op, &mut server.shard().borrow_mut());
     let mut responses = Vec::new();

@@ -11,6 +11,7 @@ use super::{Commands, Common, Part, Tx, command, effects::Effect, state};
 use crate::{
     admin::Ask,
     command::{Fault, row},
+    repl::Applies,
     script,
     shard::Shard,
     work::{Op, Response},
@@ -54,7 +55,7 @@ impl Shard {
 
     /// What INFO tells of the log, of all shards.
     pub(crate) fn log_facts(&self, now: Instant) -> Facts {
-        let Some(journal) = &self.journal else {
+        let Some(journal) = self.journal.as_ref().filter(|journal| journal.on_disk) else {
             return Facts { rewrite_s: -1, rewriting_s: -1, ..Facts::default() };
         };
         let common = &journal.common;
@@ -151,6 +152,9 @@ impl Shard {
             // What a base has yet to reach may be where it was already.
             *base = super::Base::default();
         }
+        if swaps {
+            self.restart_flow_bases();
+        }
         response
     }
 
@@ -194,7 +198,7 @@ impl Shard {
         let Some(journal) = &mut self.journal else { return };
         if number > 0 {
             let bytes = functions(&libraries, number);
-            journal.put(now.unix_ms(), 0, |out| out.extend_from_slice(&bytes));
+            journal.put(journal.own_ms(now.unix_ms()), 0, |out| out.extend_from_slice(&bytes));
         }
     }
 
@@ -220,12 +224,12 @@ impl Shard {
         others
     }
 
-    fn write_state(&mut self, out: &mut Vec<u8>, db: u16, key: &[u8], now: Instant) {
+    pub(crate) fn write_state(&mut self, out: &mut Vec<u8>, db: u16, key: &[u8], now: Instant) {
         let hash = self.store.hash(key);
         if db == self.store.items_db() {
             return self.write_item(out, hash, key, now);
         }
-        let before = self.show_due_keys();
+        let before = self.show_due_keys(Applies::NOW);
         state::write(out, &mut self.store, db, hash, key, now.unix_ms());
         self.hide_due_keys(before);
     }
@@ -241,14 +245,15 @@ impl Shard {
 
     /// A key has come back from another shard: a base that is being written may have missed it.
     pub(crate) fn log_returned(&mut self, db: u16, key: &[u8], now: Instant) {
-        if self.journal.as_ref().is_none_or(|journal| journal.base.is_none()) {
+        let Some(journal) = self.journal.as_ref().filter(|journal| journal.has_base()) else {
             return;
-        }
-        self.log_kept(db, &[key.to_vec()], now);
+        };
+        let for_flows = journal.flow_bases;
+        self.log_kept(db, &[key.to_vec()], for_flows, now);
     }
 
-    /// Logs what keys hold as part of a base, in entries of several.
-    fn log_kept(&mut self, db: u16, keys: &[Vec<u8>], now: Instant) {
+    /// Logs what keys hold as part of a base, in entries of several; for replicas only what their own bases may have missed.
+    fn log_kept(&mut self, db: u16, keys: &[Vec<u8>], for_flows: bool, now: Instant) {
         let mut bytes = Vec::new();
         for (at, key) in keys.iter().enumerate() {
             self.write_state(&mut bytes, db, key, now);
@@ -256,7 +261,7 @@ impl Shard {
             if (is_last || bytes.len() >= KEPT_BYTES)
                 && let Some(journal) = &mut self.journal
             {
-                journal.put_kept(now.unix_ms(), db, &bytes);
+                journal.put_kept(now.unix_ms(), db, &bytes, for_flows);
                 journal.touch_all();
                 bytes.clear();
             }
@@ -267,21 +272,32 @@ impl Shard {
     pub(crate) fn log_base(&mut self, now: Instant) -> bool {
         let Some(journal) = &mut self.journal else { return false };
         let Some(mut base) = journal.base else { return false };
-        let now_ms = now.unix_ms();
-        let mut keys: Vec<Vec<u8>> = Vec::new();
-        base.cursor = self.store.scan(base.db, base.cursor, BASE_KEYS, now_ms, |key, _| {
-            keys.push(key.to_vec());
-        });
-        self.log_kept(base.db, &keys, now);
-        let mut next = Some(base);
-        if base.cursor == 0 {
-            base.db += 1;
-            next = (base.db <= self.store.items_db()).then_some(base);
-        }
+        let keys = self.base_keys(&mut base, self.store.items_db(), now);
+        self.log_kept(base.db, &keys, false, now);
+        let next = self.next_base(base, self.store.items_db());
         if let Some(journal) = &mut self.journal {
             journal.base = next;
         }
         next.is_some()
+    }
+
+    /// The next keys of a base, which goes as far as the database `last`.
+    pub(crate) fn base_keys(&self, base: &mut super::Base, last: u16, now: Instant) -> Vec<Vec<u8>> {
+        let mut keys: Vec<Vec<u8>> = Vec::new();
+        if base.db <= last {
+            let each = |key: &[u8], _| keys.push(key.to_vec());
+            base.cursor = self.store.scan(base.db, base.cursor, BASE_KEYS, now.unix_ms(), each);
+        }
+        keys
+    }
+
+    /// Where a base goes on; nowhere at its end, which does not come before the keys are back that other shards have
+    /// borrowed: it may have missed them.
+    pub(crate) fn next_base(&self, mut base: super::Base, last: u16) -> Option<super::Base> {
+        if base.db <= last && base.cursor == 0 {
+            base.db += 1;
+        }
+        (base.db <= last || self.lent > 0).then_some(base)
     }
 
     /// Takes over what CONFIG SET changed.

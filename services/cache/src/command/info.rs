@@ -118,7 +118,7 @@ impl Context<'_> {
             "memory" => self.memory(text),
             "persistence" => self.persistence(text),
             "stats" => self.stats(text),
-            "replication" => text.push_str(&replication::info(self.shard, self.now)),
+            "replication" => text.push_str(&replication::info(self.shard, self.report, self.now)),
             "cpu" => self.cpu(text),
             "modules" => lines(text, "Modules", &[]),
             "commandstats" => self.commands(text),

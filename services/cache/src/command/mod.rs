@@ -61,6 +61,7 @@ use crate::{
     admin::{Ask, Finish, How, Replying},
     multi::{Multi, Plan},
     observe::Block,
+    repl::Applies,
     shard::Shard,
     transaction::Transaction,
     work::Response,
@@ -115,6 +116,8 @@ pub enum Waiting {
     Exec,
     /// The first shard's host.
     Job(crate::work::Job),
+    /// Replicas that have what was written.
+    Replicas(crate::flow::wait::Wait),
     /// Keys that a script wants, on a shard that runs it for another: nothing of it has happened.
     Widen(Vec<(u16, Box<[u8]>)>),
 }
@@ -221,7 +224,7 @@ pub struct Conn {
     /// Its commands are those of a script.
     pub(crate) scripted: bool,
     /// Its commands are those of the master that is followed.
-    pub(crate) applies: bool,
+    pub(crate) applies: Applies,
     /// Nothing asks for a look before each of its commands. The hot path tests this alone; see
     /// [`Conn::settle`].
     pub(crate) plain: bool,
@@ -250,7 +253,7 @@ impl Conn {
             subscribes: false,
             tracks: false,
             scripted: false,
-            applies: false,
+            applies: Applies::NO,
             plain: true,
         }
     }
@@ -263,7 +266,7 @@ impl Conn {
 
     /// Call after a change of what makes a connection special.
     pub(crate) const fn settle(&mut self) {
-        self.plain = self.applies
+        self.plain = self.applies.is_on()
             || self.authenticated
                 && !self.restricted
                 && !self.watched
@@ -274,7 +277,7 @@ impl Conn {
 
     /// Whether it belongs to another shard, where what has to be looked at was.
     pub(crate) const fn is_remote(&self) -> bool {
-        self.slot == u32::MAX && !self.applies
+        self.slot == u32::MAX && !self.applies.is_on()
     }
 
     pub(crate) const fn set_reply(&mut self, mode: ReplyMode) {

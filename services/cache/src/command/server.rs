@@ -46,7 +46,7 @@ pub(super) fn info(cx: &mut Cx<'_>) -> Result {
 
 pub(super) fn bgrewriteaof(cx: &mut Cx<'_>) -> Result {
     use std::sync::atomic::Ordering;
-    let Some(journal) = &cx.shard.journal else {
+    let Some(journal) = cx.shard.journal.as_ref().filter(|journal| journal.on_disk) else {
         return Err(Fault::text("ERR the append-only log is off: start with --appendonly yes"));
     };
     if journal.common.rewriting.swap(true, Ordering::AcqRel) {

@@ -42,7 +42,7 @@ pub(super) fn run(input: &[u8]) {
     if let Some(journal) = &mut shard.journal {
         journal.forget_reader();
     }
-    shard.end_log();
+    shard.end_log(now);
     uses::all(&mut host);
 }
 

@@ -18,6 +18,7 @@ use crate::{
     aof::Part,
     command::{Conn, Cx, Fault, Mode, Outcome, Waiting, dispatch, row},
     observe::{Block, Changes},
+    repl::Applies,
     shard::Shard,
     transaction::{self, Queued},
     work::{Guard, LockKeys, Record, Request, Response, ShardKeys},
@@ -186,7 +187,7 @@ impl Bring {
             }
         }
         let changes = reply.shard.take_changes();
-        let before = reply.shard.show_due_keys();
+        let before = reply.shard.show_due_keys(Applies::NOW);
         for lent in &mut self.lent {
             for ((db, key), record) in lent.keys.iter().zip(&mut lent.records) {
                 if record.is_none() {

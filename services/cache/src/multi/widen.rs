@@ -19,6 +19,7 @@ use crate::{
     batch::Batch,
     command::{Conn, Cx, Fault, Mode, Outcome, Waiting, dispatch},
     observe::Changes,
+    repl::Applies,
     script::{Loan, keys::Key},
     work::{LockKeys, Record, Request, Response},
 };
@@ -152,7 +153,7 @@ impl Widen {
             // Nothing of the run is left.
             changes = Changes::default();
         }
-        let before = reply.shard.show_due_keys();
+        let before = reply.shard.show_due_keys(Applies::NOW);
         for (_, keys, records) in &mut self.lent {
             for ((db, key), record) in keys.iter().zip(records) {
                 if record.is_none() {

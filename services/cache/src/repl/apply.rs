@@ -11,32 +11,50 @@ use engine::net::Server;
 use view::{Flow, Input, Output, Session as _};
 use wire::resp::{Reply, decode_reply};
 
+use super::Applies;
 use crate::{Session, Shard, serve::Cache, work::Work};
 
 /// Runs commands as a master's.
-pub(super) struct Applier {
+pub(crate) struct Applier {
     session: Session,
     out: Output,
     /// Commands that failed here, though they had not on the master; the last of them is told.
-    pub(super) failed: u64,
+    pub(crate) failed: u64,
+    /// When they run.
+    applies: Applies,
+    /// Commands may fail for want of keys that have yet to come.
+    is_lenient: bool,
 }
 
 /// How far some bytes were applied.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Applied {
+pub(crate) struct Applied {
     /// Bytes of commands that were taken.
-    pub(super) taken: usize,
+    pub(crate) taken: usize,
     /// The last of them are in a transaction that has not ended, and wait for its end.
-    pub(super) waits: bool,
+    pub(crate) waits: bool,
 }
 
 impl Applier {
-    pub(super) fn new() -> Self {
-        Self { session: Session::applying(), out: Output::default(), failed: 0 }
+    pub(crate) fn new() -> Self {
+        let (applies, is_lenient) = (Applies::NOW, false);
+        let out = Output::default();
+        Self { session: Session::applying(), out, failed: 0, applies, is_lenient }
+    }
+
+    /// What comes from now on runs at this time, 0 for now.
+    pub(crate) const fn set_clock(&mut self, clock_ms: u64) {
+        self.applies = Applies::at(clock_ms);
+        self.session.set_applies(self.applies);
+    }
+
+    /// Whether commands may fail for want of keys that have yet to come.
+    pub(crate) const fn set_lenient(&mut self, is_lenient: bool) {
+        self.is_lenient = is_lenient;
     }
 
     /// The link has ended: a command that has not come whole comes again.
-    pub(super) fn begin_anew(&mut self) {
+    pub(crate) fn begin_anew(&mut self) {
         self.session.begin_anew();
     }
 
@@ -44,7 +62,7 @@ impl Applier {
     ///
     /// # Errors
     /// They are no commands, or commands that cannot be applied here.
-    pub(super) async fn apply(
+    pub(crate) async fn apply(
         &mut self,
         server: &Rc<Server<Cache>>,
         bytes: &[u8],
@@ -93,9 +111,9 @@ impl Applier {
         server: &Server<Cache>,
         step: impl FnOnce(&mut Session, &mut Output, &mut Shard, view::Instant) -> Flow<Work>,
     ) -> Flow<Work> {
-        let now = server.cx().now();
+        let now = self.applies.time(server.cx().now());
         let mut shard = server.shard().borrow_mut();
-        let before = shard.show_due_keys();
+        let before = shard.show_due_keys(self.applies);
         let flow = step(&mut self.session, &mut self.out, &mut shard, now);
         shard.hide_due_keys(before);
         flow
@@ -104,7 +122,9 @@ impl Applier {
     /// Looks for errors among the replies, which go nowhere.
     fn look(&mut self, server: &Server<Cache>) -> Result<(), Error> {
         let replies = if self.out.is_inline() { self.out.inline() } else { &[] };
-        let may_be = replies.first() == Some(&b'-') || replies.windows(3).any(|at| at == b"\r\n-");
+        let has_error =
+            replies.first() == Some(&b'-') || replies.windows(3).any(|at| at == b"\r\n-");
+        let may_be = has_error && !self.is_lenient;
         let found = if may_be { first_error(replies) } else { None };
         self.out.clear();
         let Some(text) = found else { return Ok(()) };

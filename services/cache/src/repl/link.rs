@@ -22,8 +22,10 @@ use engine::shard::ShardCx;
 use super::{Common, Link, Master, apply::Applier, sync, wire::Wire, wire::silent};
 use crate::{
     admin::Ask,
+    aof,
+    flow::group::{Group, Place, Setup, Shared, Target},
     serve::Cache,
-    work::{Op, Request},
+    work::{Op, Request, Response},
 };
 
 const SECOND_NS: u64 = 1_000_000_000;
@@ -37,6 +39,16 @@ struct History {
     /// Its name, and how far it was applied; nothing before the first data set.
     place: Option<(String, u64)>,
     applier: Applier,
+    /// The same for a master whose shards give flows.
+    flows: Option<Known>,
+}
+
+/// Where the flows of a master are.
+struct Known {
+    replid: String,
+    targets: Vec<Target>,
+    places: Vec<Place>,
+    shared: Arc<Shared>,
 }
 
 /// One link.
@@ -53,17 +65,18 @@ struct Following<'a> {
 pub(crate) async fn run(server: Rc<Server<Cache>>) {
     let cx = server.cx().clone();
     let common: Arc<Common> = Arc::clone(&server.shard().borrow().repl);
-    let mut history = History { place: None, applier: Applier::new() };
+    let mut history = History { place: None, applier: Applier::new(), flows: None };
     let (mut told, mut told_ns) = (String::new(), 0);
     loop {
         let changed = server.service().repl().changed.notified();
         let Some(master) = common.facts().master else {
             // What it was does not matter to a master, and to a replica of another one only as a whole.
             (history.place, history.applier) = (None, Applier::new());
+            history.flows = None;
             changed.await;
             continue;
         };
-        if server.shard().borrow().is_loading() {
+        if server.shard().borrow().is_loading() || server.service().repl().is_leaving.get() {
             cx.sleep(LOOK_NS).await;
             continue;
         }
@@ -81,9 +94,10 @@ pub(crate) async fn run(server: Rc<Server<Cache>>) {
         common.stage(Link::Connect, cx.now());
         history.applier.begin_anew();
         if common.generation() != generation {
+            history.flows = None;
             continue;
         }
-        tell(&server, false, false).await;
+        tell(&server, false, false, false).await;
         if let Err(error) = ended {
             let (text, now) = (error.to_string(), cx.now());
             if text != told || now.mono_ns.saturating_sub(told_ns) > TELL_NS {
@@ -101,9 +115,9 @@ fn number(server: &Server<Cache>, name: &str) -> u64 {
 }
 
 /// Tells all shards how the link is.
-async fn tell(server: &Rc<Server<Cache>>, up: bool, loads: bool) {
+async fn tell(server: &Rc<Server<Cache>>, up: bool, loads: bool, has_time: bool) {
     let count = server.shard().borrow().count;
-    let op = || Op::Admin(Ask::Link { up, loads });
+    let op = || Op::Admin(Ask::Link { up, loads, has_time });
     let request = |shard| (shard, Request::Op { ticket: 0, op: op(), unlock: false });
     Cache::exchange(Rc::clone(server), (0..count).map(request).collect()).await;
 }
@@ -134,6 +148,23 @@ impl Following<'_> {
         self.server.shard().borrow().settings.get(name).to_owned()
     }
 
+    /// AUTH, if there is a password.
+    fn login(&self) -> Vec<Vec<u8>> {
+        let (user, password) = (self.setting("masteruser"), self.setting("masterauth"));
+        if password.is_empty() {
+            return Vec::new();
+        }
+        let words = ["AUTH".into(), user, password].into_iter();
+        words.filter(|word| !word.is_empty()).map(String::into_bytes).collect()
+    }
+
+    /// The port that the master is told.
+    fn port(&self) -> u16 {
+        let announced = self.setting("replica-announce-port").parse().unwrap_or(0);
+        let own = self.server.shard().borrow().config.tcp_port;
+        if announced == 0 { own } else { announced }
+    }
+
     /// Whether another master is to be followed.
     fn is_over(&self) -> bool {
         self.common.generation() != self.generation
@@ -144,6 +175,10 @@ impl Following<'_> {
         let addr = resolve(master)?;
         let mut wire = Wire::connect(&self.cx, addr, self.timeout_ns).await?;
         self.shake_hands(&mut wire).await?;
+        if let Some(offer) = self.ask_for_flows(&mut wire, addr, false).await? {
+            return self.follow_flows(&mut wire, addr, offer).await;
+        }
+        self.history.flows = None;
         match self.ask(&mut wire).await? {
             Offer::Rest => {
                 if let Some((_, offset)) = &self.history.place {
@@ -161,7 +196,7 @@ impl Following<'_> {
         }
         self.common.heard(self.cx.now());
         self.common.stage(Link::Connected, self.cx.now());
-        tell(self.server, true, false).await;
+        tell(self.server, true, false, false).await;
         let master = master.text();
         let pairs: [(&str, &dyn std::fmt::Display); 1] = [("master", &master)];
         self.cx.log().info("cache", self.cx.now(), "follows its master", &pairs);
@@ -174,13 +209,9 @@ impl Following<'_> {
         if !may.iter().any(|good| answer.starts_with(good)) {
             return Err(refused("PING", &answer));
         }
-        let (user, password) = (self.setting("masteruser"), self.setting("masterauth"));
-        if !password.is_empty() {
-            let mut words: Vec<&[u8]> = vec![b"AUTH"];
-            if !user.is_empty() {
-                words.push(user.as_bytes());
-            }
-            words.push(password.as_bytes());
+        let login = self.login();
+        if !login.is_empty() {
+            let words: Vec<&[u8]> = login.iter().map(Vec::as_slice).collect();
             let answer = wire.ask(&words).await?;
             if !answer.starts_with('+') {
                 return Err(refused("AUTH", &answer).remedied("see masterauth and masteruser"));
@@ -188,9 +219,7 @@ impl Following<'_> {
         } else if answer.starts_with("-NOAUTH") {
             return Err(refused("PING", &answer).remedied("give the password as masterauth"));
         }
-        let announced = self.setting("replica-announce-port");
-        let own = self.server.shard().borrow().config.tcp_port.to_string();
-        let port = if announced == "0" { own } else { announced };
+        let port = self.port().to_string();
         let ip = self.setting("replica-announce-ip");
         let mut lines: Vec<Vec<&[u8]>> =
             vec![vec![b"REPLCONF", b"listening-port", port.as_bytes()]];
@@ -266,7 +295,7 @@ impl Following<'_> {
 
     /// Loads the data set on all shards, and tells the master meanwhile that we are there.
     async fn load(&mut self, wire: &Wire, path: &std::path::Path) -> Result<(), Error> {
-        tell(self.server, false, true).await;
+        tell(self.server, false, true, false).await;
         self.history.applier = Applier::new();
         let mut loading = Box::pin(sync::load(self.server, path, &mut self.history.applier));
         let loaded = loop {
@@ -278,7 +307,7 @@ impl Following<'_> {
         };
         drop(loading);
         if !self.is_over() {
-            tell(self.server, false, false).await;
+            tell(self.server, false, false, false).await;
         }
         loaded
     }
@@ -333,4 +362,206 @@ impl Following<'_> {
             }
         }
     }
+}
+
+/// What a master whose shards give flows tells of them.
+struct Flows {
+    replid: String,
+    databases: u16,
+    targets: Vec<Target>,
+    /// Where each may begin, if everything was asked for.
+    places: Vec<Place>,
+}
+
+impl Flows {
+    /// `FLOWS <replid> <databases>`, and for each shard `<history>:<offset>:<port>`.
+    fn parse(answer: &str, addr: SocketAddr) -> Option<Self> {
+        let mut words = answer.strip_prefix("+FLOWS ")?.split_ascii_whitespace();
+        let replid = words.next()?.to_owned();
+        let databases = words.next()?.parse().ok()?;
+        let (mut targets, mut places) = (Vec::new(), Vec::new());
+        for word in words {
+            let mut parts = word.split(':');
+            let history = parts.next()?.parse().ok()?;
+            let at = parts.next()?.parse().ok()?;
+            let port = parts.next()?.parse().ok()?;
+            targets.push(Target { addr: SocketAddr::new(addr.ip(), port), history });
+            places.push(Place { at, ..Place::default() });
+        }
+        (!targets.is_empty()).then_some(Self { replid, databases, targets, places })
+    }
+}
+
+impl Following<'_> {
+    /// Asks whether the master's shards give flows, and, for everything, from where on; nothing when they do not.
+    async fn ask_for_flows(
+        &self,
+        wire: &mut Wire,
+        addr: SocketAddr,
+        is_full: bool,
+    ) -> Result<Option<Flows>, Error> {
+        let words: [&[u8]; 2] = [b"REPLFLOWS", b"FULL"];
+        let answer = wire.ask(words.get(..1 + usize::from(is_full)).unwrap_or_default()).await?;
+        if answer.to_ascii_lowercase().contains("unknown command") {
+            return Ok(None);
+        }
+        let flows = Flows::parse(&answer, addr).ok_or_else(|| refused("REPLFLOWS", &answer))?;
+        let own = self.server.shard().borrow().store().config().databases;
+        if flows.databases > own {
+            let context = format!("the master has {} databases, this server {own}", flows.databases);
+            return Err(Error::new("replicate", Kind::Invalid, context)
+                .remedied("start this server with as many --databases as the master"));
+        }
+        Ok(Some(flows))
+    }
+
+    /// Follows a master whose shards give flows.
+    async fn follow_flows(
+        &mut self,
+        wire: &mut Wire,
+        addr: SocketAddr,
+        offer: Flows,
+    ) -> Result<(), Error> {
+        self.history.place = None;
+        let known = self.history.flows.take();
+        let is_known = |known: &Known| {
+            known.replid == offer.replid && known.targets == offer.targets
+        };
+        if let Some(known) = known.filter(is_known) {
+            let group = self.group(offer, known.places, known.shared, false);
+            if self.read_flows(wire, group).await? {
+                return Ok(());
+            }
+        }
+        let Some(offer) = self.ask_for_flows(wire, addr, true).await? else {
+            return Err(refused("REPLFLOWS", "nothing"));
+        };
+        let places = offer.places.clone();
+        let group = self.group(offer, places, Arc::default(), true);
+        self.read_flows(wire, group).await.map(drop)
+    }
+
+    fn group(
+        &self,
+        offer: Flows,
+        places: Vec<Place>,
+        shared: Arc<Shared>,
+        is_full: bool,
+    ) -> (String, Arc<Group>) {
+        let setup = Setup {
+            targets: offer.targets,
+            databases: offer.databases,
+            login: self.login(),
+            port: self.port(),
+            timeout_ns: self.timeout_ns,
+            generation: self.generation,
+            is_full,
+        };
+        (offer.replid, Arc::new(Group::new(setup, places, shared)))
+    }
+
+    /// Reads flows until they end; false when everything has to come again before anything was applied.
+    async fn read_flows(
+        &mut self,
+        wire: &mut Wire,
+        (replid, group): (String, Arc<Group>),
+    ) -> Result<bool, Error> {
+        let count = usize::from(self.server.shard().borrow().count);
+        *self.server.service().repl().group.borrow_mut() = Some(Arc::clone(&group));
+        for flow in 0..group.setup.targets.len() {
+            let group = Arc::clone(&group);
+            let shard = u16::try_from(flow % count).unwrap_or(0);
+            Cache::ask(self.server, shard, Request::Flow { group, flow }).await;
+        }
+        let watched = self.watch(wire, &group, &replid).await;
+        group.end();
+        while !group.has_ended() {
+            self.cx.sleep(LOOK_NS / 50).await;
+        }
+        *self.server.service().repl().group.borrow_mut() = None;
+        self.common.offset.store(group.offset(), Relaxed);
+        if !group.misses() && group.is_ready() {
+            self.history.flows = Some(Known {
+                replid,
+                targets: group.setup.targets.clone(),
+                places: group.places(),
+                shared: Arc::clone(&group.shared),
+            });
+        }
+        watched?;
+        if self.is_over() {
+            return Ok(true);
+        }
+        if group.misses() && !group.setup.is_full && !group.is_ready() {
+            return Ok(false);
+        }
+        let why = group.why().unwrap_or_else(|| "the link has ended".into());
+        Err(Error::new("replicate", Kind::Closed, why))
+    }
+
+    /// Watches flows until they end.
+    async fn watch(&mut self, wire: &mut Wire, group: &Group, replid: &str) -> Result<(), Error> {
+        let is_full = group.setup.is_full;
+        while !group.are_connected() {
+            if self.is_over() || group.ends() {
+                return Ok(());
+            }
+            self.cx.sleep(LOOK_NS / 50).await;
+        }
+        if is_full {
+            self.common.stage(Link::Sync, self.cx.now());
+            tell(self.server, false, true, true).await;
+            self.history.applier = Applier::new();
+            sync::run(self.server, &mut self.history.applier, &[b"FLUSHALL"]).await?;
+            sync::run(self.server, &mut self.history.applier, &[b"FUNCTION", b"FLUSH"]).await?;
+        } else {
+            tell(self.server, false, false, true).await;
+        }
+        self.common.lock().replid = replid.to_owned();
+        self.common.heard(self.cx.now());
+        group.begin();
+        let mut is_up = false;
+        while !self.is_over() && !group.ends() {
+            if !is_up && group.is_ready() {
+                is_up = true;
+                let syncs = &self.common;
+                let count = if is_full { &syncs.full_syncs } else { &syncs.partial_syncs };
+                count.fetch_add(1, Relaxed);
+                self.common.stage(Link::Connected, self.cx.now());
+                tell(self.server, true, false, true).await;
+                let (flows, cx) = (group.setup.targets.len(), &self.cx);
+                let pairs: [(&str, &dyn std::fmt::Display); 2] =
+                    [("flows", &flows), ("full", &is_full)];
+                cx.log().info("cache", cx.now(), "follows its master's shards", &pairs);
+            }
+            let offset = group.offset();
+            self.common.offset.store(offset, Relaxed);
+            self.common.read.store(offset, Relaxed);
+            self.common.heard_s.fetch_max(group.heard_s(), Relaxed);
+            // Nothing is said here; but its end ends the flows.
+            wire.more(LOOK_NS / 5).await?;
+            wire.buffer.clear();
+        }
+        Ok(())
+    }
+}
+
+/// How long what has come of a master may take to be applied when it is left.
+const LEAVE_NS: u64 = 10 * SECOND_NS;
+
+/// Applies what has come of a master, and follows nobody any more; on the first shard.
+pub(crate) async fn promote(server: &Rc<Server<Cache>>) -> Response {
+    let (cx, host) = (server.cx().clone(), server.service().repl());
+    host.is_leaving.set(true);
+    let group = host.group.borrow().clone();
+    if let Some(group) = group {
+        group.end();
+        let until_ns = cx.now().mono_ns + LEAVE_NS;
+        while !group.has_ended() && cx.now().mono_ns < until_ns {
+            cx.sleep(LOOK_NS / 100).await;
+        }
+    }
+    aof::rewrite::on_all(server, Op::Admin(Ask::Follow(None))).await;
+    host.is_leaving.set(false);
+    Response::Done
 }

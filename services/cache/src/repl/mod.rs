@@ -14,8 +14,12 @@ pub(crate) mod link;
 mod sync;
 mod wire;
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+pub(crate) use apply::Applier;
+pub(crate) use wire::Wire;
+
+use std::cell::{Cell, RefCell};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use engine::exec::sync::Notify;
 use logic::store::DueKeys;
@@ -26,6 +30,7 @@ use crate::{
         Conn, Fault,
         row::{self, Row},
     },
+    flow::group::Group,
     observe::Cancel,
     script::sha1,
     shard::Shard,
@@ -95,6 +100,38 @@ impl Link {
     }
 }
 
+/// How far a failover to a replica is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Failover {
+    /// There is none.
+    #[default]
+    None,
+    /// Until a replica has all.
+    Waits,
+    /// The replica is told.
+    Tells,
+}
+
+impl Failover {
+    const fn of(state: u8) -> Self {
+        match state {
+            1 => Self::Waits,
+            2 => Self::Tells,
+            _ => Self::None,
+        }
+    }
+
+    /// As INFO names it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::None => "no-failover",
+            Self::Waits => "waiting-for-sync",
+            Self::Tells => "failover-in-progress",
+        }
+    }
+}
+
 /// What ROLE and INFO tell.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Facts {
@@ -135,6 +172,9 @@ pub struct Common {
     heard_s: AtomicU64,
     full_syncs: AtomicU64,
     partial_syncs: AtomicU64,
+    /// How far a failover to a replica is, and whether it is to be given up.
+    failover: AtomicU8,
+    ends_failover: AtomicBool,
 }
 
 impl Common {
@@ -163,6 +203,36 @@ impl Common {
 
     pub(crate) fn offset(&self) -> u64 {
         self.offset.load(Relaxed)
+    }
+
+    /// How far a failover is.
+    pub(crate) fn failover(&self) -> Failover {
+        Failover::of(self.failover.load(Relaxed))
+    }
+
+    /// A failover has come this far.
+    pub(crate) fn set_failover(&self, state: Failover) {
+        self.failover.store(state as u8, Relaxed);
+    }
+
+    /// Begins a failover, unless one is under way.
+    pub(crate) fn begin_failover(&self) -> bool {
+        let (from, to) = (Failover::None as u8, Failover::Waits as u8);
+        let has_begun = self.failover.compare_exchange(from, to, Relaxed, Relaxed).is_ok();
+        if has_begun {
+            self.ends_failover.store(false, Relaxed);
+        }
+        has_begun
+    }
+
+    /// Asks for the end of a failover; whether one waits.
+    pub(crate) fn end_failover(&self) -> bool {
+        self.ends_failover.store(true, Relaxed);
+        self.failover() == Failover::Waits
+    }
+
+    pub(crate) fn ends_failover(&self) -> bool {
+        self.ends_failover.load(Relaxed)
     }
 
     /// What has come from the master, applied or not.
@@ -195,7 +265,7 @@ impl Common {
         }
     }
 
-    fn generation(&self) -> u64 {
+    pub(crate) fn generation(&self) -> u64 {
         self.generation.load(Relaxed)
     }
 
@@ -228,6 +298,37 @@ impl Common {
     }
 }
 
+/// Whether commands are those of the master that is followed, and when they are run: a master whose shards give flows
+/// tells that, and its keys that are due then are gone there; any other one says which keys are gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Applies(u64);
+
+impl Applies {
+    /// They are a client's.
+    pub(crate) const NO: Self = Self(0);
+    /// They are the master's, and run now.
+    pub(crate) const NOW: Self = Self(1);
+
+    /// They are the master's, and run at this time; now, where it has told none.
+    pub(crate) const fn at(clock_ms: u64) -> Self {
+        if clock_ms == 0 { Self::NOW } else { Self(clock_ms) }
+    }
+
+    /// Whether they are the master's.
+    pub(crate) const fn is_on(self) -> bool {
+        self.0 != 0
+    }
+
+    const fn has_time(self) -> bool {
+        self.0 > 1
+    }
+
+    /// When they run.
+    pub(crate) const fn time(self, now: Instant) -> Instant {
+        if self.has_time() { Instant { unix_us: self.0.saturating_mul(1_000), ..now } } else { now }
+    }
+}
+
 /// What a shard has to know before it runs a command.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Role {
@@ -237,6 +338,8 @@ pub(crate) struct Role {
     pub(crate) is_up: bool,
     /// A data set of the master is being loaded.
     pub(crate) loads: bool,
+    /// The master tells when its commands run.
+    pub(crate) has_time: bool,
     /// `replica-read-only`.
     pub(crate) read_only: bool,
     /// `replica-serve-stale-data`.
@@ -253,14 +356,20 @@ pub(crate) struct Role {
 #[derive(Default)]
 pub(crate) struct Host {
     changed: Notify,
+    /// The flows that are followed.
+    group: RefCell<Option<Arc<Group>>>,
+    /// This server is about to follow nobody: no link is begun.
+    is_leaving: Cell<bool>,
 }
 
 impl Host {
-    /// Tells the link's task of another role; in each turn.
-    pub(crate) fn look(&self, shard: &mut Shard) {
-        if std::mem::take(&mut shard.role.changed) {
+    /// Tells the link's task of another role; in each turn. Whether there was something.
+    pub(crate) fn look(&self, shard: &mut Shard) -> bool {
+        let has_changed = std::mem::take(&mut shard.role.changed);
+        if has_changed {
             self.changed.notify_all();
         }
+        has_changed
     }
 }
 
@@ -303,6 +412,9 @@ impl Shard {
         if follows && !self.role.follows {
             self.unblock_all();
         }
+        if follows {
+            self.end_flows();
+        }
         self.take_role(follows);
         if self.index == 0 {
             self.repl.follow(master, now);
@@ -312,11 +424,29 @@ impl Shard {
 
     /// Is a replica, or none.
     pub(crate) fn take_role(&mut self, follows: bool) {
-        (self.role.follows, self.role.is_up, self.role.loads) = (follows, false, false);
+        self.role.follows = follows;
+        self.take_link(false, false, false);
         self.store.set_due_keys(if follows { DueKeys::Hidden } else { DueKeys::Removed });
+    }
+
+    /// The link to the master is as told.
+    pub(crate) fn take_link(&mut self, up: bool, loads: bool, has_time: bool) {
+        (self.role.is_up, self.role.loads, self.role.has_time) = (up, loads, has_time);
+        self.set_log_time();
+    }
+
+    /// Whose time the log has: on a replica the master's, or none.
+    pub(crate) fn set_log_time(&mut self) {
+        let role = self.role;
         if let Some(journal) = &mut self.journal {
-            journal.stands_still = follows;
+            journal.stands_still = role.follows && !role.has_time;
+            journal.is_foreign = role.follows;
         }
+    }
+
+    /// The host is to look: the role has changed, or a flow has begun.
+    pub(crate) const fn wake_link(&mut self) {
+        self.role.changed = true;
     }
 
     /// Commands that wait for keys end: nobody may write any more.
@@ -326,11 +456,13 @@ impl Shard {
         }
     }
 
-    /// From now on keys that are due are found, on a replica; what was before, for [`Shard::hide_due_keys`].
-    pub(crate) fn show_due_keys(&mut self) -> DueKeys {
+    /// From now on keys that are due are found, on a replica, or are gone at the time that the master tells; what was
+    /// before, for [`Shard::hide_due_keys`].
+    pub(crate) fn show_due_keys(&mut self, applies: Applies) -> DueKeys {
         let before = self.store.due_keys();
         if before == DueKeys::Hidden {
-            self.store.set_due_keys(DueKeys::Shown);
+            let shown = if applies.has_time() { DueKeys::Removed } else { DueKeys::Shown };
+            self.store.set_due_keys(shown);
         }
         before
     }
@@ -348,7 +480,7 @@ impl Shard {
     /// Why a replica does not run a command now.
     pub(crate) fn role_refuses(&self, row: &Row, conn: &Conn) -> Option<Fault> {
         let role = self.role;
-        if !role.follows || conn.applies {
+        if !role.follows || conn.applies.is_on() {
             return None;
         }
         let queues_writes = || {

@@ -20,7 +20,7 @@ use engine::shard::ShardCx;
 use logic::rdb::{Item, Reader, VERSION_MAX};
 use view::Instant;
 
-use super::{Common, apply::Applier, wire::Wire};
+use super::{Applies, Common, apply::Applier, wire::Wire};
 use crate::{
     aof, load::Loaded, save::Out, script, serve::Cache, shard::Shard, work::Request, work::Response,
 };
@@ -168,7 +168,7 @@ pub(super) async fn load(
 }
 
 /// Runs a command as the master's.
-async fn run(
+pub(super) async fn run(
     server: &Rc<Server<Cache>>,
     applier: &mut Applier,
     words: &[&[u8]],
@@ -195,7 +195,7 @@ async fn load_file(server: &Rc<Server<Cache>>, path: &Path) -> Result<Vec<Vec<u8
     loop {
         let step = {
             let mut shard = server.shard().borrow_mut();
-            let before = shard.show_due_keys();
+            let before = shard.show_due_keys(Applies::NOW);
             let step = loading.step(&mut shard, &mut reader, cx.now());
             shard.hide_due_keys(before);
             step

@@ -22,13 +22,13 @@ const LINE_MAX_BYTES: usize = 64 << 10;
 type Receive = Pin<Box<dyn Future<Output = Result<Option<Lease>, Errno>>>>;
 
 /// A connection.
-pub(super) struct Wire {
+pub(crate) struct Wire {
     cx: ShardCx,
     stream: Rc<Stream>,
     /// What is under way: given up only with the connection, since it may have taken bytes already.
     receiving: Option<Receive>,
     /// What has come and was not taken.
-    pub(super) buffer: Vec<u8>,
+    pub(crate) buffer: Vec<u8>,
     peer: String,
     timeout_ns: u64,
 }
@@ -38,7 +38,7 @@ impl Wire {
     ///
     /// # Errors
     /// Nobody is there.
-    pub(super) async fn connect(
+    pub(crate) async fn connect(
         cx: &ShardCx,
         addr: SocketAddr,
         timeout_ns: u64,
@@ -59,7 +59,7 @@ impl Wire {
     ///
     /// # Errors
     /// The connection has ended.
-    pub(super) async fn more(&mut self, limit_ns: u64) -> Result<bool, Error> {
+    pub(crate) async fn more(&mut self, limit_ns: u64) -> Result<bool, Error> {
         let stream = Rc::clone(&self.stream);
         let receiving =
             self.receiving.get_or_insert_with(|| Box::pin(async move { stream.receive().await }));
@@ -84,7 +84,7 @@ impl Wire {
     ///
     /// # Errors
     /// None came, or the connection has ended.
-    pub(super) async fn must(&mut self) -> Result<(), Error> {
+    pub(crate) async fn must(&mut self) -> Result<(), Error> {
         if self.more(self.timeout_ns).await? { Ok(()) } else { Err(silent(&self.peer)) }
     }
 
@@ -92,7 +92,7 @@ impl Wire {
     ///
     /// # Errors
     /// None came, or the connection has ended.
-    pub(super) async fn line(&mut self) -> Result<String, Error> {
+    pub(crate) async fn line(&mut self) -> Result<String, Error> {
         loop {
             if let Some(end) = self.buffer.iter().position(|&byte| byte == b'\n') {
                 let line: Vec<u8> = self.buffer.drain(..=end).collect();
@@ -114,7 +114,7 @@ impl Wire {
     ///
     /// # Errors
     /// The connection has ended, or the peer takes nothing.
-    pub(super) async fn send(&self, words: &[&[u8]]) -> Result<(), Error> {
+    pub(crate) async fn send(&self, words: &[&[u8]]) -> Result<(), Error> {
         let mut out = Output::default();
         reply::array(out.inline_mut(), words.len());
         for word in words {
@@ -127,7 +127,7 @@ impl Wire {
     ///
     /// # Errors
     /// As [`Wire::send`].
-    pub(super) async fn blank(&self) -> Result<(), Error> {
+    pub(crate) async fn blank(&self) -> Result<(), Error> {
         let mut out = Output::default();
         out.write(b"\n");
         self.put(out).await
@@ -145,13 +145,13 @@ impl Wire {
     ///
     /// # Errors
     /// As [`Wire::send`] and [`Wire::line`].
-    pub(super) async fn ask(&mut self, words: &[&[u8]]) -> Result<String, Error> {
+    pub(crate) async fn ask(&mut self, words: &[&[u8]]) -> Result<String, Error> {
         self.send(words).await?;
         self.line().await
     }
 }
 
 /// Nothing was heard for too long.
-pub(super) fn silent(peer: &str) -> Error {
+pub(crate) fn silent(peer: &str) -> Error {
     Error::new("receive", Kind::TimedOut, format!("{peer}: no word within repl-timeout"))
 }

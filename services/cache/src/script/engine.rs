@@ -332,8 +332,8 @@ impl Engine {
         run.now = cx.now;
         let compat = flags & call::flags::COMPAT != 0;
         run.read_only = read_only || (!compat && flags & call::flags::NO_WRITES != 0);
-        run.is_replica = cx.shard.role.refuses_writes() && !cx.conn.applies;
-        run.is_stale = cx.shard.role.is_stale() && !cx.conn.applies;
+        run.is_replica = cx.shard.role.refuses_writes() && !cx.conn.applies.is_on();
+        run.is_stale = cx.shard.role.is_stale() && !cx.conn.applies.is_on();
         run.allow_oom = !compat && flags & call::flags::ALLOW_OOM != 0;
         run.full = full;
         run.wrote = false;

@@ -85,7 +85,7 @@ pub(super) fn may_run(cx: &mut Cx<'_>, all: u8, read_only: bool) -> Result<()> {
         return Ok(());
     }
     let writes = all & flags::NO_WRITES == 0;
-    if !cx.conn.applies {
+    if !cx.conn.applies.is_on() {
         if cx.shard.role.is_stale() && all & flags::ALLOW_STALE == 0 {
             return Err(crate::repl::STALE);
         }

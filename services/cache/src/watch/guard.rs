@@ -31,7 +31,7 @@ impl Conn {
             }
         }
         let user = self.user.as_ref().unwrap_or(shard.acl.default_user());
-        self.restricted = !self.applies && !user.is_unrestricted();
+        self.restricted = !self.applies.is_on() && !user.is_unrestricted();
         self.watched = shard.looks;
         self.settle();
     }

@@ -1,0 +1,150 @@
+//! A flow on the master's side: one task per connection of a replica.
+//!
+//! It puts what is to be sent into the connection's output as long as that is small, so a replica that reads slowly costs
+//! nothing but the backlog. Invariant: a piece of the base is made only when all of the journal before it is in the output.
+//! Next: `mod.rs` for frames, `backlog.rs` for what is kept.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use engine::exec::sync::{within, yield_now};
+use engine::net::{ConnId, Server};
+use view::{Instant, Output};
+
+use crate::{aof, serve::Cache, shard::Shard};
+
+/// No more is put into an output that holds so much.
+const OUTPUT_MAX_BYTES: usize = 256 << 10;
+/// Bytes of the journal per frame.
+const FRAME_BYTES: usize = 64 << 10;
+/// How soon an output that was full is looked at again.
+const FULL_NS: u64 = 1_000_000;
+/// How often a flow that has nothing says that it is there.
+const QUIET_NS: u64 = 1_000_000_000;
+
+/// What a step of a flow led to.
+enum Step {
+    /// There is more.
+    More,
+    /// The replica has to read first.
+    Full,
+    /// There is nothing.
+    Idle,
+    /// It ends, for this reason.
+    Cut(&'static str),
+}
+
+/// Starts the tasks of flows that have begun.
+pub(crate) fn turn(server: &Rc<Server<Cache>>) {
+    let new = std::mem::take(&mut server.shard().borrow_mut().flows.new);
+    for client in new {
+        server.service().flows().is_on.set(true);
+        server.cx().spawn("cache flow", run(Rc::clone(server), client));
+    }
+}
+
+async fn run(server: Rc<Server<Cache>>, client: u64) {
+    let cx = server.cx().clone();
+    let flow = server.shard().borrow().flows.get(client).cloned();
+    let Some(flow) = flow else { return };
+    let conn = ConnId::from_bits(flow.conn);
+    loop {
+        let changed = server.service().flows().changed.notified();
+        if !server.shard().borrow().flows.has(client) {
+            // This server follows another one now, or the connection is gone.
+            server.close(conn);
+            return;
+        }
+        let mut step = Step::Idle;
+        let is_there = server.push(conn, |_, out| {
+            step = server.shard().borrow_mut().flow_step(client, out, cx.now());
+        });
+        if !is_there {
+            break;
+        }
+        match step {
+            Step::More => yield_now().await,
+            Step::Full => cx.sleep(FULL_NS).await,
+            Step::Idle => {
+                if within(changed, cx.sleep(QUIET_NS)).await.is_none() {
+                    server.push(conn, |_, out| out.write(b"P\r\n"));
+                }
+            }
+            Step::Cut(why) => {
+                let pairs: [(&str, &dyn std::fmt::Display); 2] =
+                    [("replica", &flow.replica), ("why", &why)];
+                cx.log().warn("cache", cx.now(), "a replica's flow is closed", &pairs);
+                server.close(conn);
+                break;
+            }
+        }
+    }
+    server.shard().borrow_mut().end_flow(client);
+}
+
+/// The head of a frame.
+fn head(out: &mut Output, kind: u8, len: usize) {
+    let mut digits = itoa::Buffer::new();
+    out.write(&[kind]);
+    out.write(digits.format(len).as_bytes());
+    out.write(b"\r\n");
+}
+
+impl Shard {
+    /// Puts the next frame of a flow into its output.
+    fn flow_step(&mut self, client: u64, out: &mut Output, now: Instant) -> Step {
+        let timeout_s = self.settings.get("repl-timeout").parse::<u64>().unwrap_or(60);
+        let Some(flow) = self.flows.get(client) else { return Step::Cut("it has ended") };
+        let silent_ms = now.unix_ms().saturating_sub(flow.heard_ms);
+        if silent_ms > timeout_s.saturating_mul(1_000) {
+            return Step::Cut("the replica has said nothing for repl-timeout");
+        }
+        let (sent, base) = (flow.sent, flow.base);
+        let read = self.journal.as_ref().and_then(|journal| journal.backlog.as_ref());
+        let Some(bytes) = read.and_then(|backlog| backlog.read(sent, FRAME_BYTES)) else {
+            return Step::Cut("it is further behind than client-output-buffer-limit allows");
+        };
+        if out.len() > OUTPUT_MAX_BYTES {
+            return Step::Full;
+        }
+        if !bytes.is_empty() {
+            let len = bytes.len();
+            head(out, b'J', len);
+            out.push(Bytes::copy_from_slice(bytes));
+            if let Some(flow) = self.flows.get_mut(client) {
+                flow.sent += len as u64;
+            }
+            self.trim_backlog();
+            return Step::More;
+        }
+        let Some(base) = base else { return Step::Idle };
+        self.base_step(client, base, out, now);
+        Step::More
+    }
+
+    /// Puts the next keys of a base into a flow's output.
+    fn base_step(&mut self, client: u64, mut base: aof::Base, out: &mut Output, now: Instant) {
+        // Items of memcached's protocol, behind the databases, are not replicated.
+        let last = self.store.items_db().saturating_sub(1);
+        let keys = self.base_keys(&mut base, last, now);
+        let mut bytes = Vec::new();
+        if !keys.is_empty() {
+            aof::command(&mut bytes, &[b"SELECT", base.db.to_string().as_bytes()]);
+        }
+        for key in keys {
+            self.write_state(&mut bytes, base.db, &key, now);
+        }
+        if !bytes.is_empty() {
+            head(out, b'B', bytes.len());
+            out.push(bytes.into());
+        }
+        let next = self.next_base(base, last);
+        if next.is_none() {
+            out.write(b"E\r\n");
+        }
+        if let Some(flow) = self.flows.get_mut(client) {
+            flow.base = next;
+        }
+        self.note_bases();
+    }
+}
