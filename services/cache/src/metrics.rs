@@ -90,29 +90,22 @@ static PARTIAL_SYNCS: Metric = Metric::counter(
     "cache_replication_partial_syncs_total",
     "Times a link went on where the one before had ended.",
 );
-static FLOWS: Metric = Metric::gauge(
-    "cache_replica_flows",
-    "Replicas that follow a shard.",
-)
-.labels(&["shard"]);
+static FLOWS: Metric = Metric::gauge("cache_replica_flows", "Replicas that follow a shard.");
 static FLOW_LAG: Metric = Metric::gauge(
     "cache_replica_lag_seconds",
     "Seconds since the replica of a shard that has been silent longest was heard.",
-)
-.labels(&["shard"]);
+);
 static FLOW_BEHIND: Metric = Metric::gauge(
     "cache_replica_behind_bytes",
     "Bytes of a shard's journal that the replica furthest behind has not applied.",
-)
-.labels(&["shard"]);
+);
 static USED: Metric = Metric::gauge("cache_used_bytes", "Memory of keys and values.");
 static CLIENTS: Metric = Metric::gauge("cache_clients", "Connections now.");
 static KEYS: Metric = Metric::gauge("cache_keys", "Keys in all databases.");
 
 struct Handles {
     counters: [Counter; 28],
-    gauges: [Gauge; 11],
-    flows: [Gauge; 3],
+    gauges: [Gauge; 14],
 }
 
 /// Registers the metrics of a server with its shard.
@@ -148,7 +141,6 @@ pub(crate) fn install(server: &Rc<Server<Cache>>) {
         &FULL_SYNCS,
         &PARTIAL_SYNCS,
     ];
-    let shard = server.cx().index().to_string();
     let handles = Handles {
         counters: counters.map(|metric| registry.counter(metric, &[])),
         gauges: [
@@ -163,9 +155,11 @@ pub(crate) fn install(server: &Rc<Server<Cache>>) {
             &LINK_UP,
             &LINK_SILENT,
             &REPL_OFFSET,
+            &FLOWS,
+            &FLOW_LAG,
+            &FLOW_BEHIND,
         ]
         .map(|metric| registry.gauge(metric, &[])),
-        flows: [&FLOWS, &FLOW_LAG, &FLOW_BEHIND].map(|metric| registry.gauge(metric, &[&shard])),
     };
     let weak: Weak<Server<Cache>> = Rc::downgrade(server);
     server.cx().add_source(Box::new(move |numbers| {
@@ -224,6 +218,7 @@ fn sample(server: &Server<Cache>, handles: &Handles, numbers: &mut Vec<(&'static
         handle.set(value);
     }
     let keys = report.databases.iter().map(|(keys, ..)| keys).sum();
+    let [flows, silent_s, behind_bytes] = server.shard().borrow().flow_numbers(server.cx().now());
     let gauges = [
         report.used_bytes,
         net.live,
@@ -236,12 +231,11 @@ fn sample(server: &Server<Cache>, handles: &Handles, numbers: &mut Vec<(&'static
         replication.is_up.into(),
         replication.lag_s,
         replication.offset,
+        flows,
+        silent_s,
+        behind_bytes,
     ];
     for (handle, value) in handles.gauges.iter().zip(gauges) {
-        handle.set(i64::try_from(value).unwrap_or(i64::MAX));
-    }
-    let flows = server.shard().borrow().flow_numbers(server.cx().now());
-    for (handle, value) in handles.flows.iter().zip(flows) {
         handle.set(i64::try_from(value).unwrap_or(i64::MAX));
     }
     numbers.extend([

@@ -360,7 +360,8 @@ impl Multi {
         let Stage::Running(round) = self.stage else { return None };
         self.stage = Stage::Running(round.saturating_add(1));
         // A master's command that has not begun when that is not followed any more.
-        let too_late = conn.applies.is_on() && !shard.role.follows && !matches!(self.plan, Plan::Widen(_));
+        let too_late =
+            conn.applies.is_on() && !shard.role.follows && !matches!(self.plan, Plan::Widen(_));
         let mut reply = Reply { out, shard, conn, now };
         let next = if self.full || self.stale || too_late && round == 0 {
             match &mut self.plan {

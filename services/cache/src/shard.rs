@@ -484,6 +484,7 @@ impl Shard {
         let purging = self.store.purge_step(budget) | self.tracking.purge_step(budget);
         self.mail.look_again();
         self.tick_flows(now);
+        let more_due = self.tick_replica(budget, now);
         let erasing = self.erase_step(budget / ERASE_PART, now);
         if self.hot.tick(now) {
             // Forgets those that are not big any more.
@@ -499,7 +500,10 @@ impl Shard {
             self.ops_per_s = u64::try_from(made / u128::from(passed)).unwrap_or(u64::MAX);
             self.sample = (now.mono_ns, total);
         }
-        Tick { expired: step.expired, more: step.more || purging || erasing || self.compacting }
+        Tick {
+            expired: step.expired,
+            more: step.more || more_due || purging || erasing || self.compacting,
+        }
     }
 
     /// Makes room for a write; false when memory is full and nothing may go.

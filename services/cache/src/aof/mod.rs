@@ -706,7 +706,7 @@ impl Shard {
     /// Logs the removal of a key that no command asked for.
     pub(crate) fn log_removed(&mut self, removed: &[(u16, Box<[u8]>)], now: Instant) {
         if let Some(journal) = &mut self.journal {
-            journal.put_gone(now.unix_ms(), removed);
+            journal.put_gone(journal.own_ms(now.unix_ms()), removed);
         }
     }
 

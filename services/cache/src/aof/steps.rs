@@ -282,7 +282,12 @@ impl Shard {
     }
 
     /// The next keys of a base, which goes as far as the database `last`.
-    pub(crate) fn base_keys(&self, base: &mut super::Base, last: u16, now: Instant) -> Vec<Vec<u8>> {
+    pub(crate) fn base_keys(
+        &self,
+        base: &mut super::Base,
+        last: u16,
+        now: Instant,
+    ) -> Vec<Vec<u8>> {
         let mut keys: Vec<Vec<u8>> = Vec::new();
         if base.db <= last {
             let each = |key: &[u8], _| keys.push(key.to_vec());

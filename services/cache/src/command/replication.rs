@@ -270,7 +270,9 @@ pub(super) fn replflow(cx: &mut Cx<'_>) -> Result {
     if cx.shard.begin_flow(flow, (history, at), is_full, cx.now) {
         return cx.ok();
     }
-    Err(Fault::text("NOCONTINUE what comes next is not kept any more, or there are too many replicas"))
+    Err(Fault::text(
+        "NOCONTINUE what comes next is not kept any more, or there are too many replicas",
+    ))
 }
 
 /// The section `replication` of INFO.

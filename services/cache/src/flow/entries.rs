@@ -137,7 +137,8 @@ impl Cutter {
     /// They make no sense.
     pub(super) fn journal(&mut self, bytes: &[u8]) -> Result<(), Error> {
         self.rest.extend_from_slice(bytes);
-        let (mut rest, mut args) = (std::mem::take(&mut self.rest), self.args.take().unwrap_or_default());
+        let (mut rest, mut args) =
+            (std::mem::take(&mut self.rest), self.args.take().unwrap_or_default());
         let (mut start, mut at) = (0, self.seen);
         let limits = Limits { max_bulk_bytes: usize::MAX >> 1, ..Limits::DEFAULT };
         let cut = loop {
@@ -169,6 +170,12 @@ impl Cutter {
         let mut bytes = bytes.to_vec();
         select(&mut bytes, self.db);
         self.run(&bytes, 0);
+    }
+
+    /// Nothing more has changed until this time.
+    pub(super) fn time(&mut self, ms: u64) {
+        self.clock_ms = self.clock_ms.max(ms);
+        self.run(&[], 0);
     }
 
     /// The base ends here.
@@ -240,7 +247,8 @@ impl Cutter {
                 return Ok(false);
             }
             (b"TX", 3) => {
-                let (name, shards) = replay::part_of(args, line).ok_or_else(|| nonsense("no part"))?;
+                let (name, shards) =
+                    replay::part_of(args, line).ok_or_else(|| nonsense("no part"))?;
                 self.parts.push(name);
                 let part = Part { name, shards, is_all: false, bytes: Vec::new() };
                 self.inside = Inside::Part(part);

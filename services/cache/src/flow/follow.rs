@@ -91,7 +91,8 @@ enum Frame {
     Journal,
     Base,
     BaseEnd,
-    Quiet,
+    /// Nothing more has changed until this time.
+    Time(u64),
 }
 
 fn wrong(what: &str) -> Error {
@@ -105,20 +106,21 @@ fn frame(bytes: &[u8]) -> Result<Option<(Frame, usize, usize)>, Error> {
     };
     let head = bytes.get(..end).unwrap_or_default().trim_ascii_end();
     let (kind, len) = head.split_first().ok_or_else(|| wrong("an empty frame"))?;
-    let len = match len {
+    let number = match len {
         [] => 0,
         digits => std::str::from_utf8(digits)
             .ok()
-            .and_then(|digits| digits.parse::<usize>().ok())
+            .and_then(|digits| digits.parse::<u64>().ok())
             .ok_or_else(|| wrong("a frame without a length"))?,
     };
-    let frame = match kind {
-        b'J' => Frame::Journal,
-        b'B' => Frame::Base,
-        b'E' => Frame::BaseEnd,
-        b'P' => Frame::Quiet,
+    let (frame, len) = match kind {
+        b'J' => (Frame::Journal, number),
+        b'B' => (Frame::Base, number),
+        b'E' => (Frame::BaseEnd, 0),
+        b'P' => (Frame::Time(number), 0),
         _ => return Err(wrong("an unknown frame")),
     };
+    let len = usize::try_from(len).unwrap_or(usize::MAX);
     let start = end + 1;
     let end = start.checked_add(len).ok_or_else(|| wrong("a frame that never ends"))?;
     Ok((bytes.len() >= end).then_some((frame, start, end)))
@@ -222,7 +224,7 @@ impl Reading {
                 Frame::Journal => self.cutter.journal(bytes)?,
                 Frame::Base => self.cutter.base(bytes),
                 Frame::BaseEnd => self.cutter.base_end(),
-                Frame::Quiet => {}
+                Frame::Time(ms) => self.cutter.time(ms),
             }
             at += end;
         }
@@ -404,6 +406,7 @@ mod tests {
     fn frames_have_a_kind_and_a_length_and_anything_else_is_an_error() {
         assert_eq!(ends(b"J3\r\nabcB"), Some(Some((4, 7))));
         assert_eq!(ends(b"E\r\nJ1"), Some(Some((3, 3))));
+        assert_eq!(ends(b"P1700000000000\r\n"), Some(Some((16, 16))));
         for part in [&b"J"[..], b"J3\r", b"J3\r\nab", b"P\r"] {
             assert_eq!(ends(part), Some(None), "{part:?}");
         }

@@ -109,6 +109,11 @@ impl Group {
         lock(&self.places).iter().map(|place| place.at).sum()
     }
 
+    /// Until when all of them have come.
+    pub(crate) fn clock_ms(&self) -> u64 {
+        lock(&self.places).iter().map(|place| place.clock_ms).min().unwrap_or(0)
+    }
+
     pub(super) fn set_place(&self, flow: usize, place: Place) {
         if let Some(at) = lock(&self.places).get_mut(flow) {
             *at = place;
@@ -352,6 +357,9 @@ mod tests {
         assert_eq!(shared.begin_functions(5), Some(true));
         assert_eq!(shared.begin_functions(6), None);
         shared.end_functions(5);
-        assert_eq!((shared.begin_functions(4), shared.begin_functions(6)), (Some(false), Some(true)));
+        assert_eq!(
+            (shared.begin_functions(4), shared.begin_functions(6)),
+            (Some(false), Some(true))
+        );
     }
 }

@@ -6,7 +6,8 @@
 //! that lost its link goes on where it was, as long as the backlogs have that (`group.rs` and `follow.rs`, its side).
 //!
 //! On a flow there are frames, each with a head that ends with a line end: `J<len>` and so many bytes of the journal,
-//! `B<len>` and so many bytes of the base, `E`, the end of the base, and `P`, which only says that the master is there.
+//! `B<len>` and so many bytes of the base, `E`, the end of the base, and `P<ms>`, which says that the master is there and
+//! that nothing more has changed until this time.
 //!
 //! Invariants: the flows of a data set begin at one moment (a *cut*) at which no command over several shards was under way;
 //! a key's base comes before any entry about it that is younger; a flow that falls behind more than the backlog may hold
@@ -40,6 +41,17 @@ const BEHIND_BYTES: usize = 256 << 20;
 /// The least that a backlog keeps.
 const KEPT_MIN_BYTES: usize = 16 << 10;
 
+/// How far a base has come.
+#[derive(Clone, Debug, Default)]
+struct Base {
+    place: aof::Base,
+    /// Keys that were found and have yet to be sent, and their database.
+    keys: Vec<Vec<u8>>,
+    db: u16,
+    /// There are no others.
+    is_last: bool,
+}
+
 /// What one replica was sent over a flow, and has applied.
 #[derive(Clone, Debug)]
 pub(crate) struct Flow {
@@ -52,7 +64,7 @@ pub(crate) struct Flow {
     /// Up to where the journal was sent.
     sent: u64,
     /// How far the base has come; nothing at its end.
-    base: Option<aof::Base>,
+    base: Option<Box<Base>>,
     /// It has said how far it is.
     is_online: bool,
     /// Up to where it was applied.
@@ -230,11 +242,12 @@ impl Shard {
         (flow.sent, flow.heard_ms) = (at, now.unix_ms());
         if let Some(cut) = cut.filter(|_| is_full) {
             self.flows.cuts.remove(cut);
-            flow.base = Some(aof::Base::default());
+            flow.base = Some(Box::default());
         } else {
             flow.acked = at;
         }
-        self.flows.list.retain(|other| other.client != flow.client);
+        // A replica that comes again may not have been missed yet.
+        self.flows.list.retain(|other| other.replica != flow.replica);
         self.flows.new.push(flow.client);
         self.flows.list.push(flow);
         self.note_bases();
@@ -254,7 +267,7 @@ impl Shard {
     /// What bases have yet to reach may be where they were already.
     pub(crate) fn restart_flow_bases(&mut self) {
         let bases = self.flows.list.iter_mut().filter_map(|flow| flow.base.as_mut());
-        bases.for_each(|base| *base = aof::Base::default());
+        bases.for_each(|base| **base = Base::default());
     }
 
     /// A flow has ended.
@@ -275,6 +288,20 @@ impl Shard {
                 (flow.is_online, flow.acked) = (true, flow.acked.max(to));
             }
         }
+    }
+
+    /// Whether a replica has said nothing for `repl-timeout`.
+    fn is_flow_silent(&self, client: u64, now: Instant) -> bool {
+        let timeout_s = self.settings.get("repl-timeout").parse::<u64>().unwrap_or(60);
+        self.flows.get(client).is_some_and(|flow| {
+            now.unix_ms().saturating_sub(flow.heard_ms) > timeout_s.saturating_mul(1_000)
+        })
+    }
+
+    /// The time, if a flow was sent all that was journaled until then.
+    fn flow_time(&self, client: u64, now: Instant) -> Option<u64> {
+        let flow = self.flows.get(client)?;
+        (flow.sent == self.flow_end()).then_some(now.unix_ms())
     }
 
     /// Gives back what nobody has to be sent any more, beyond what is kept for those that come again.
@@ -329,8 +356,7 @@ impl Shard {
         let silent_s = |flow: &Flow| now.unix_ms().saturating_sub(flow.heard_ms) / 1_000;
         let end = self.flow_end();
         let behind = |flow: &Flow| end.saturating_sub(flow.acked);
-        let (silent_s, behind) =
-            (flows.iter().map(silent_s).max(), flows.iter().map(behind).max());
+        let (silent_s, behind) = (flows.iter().map(silent_s).max(), flows.iter().map(behind).max());
         [flows.len() as u64, silent_s.unwrap_or(0), behind.unwrap_or(0)]
     }
 

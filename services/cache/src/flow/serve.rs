@@ -30,8 +30,8 @@ enum Step {
     Full,
     /// There is nothing.
     Idle,
-    /// It ends, for this reason.
-    Cut(&'static str),
+    /// It is too far behind.
+    Cut,
 }
 
 /// Starts the tasks of flows that have begun.
@@ -48,10 +48,10 @@ async fn run(server: Rc<Server<Cache>>, client: u64) {
     let flow = server.shard().borrow().flows.get(client).cloned();
     let Some(flow) = flow else { return };
     let conn = ConnId::from_bits(flow.conn);
-    loop {
+    let why = loop {
         let changed = server.service().flows().changed.notified();
         if !server.shard().borrow().flows.has(client) {
-            // This server follows another one now, or the connection is gone.
+            // This server follows another one now, the replica has come again, or the connection is gone.
             server.close(conn);
             return;
         }
@@ -60,90 +60,107 @@ async fn run(server: Rc<Server<Cache>>, client: u64) {
             step = server.shard().borrow_mut().flow_step(client, out, cx.now());
         });
         if !is_there {
-            break;
+            break "the connection has ended";
         }
         match step {
             Step::More => yield_now().await,
             Step::Full => cx.sleep(FULL_NS).await,
             Step::Idle => {
                 if within(changed, cx.sleep(QUIET_NS)).await.is_none() {
-                    server.push(conn, |_, out| out.write(b"P\r\n"));
+                    tell_time(&server, client, conn);
                 }
             }
-            Step::Cut(why) => {
-                let pairs: [(&str, &dyn std::fmt::Display); 2] =
-                    [("replica", &flow.replica), ("why", &why)];
-                cx.log().warn("cache", cx.now(), "a replica's flow is closed", &pairs);
-                server.close(conn);
-                break;
-            }
+            Step::Cut => break "it is further behind than client-output-buffer-limit allows",
         }
-    }
+        if server.shard().borrow().is_flow_silent(client, cx.now()) {
+            break "the replica has said nothing for repl-timeout";
+        }
+    };
+    let pairs: [(&str, &dyn std::fmt::Display); 2] = [("replica", &flow.replica), ("why", &why)];
+    cx.log().warn("cache", cx.now(), "a replica's flow is closed", &pairs);
+    server.close(conn);
     server.shard().borrow_mut().end_flow(client);
 }
 
+/// Says that nothing has changed until now.
+fn tell_time(server: &Server<Cache>, client: u64, conn: ConnId) {
+    server.push(conn, |_, out| {
+        let time = server.shard().borrow().flow_time(client, server.cx().now());
+        if let Some(ms) = time {
+            head(out, b'P', ms);
+        }
+    });
+}
+
 /// The head of a frame.
-fn head(out: &mut Output, kind: u8, len: usize) {
+fn head(out: &mut Output, kind: u8, number: u64) {
     let mut digits = itoa::Buffer::new();
     out.write(&[kind]);
-    out.write(digits.format(len).as_bytes());
+    out.write(digits.format(number).as_bytes());
     out.write(b"\r\n");
 }
 
 impl Shard {
     /// Puts the next frame of a flow into its output.
     fn flow_step(&mut self, client: u64, out: &mut Output, now: Instant) -> Step {
-        let timeout_s = self.settings.get("repl-timeout").parse::<u64>().unwrap_or(60);
-        let Some(flow) = self.flows.get(client) else { return Step::Cut("it has ended") };
-        let silent_ms = now.unix_ms().saturating_sub(flow.heard_ms);
-        if silent_ms > timeout_s.saturating_mul(1_000) {
-            return Step::Cut("the replica has said nothing for repl-timeout");
-        }
-        let (sent, base) = (flow.sent, flow.base);
+        let Some(flow) = self.flows.get(client) else { return Step::Cut };
         let read = self.journal.as_ref().and_then(|journal| journal.backlog.as_ref());
-        let Some(bytes) = read.and_then(|backlog| backlog.read(sent, FRAME_BYTES)) else {
-            return Step::Cut("it is further behind than client-output-buffer-limit allows");
+        let Some(bytes) = read.and_then(|backlog| backlog.read(flow.sent, FRAME_BYTES)) else {
+            return Step::Cut;
         };
         if out.len() > OUTPUT_MAX_BYTES {
             return Step::Full;
         }
         if !bytes.is_empty() {
-            let len = bytes.len();
+            let len = bytes.len() as u64;
             head(out, b'J', len);
             out.push(Bytes::copy_from_slice(bytes));
             if let Some(flow) = self.flows.get_mut(client) {
-                flow.sent += len as u64;
+                flow.sent += len;
             }
             self.trim_backlog();
             return Step::More;
         }
-        let Some(base) = base else { return Step::Idle };
-        self.base_step(client, base, out, now);
+        if flow.base.is_none() {
+            return Step::Idle;
+        }
+        self.base_step(client, out, now);
         Step::More
     }
 
     /// Puts the next keys of a base into a flow's output.
-    fn base_step(&mut self, client: u64, mut base: aof::Base, out: &mut Output, now: Instant) {
+    fn base_step(&mut self, client: u64, out: &mut Output, now: Instant) {
         // Items of memcached's protocol, behind the databases, are not replicated.
         let last = self.store.items_db().saturating_sub(1);
-        let keys = self.base_keys(&mut base, last, now);
-        let mut bytes = Vec::new();
-        if !keys.is_empty() {
-            aof::command(&mut bytes, &[b"SELECT", base.db.to_string().as_bytes()]);
+        let taken = self.flows.get_mut(client).and_then(|flow| flow.base.take());
+        let Some(mut base) = taken else { return };
+        if base.keys.is_empty() {
+            base.db = base.place.db;
+            base.keys = self.base_keys(&mut base.place, last, now);
+            base.is_last = false;
+            match self.next_base(base.place, last) {
+                Some(place) => base.place = place,
+                None => base.is_last = true,
+            }
         }
-        for key in keys {
+        let mut bytes = Vec::new();
+        while bytes.len() < FRAME_BYTES {
+            let Some(key) = base.keys.pop() else { break };
+            if bytes.is_empty() {
+                aof::command(&mut bytes, &[b"SELECT", base.db.to_string().as_bytes()]);
+            }
             self.write_state(&mut bytes, base.db, &key, now);
         }
         if !bytes.is_empty() {
-            head(out, b'B', bytes.len());
+            head(out, b'B', bytes.len() as u64);
             out.push(bytes.into());
         }
-        let next = self.next_base(base, last);
-        if next.is_none() {
+        let is_over = base.is_last && base.keys.is_empty();
+        if is_over {
             out.write(b"E\r\n");
         }
         if let Some(flow) = self.flows.get_mut(client) {
-            flow.base = next;
+            flow.base = (!is_over).then_some(base);
         }
         self.note_bases();
     }

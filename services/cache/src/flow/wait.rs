@@ -54,7 +54,10 @@ pub(crate) fn answers(responses: Vec<Response>) -> Vec<Followers> {
 }
 
 /// The replicas all of whose flows have come this far.
-pub(crate) fn arrived<'a>(shards: &'a [Followers], ends: &'a [u64]) -> impl Iterator<Item = &'a str> {
+pub(crate) fn arrived<'a>(
+    shards: &'a [Followers],
+    ends: &'a [u64],
+) -> impl Iterator<Item = &'a str> {
     let has_all = move |replica: &str| {
         shards.iter().zip(ends).all(|(followers, end)| {
             let has = |flow: &super::Behind| {

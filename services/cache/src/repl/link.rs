@@ -340,7 +340,7 @@ impl Following<'_> {
 
     /// Applies what has come.
     async fn apply(&mut self, wire: &mut Wire) -> Result<(), Error> {
-        let History { place: Some((_, offset)), applier } = &mut *self.history else {
+        let History { place: Some((_, offset)), applier, .. } = &mut *self.history else {
             return Ok(());
         };
         let (common, generation) = (self.common, self.generation);
@@ -408,7 +408,8 @@ impl Following<'_> {
         let flows = Flows::parse(&answer, addr).ok_or_else(|| refused("REPLFLOWS", &answer))?;
         let own = self.server.shard().borrow().store().config().databases;
         if flows.databases > own {
-            let context = format!("the master has {} databases, this server {own}", flows.databases);
+            let context =
+                format!("the master has {} databases, this server {own}", flows.databases);
             return Err(Error::new("replicate", Kind::Invalid, context)
                 .remedied("start this server with as many --databases as the master"));
         }
@@ -424,9 +425,8 @@ impl Following<'_> {
     ) -> Result<(), Error> {
         self.history.place = None;
         let known = self.history.flows.take();
-        let is_known = |known: &Known| {
-            known.replid == offer.replid && known.targets == offer.targets
-        };
+        let is_known =
+            |known: &Known| known.replid == offer.replid && known.targets == offer.targets;
         if let Some(known) = known.filter(is_known) {
             let group = self.group(offer, known.places, known.shared, false);
             if self.read_flows(wire, group).await? {
@@ -510,13 +510,14 @@ impl Following<'_> {
         }
         if is_full {
             self.common.stage(Link::Sync, self.cx.now());
-            tell(self.server, false, true, true).await;
+            // What is logged of this has no time.
+            tell(self.server, false, true, false).await;
             self.history.applier = Applier::new();
             sync::run(self.server, &mut self.history.applier, &[b"FLUSHALL"]).await?;
             sync::run(self.server, &mut self.history.applier, &[b"FUNCTION", b"FLUSH"]).await?;
-        } else {
-            tell(self.server, false, false, true).await;
         }
+        self.common.clock_ms.store(0, Relaxed);
+        tell(self.server, false, is_full, true).await;
         self.common.lock().replid = replid.to_owned();
         self.common.heard(self.cx.now());
         group.begin();
@@ -538,6 +539,7 @@ impl Following<'_> {
             self.common.offset.store(offset, Relaxed);
             self.common.read.store(offset, Relaxed);
             self.common.heard_s.fetch_max(group.heard_s(), Relaxed);
+            self.common.clock_ms.store(group.clock_ms(), Relaxed);
             // Nothing is said here; but its end ends the flows.
             wire.more(LOOK_NS / 5).await?;
             wire.buffer.clear();

@@ -30,6 +30,7 @@ use crate::{
         Conn, Fault,
         row::{self, Row},
     },
+    events::{self, Going},
     flow::group::Group,
     observe::Cancel,
     script::sha1,
@@ -172,6 +173,8 @@ pub struct Common {
     heard_s: AtomicU64,
     full_syncs: AtomicU64,
     partial_syncs: AtomicU64,
+    /// Until when all flows of the master have come, unix milliseconds.
+    clock_ms: AtomicU64,
     /// How far a failover to a replica is, and whether it is to be given up.
     failover: AtomicU8,
     ends_failover: AtomicBool,
@@ -447,6 +450,22 @@ impl Shard {
     /// The host is to look: the role has changed, or a flow has begun.
     pub(crate) const fn wake_link(&mut self) {
         self.role.changed = true;
+    }
+
+    /// Removes keys of a replica that are due at the time that all flows of its master have come to: the master removes
+    /// those that it meets without a word.
+    pub(crate) fn tick_replica(&mut self, budget: usize, now: Instant) -> bool {
+        let clock_ms = self.repl.clock_ms.load(Relaxed);
+        if !self.role.has_time || !self.role.is_up || clock_ms == 0 {
+            return false;
+        }
+        let mut going = Going::new(self.watching);
+        self.store.set_due_keys(DueKeys::Removed);
+        let step = self.store.expire_step(clock_ms, budget, |db, key| going.add(db, key));
+        self.store.set_due_keys(DueKeys::Hidden);
+        self.log_removed(&going.keys, now);
+        self.all_gone(going.keys, events::EXPIRED, "expired");
+        step.more
     }
 
     /// Commands that wait for keys end: nobody may write any more.
