@@ -285,7 +285,8 @@ pub(super) fn info(shard: &Shard, report: &Report, now: Instant) -> String {
         let _ = write!(text, "{name}:{value}\r\n");
     };
     let end: u64 = report.backlog.iter().map(|(_, end)| end).sum();
-    let offset = if facts.master.is_some() { common.offset() } else { end.max(common.offset()) };
+    let is_followed = facts.master.is_none() && !report.backlog.is_empty();
+    let offset = if is_followed { end } else { common.offset() };
     if let Some(master) = &facts.master {
         let is_up = facts.link == Link::Connected;
         line("role", &"slave");

@@ -1,6 +1,6 @@
 //! The last bytes of a journal, for flows: what has yet to be sent, and what a replica that comes again may have missed.
 //!
-//! Invariants: it holds at most what its limits say, whatever the flows do; a place counts bytes since it began, so that it
+//! Invariants: it holds at most what its limits say, whatever the flows do; places count its bytes, so that it
 //! outlives the journal, which is another one when the append-only log goes on or off. Next: `mod.rs` for who reads it.
 
 use std::collections::VecDeque;
@@ -29,9 +29,9 @@ pub(crate) struct Backlog {
 }
 
 impl Backlog {
-    /// An empty one.
-    pub(crate) const fn new(history: u64, limits: Limits) -> Self {
-        Self { history, bytes: VecDeque::new(), start: 0, limits }
+    /// An empty one, whose first byte has this place.
+    pub(crate) const fn new(history: u64, start: u64, limits: Limits) -> Self {
+        Self { history, bytes: VecDeque::new(), start, limits }
     }
 
     pub(crate) const fn set_limits(&mut self, limits: Limits) {
@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn it_keeps_the_last_bytes_and_what_somebody_needs() {
-        let mut backlog = Backlog::new(1, Limits { kept_bytes: 10, behind_bytes: 20 });
+        let mut backlog = Backlog::new(1, 0, Limits { kept_bytes: 10, behind_bytes: 20 });
         for part in ["0123456789", "abcdef"] {
             backlog.push(part.as_bytes());
         }
@@ -131,7 +131,7 @@ mod tests {
     #[test]
     fn whoever_is_too_far_behind_finds_nothing_and_memory_does_not_grow() {
         let limits = Limits { kept_bytes: 1_000, behind_bytes: 5_000_000 };
-        let mut backlog = Backlog::new(1, limits);
+        let mut backlog = Backlog::new(1, 0, limits);
         for _ in 0..5_000 {
             backlog.push(&[7; 1_000]);
         }

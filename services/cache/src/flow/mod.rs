@@ -209,9 +209,11 @@ impl Shard {
         if self.journal.is_none() {
             self.begin_journal(now);
         }
+        // What this server had applied of a master before goes on being counted.
+        let start = self.repl.offset().div_ceil(u64::from(self.count.max(1)));
+        let new = || Box::new(Backlog::new(now.unix_us, start, limits));
         let Some(journal) = &mut self.journal else { return 0 };
-        let backlog =
-            journal.backlog.get_or_insert_with(|| Box::new(Backlog::new(now.unix_us, limits)));
+        let backlog = journal.backlog.get_or_insert_with(new);
         let at = backlog.end();
         // Whoever reads from here knows nothing.
         journal.forget_reader();
