@@ -50,9 +50,19 @@ pub(super) struct Part {
     pub(super) name: TxName,
     /// Of the master.
     pub(super) shards: Vec<u16>,
-    /// It concerns all keys of the master.
-    pub(super) is_all: bool,
+    /// What it does to keys of this shard of the master, before what concerns all keys, if something does.
     pub(super) bytes: Vec<u8>,
+    pub(super) all: Option<All>,
+}
+
+/// What a command over several shards does to all keys of the master; every part has it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct All {
+    pub(super) bytes: Vec<u8>,
+    /// What it does to keys of this shard afterwards.
+    pub(super) after: Vec<u8>,
+    /// There are several such commands between others: they cannot be run once for all flows.
+    pub(super) is_mixed: bool,
 }
 
 impl Piece {
@@ -250,7 +260,7 @@ impl Cutter {
                 let (name, shards) =
                     replay::part_of(args, line).ok_or_else(|| nonsense("no part"))?;
                 self.parts.push(name);
-                let part = Part { name, shards, is_all: false, bytes: Vec::new() };
+                let part = Part { name, shards, bytes: Vec::new(), all: None };
                 self.inside = Inside::Part(part);
                 return Ok(false);
             }
@@ -265,14 +275,21 @@ impl Cutter {
                 return Ok(self.end(len));
             }
             (b"FLUSHALL" | b"FLUSHDB", 1) | (b"SWAPDB", 3) if !self.is_alone => {
-                match &mut self.inside {
-                    Inside::Part(part) => part.is_all = true,
-                    _ => {
-                        self.push(What::Own(line.to_vec()), 0);
-                        return Ok(self.end(len));
-                    }
+                let Inside::Part(part) = &mut self.inside else {
+                    self.push(What::Own(line.to_vec()), 0);
+                    return Ok(self.end(len));
+                };
+                let before = std::mem::take(&mut self.commands);
+                let is_first = part.all.is_none();
+                let all = part.all.get_or_insert_default();
+                if is_first {
+                    part.bytes = before;
+                } else {
+                    all.is_mixed = true;
                 }
-                self.commands.extend_from_slice(line);
+                select(&mut all.bytes, self.db);
+                all.bytes.extend_from_slice(line);
+                select(&mut self.commands, self.db);
             }
             _ if matches!(self.inside, Inside::Kept) && self.is_whole => {}
             _ => self.commands.extend_from_slice(line),
@@ -295,8 +312,8 @@ impl Cutter {
     fn exec(&mut self, line: &[u8], len: u64) -> bool {
         match std::mem::replace(&mut self.inside, Inside::None) {
             Inside::Part(mut part) => {
-                if part.is_all {
-                    part.bytes = std::mem::take(&mut self.commands);
+                if let Some(all) = &mut part.all {
+                    all.after = std::mem::take(&mut self.commands);
                 } else {
                     command(&mut part.bytes, &[b"MULTI"]);
                     part.bytes.append(&mut self.commands);
@@ -338,7 +355,9 @@ mod tests {
             "SET e 1",
             "EXEC",
             "TX 9-2 0,1",
+            "SET d 2",
             "FLUSHALL",
+            "SET d 3",
             "EXEC",
             "SELECT 16",
             "DEL item",
@@ -361,8 +380,12 @@ mod tests {
     fn shown(piece: &Piece) -> String {
         match &piece.what {
             What::Run(bytes) => text(bytes),
-            What::Part(Part { shards, is_all, bytes, .. }) => {
-                format!("part {shards:?} {is_all} {}", text(bytes))
+            What::Part(Part { shards, bytes, all: None, .. }) => {
+                format!("part {shards:?} {}", text(bytes))
+            }
+            What::Part(Part { shards, bytes, all: Some(all), .. }) => {
+                let [bytes, all, after] = [bytes, &all.bytes, &all.after].map(|bytes| text(bytes));
+                format!("part {shards:?} {bytes}, all {all}, then {after}")
             }
             What::Own(bytes) => format!("own {}", text(bytes)),
             What::Functions(number, _) => format!("functions {number}"),
@@ -389,8 +412,8 @@ mod tests {
                 pieces,
                 [
                     "SELECT 0 SET a 1 MULTI INCR b INCR c EXEC",
-                    "part [0, 1] false MULTI SET d 1 EXEC",
-                    "part [0, 1] true FLUSHALL",
+                    "part [0, 1] MULTI SET d 1 EXEC",
+                    "part [0, 1] SET d 2, all SELECT 0 FLUSHALL, then SELECT 0 SET d 3",
                     "SELECT 1",
                     "own FLUSHDB",
                     "SET f 1",

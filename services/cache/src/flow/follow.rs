@@ -15,12 +15,12 @@ use engine::error::{Error, Kind};
 use engine::net::Server;
 
 use super::{
-    entries::{Cutter, Part, Piece, What},
+    entries::{All, Cutter, Part, Piece, What},
     group::{Group, Place, Turn},
 };
 use crate::{
     admin::Ask,
-    aof,
+    aof::{self, TxName},
     repl::{Applier, Applies, Wire},
     serve::Cache,
     work::Op,
@@ -51,6 +51,7 @@ pub(crate) async fn run(server: Rc<Server<Cache>>, group: Arc<Group>, flow: usiz
         place,
         applier: Applier::new(),
         is_whole: !is_full,
+        begun: None,
         stuck_ns: None,
         acked: None,
         ack_at_ns: 0,
@@ -79,6 +80,8 @@ struct Reading {
     applier: Applier,
     /// The base has come.
     is_whole: bool,
+    /// What concerns all keys, and was applied as far as that.
+    begun: Option<TxName>,
     /// Since when nothing is read because too much waits.
     stuck_ns: Option<u64>,
     /// What the master was told last, and when it is told again.
@@ -297,8 +300,10 @@ impl Reading {
         self.applier.set_lenient(piece.is_lenient);
         match &piece.what {
             What::Run(bytes) => self.commands(bytes).await?,
-            What::Part(part) if part.is_all => return self.all(part).await,
             What::Part(part) => {
+                if let Some(all) = &part.all {
+                    return self.all(part, all).await;
+                }
                 if !self.group.shared.is_whole(part) && !self.is_stuck() {
                     return Ok(Came::Waits);
                 }
@@ -328,7 +333,19 @@ impl Reading {
     }
 
     /// What concerns all keys of the master: one flow runs it when all have come to it.
-    async fn all(&mut self, part: &Part) -> Result<Came, Error> {
+    async fn all(&mut self, part: &Part, all: &All) -> Result<Came, Error> {
+        if all.is_mixed {
+            self.group.miss("a script emptied databases several times: everything comes again");
+            return Ok(Came::Waits);
+        }
+        if !self.group.shared.is_whole(part) && !self.is_stuck() {
+            return Ok(Came::Waits);
+        }
+        // All have come, so that all flows will come to this, and nothing of it is done twice.
+        if self.begun != Some(part.name) {
+            self.commands(&part.bytes).await?;
+            self.begun = Some(part.name);
+        }
         match self.group.shared.reach(part, self.number) {
             Turn::Wait if self.is_stuck() => {
                 self.group.miss("flows wait for each other: everything comes again");
@@ -336,12 +353,13 @@ impl Reading {
             }
             Turn::Wait => return Ok(Came::Waits),
             Turn::Run => {
-                let run = self.commands(&part.bytes).await;
+                let run = self.commands(&all.bytes).await;
                 self.group.shared.has_run(part);
                 run?;
             }
             Turn::Done => {}
         }
+        self.commands(&all.after).await?;
         self.group.shared.applied(part, self.number);
         Ok(Came::Applied)
     }

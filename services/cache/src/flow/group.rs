@@ -321,7 +321,7 @@ mod tests {
 
     fn part(ticket: u64) -> Part {
         let name = TxName { boot_us: 1, ticket };
-        Part { name, shards: vec![0, 2], is_all: true, bytes: Vec::new() }
+        Part { name, shards: vec![0, 2], bytes: Vec::new(), all: None }
     }
 
     #[test]
