@@ -160,7 +160,7 @@ impl Shard {
                 Response::Done
             }
             Op::SlotKeys { slot, most } => self.slot_keys(slot, most, now_ms),
-            op @ (Op::SaveBegin | Op::SavePart | Op::SaveEnd) => self.run_save(&op, now_ms),
+            op @ (Op::SaveBegin | Op::SavePart { .. } | Op::SaveEnd) => self.run_save(&op, now_ms),
             other => self.run_admin(other, now),
         }
     }

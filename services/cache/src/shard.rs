@@ -233,7 +233,7 @@ const ERASE_PART: usize = 4;
 /// Most keys one write may evict before it is let through or refused.
 const EVICT_PER_WRITE: usize = 64;
 /// Records moved together per tick.
-const COMPACT_BUDGET: usize = 256;
+const COMPACT_BUDGET: usize = 64;
 
 impl Shard {
     /// An empty shard.

@@ -364,7 +364,10 @@ pub enum Op {
     /// Begins a snapshot of this moment; under the lock of all keys.
     SaveBegin,
     /// The snapshot's next part.
-    SavePart,
+    SavePart {
+        /// Keys after which no further group is begun.
+        keys: u64,
+    },
     /// Gives the snapshot up.
     SaveEnd,
     /// A message to a channel; counts those who hear it here.
