@@ -112,6 +112,7 @@ impl Shard {
                     })
                     .collect(),
             ),
+            Op::Look(touch, looks) => self.look_all(looks, touch, now_ms),
             Op::Set(db, pairs) => self.set_pairs(db, pairs, now_ms),
             Op::Remove(db, keys) => self.count(&keys, |shard, key| {
                 let hash = shard.store.hash(key);
