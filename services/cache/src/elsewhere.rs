@@ -165,7 +165,9 @@ impl Elsewhere {
     ) -> Result<(), Fault> {
         self.messages_bytes += channel.len() + payload.len();
         if self.messages.len() >= MESSAGES_MAX || self.messages_bytes > MESSAGES_MAX_BYTES {
-            return Err(Fault::text("ERR the script has published too much: publish less in one run"));
+            return Err(Fault::text(
+                "ERR the script has published too much: publish less in one run",
+            ));
         }
         self.messages.push((kind, channel.into(), payload));
         Ok(())

@@ -23,10 +23,10 @@ use view::{Instant, Output};
 use wire::resp::{Args, reply};
 
 use crate::{
-    admin::{Ask, How, Replying},
+    admin::{Ask, How},
     clients::Filter,
     command::{
-        Conn, Cx, Fault, cluster, config, dispatch, heavy, info, keyspace, pubsub,
+        Conn, Fault, dispatch,
         row::{self, Scope},
         sort,
     },
@@ -38,7 +38,7 @@ use crate::{
     tracking::{Follows, Track},
     transaction::Watched,
     watch::{Timed, guard},
-    work::{Guard, LockKeys, Op, Request, Response, Scan, ShardKeys},
+    work::{Guard, LockKeys, Op, Request, Response, ShardKeys},
 };
 use bring::Bring;
 use moving::Move;
@@ -599,8 +599,13 @@ impl Multi {
             (Plan::Publish { targets, op, .. }, 0) => {
                 Next::Ops(targets.iter().map(|target| (*target, op.again())).collect())
             }
-            (Plan::Scan(survey), 1..) if survey.goes_on(&mut responses, self.shards.len()) => {
-                Next::Ops(vec![(self.shards.start + survey.target, Op::Scan(survey.scan.clone()))])
+            (Plan::Scan(scanning), 1..) => {
+                if scanning.goes_on(&mut responses, self.shards.len()) {
+                    let target = self.shards.start + scanning.target;
+                    return Next::Ops(vec![(target, Op::Scan(scanning.scan.clone()))]);
+                }
+                self.plan.reply(responses, reply, &self.shards);
+                Next::End
             }
             (plan, 0) => {
                 let step = || plan.single_round(reply, &self.shards);

@@ -123,7 +123,7 @@ fn send(cx: &mut Cx<'_>, kind: Kind) -> Result {
     if cx.conn.scripted && cx.shard.count > 1 {
         // The run may have to begin anew: it is sent when the script has ended, and who hears it elsewhere is not counted.
         let listeners = cx.shard.pubsub.hear(kind, channel);
-        let payload = Bytes::copy_from_slice(part);
+        let payload = bytes::Bytes::copy_from_slice(part);
         cx.shard.elsewhere.keep_message(kind, channel, payload)?;
         return cx.count(listeners);
     }

@@ -241,17 +241,19 @@ impl Bring {
         if wanted.is_empty() {
             return Next::Return(self.give_back(ticket, changes));
         }
-        self.again(ticket, wanted, reply)
+        self.run_again(ticket, wanted, reply)
     }
 
     /// Another run, with what this one wanted to know.
-    fn again(&mut self, ticket: u64, wanted: Vec<Want>, reply: &mut Reply<'_>) -> Next {
+    fn run_again(&mut self, ticket: u64, wanted: Vec<Want>, reply: &mut Reply<'_>) -> Next {
         let held = self.looks.all();
         self.looks.want(wanted, reply.shard);
         if self.looks.runs() > RUNS_MAX {
             // With everything locked, a few runs are enough, unless a shard does not answer.
             self.refused = true;
-            reply.fault(&Fault::text("ERR other shards did not tell what the command has to know: try again"));
+            reply.fault(&Fault::text(
+                "ERR other shards did not tell what the command has to know: try again",
+            ));
             return Next::Return(self.give_back(ticket, Changes::default()));
         }
         if held && let Some(ops) = self.looks.next() {

@@ -174,7 +174,9 @@ impl Looks {
         self.surveys.extend(surveys.into_keys());
         let count: usize = self.looks.iter().map(|(_, looks)| looks.len()).sum();
         self.all |= self.wants_all
-            || !self.surveys.is_empty() || count > LOCKED_MAX || self.rounds > ROUNDS_MAX && count > 0;
+            || !self.surveys.is_empty()
+            || count > LOCKED_MAX
+            || self.rounds > ROUNDS_MAX && count > 0;
     }
 
     /// The keys that a survey of this run has found on other shards, and that it may want to have next.

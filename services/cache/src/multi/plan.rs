@@ -52,7 +52,12 @@ impl Plan {
     }
 
     /// Writes the reply from the last responses.
-    pub(super) fn reply(&self, responses: Vec<Response>, reply: &mut Reply<'_>, shards: &Range<u16>) {
+    pub(super) fn reply(
+        &self,
+        responses: Vec<Response>,
+        reply: &mut Reply<'_>,
+        shards: &Range<u16>,
+    ) {
         if let Some(Response::Error(text)) =
             responses.iter().find(|response| matches!(response, Response::Error(_)))
         {

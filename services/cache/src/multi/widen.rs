@@ -23,8 +23,8 @@ use crate::{
     command::{Conn, Cx, Fault, Mode, Outcome, Waiting, dispatch},
     elsewhere::Want,
     observe::Changes,
-    shard::Shard,
     script::{Loan, keys::Key},
+    shard::Shard,
     work::{LockKeys, Record, Request, Response},
 };
 
@@ -246,7 +246,8 @@ impl Widen {
             return Vec::new();
         }
         let room = KEYS_MAX.saturating_sub(self.keys.len() + wanted.len());
-        let keys = self.looks.surveyed().filter(|(_, key)| shard.topology.owner_of(key) != shard.index);
+        let keys =
+            self.looks.surveyed().filter(|(_, key)| shard.topology.owner_of(key) != shard.index);
         keys.map(|(db, key)| (db, key.into())).take(room).collect()
     }
 

@@ -221,10 +221,7 @@ const ALL_KEYS: &[(&str, &str)] = &[
     // A write is seen by what follows it.
     ("redis.call('del','more','key:39') return redis.call('dbsize')", ":39\r\n"),
     // More keys than a script could want one by one.
-    (
-        "for i=1,600 do redis.call('set', KEYS[i], i) end return redis.call('dbsize')",
-        "declared",
-    ),
+    ("for i=1,600 do redis.call('set', KEYS[i], i) end return redis.call('dbsize')", "declared"),
     (
         "local n = 0 for _,k in ipairs(redis.call('keys','many:*')) do n = n + redis.call('del',k) end return n",
         ":600\r\n",
@@ -234,17 +231,25 @@ const ALL_KEYS: &[(&str, &str)] = &[
          n = n + redis.call('del',k) end until c == '0' return {n, redis.call('dbsize')}",
         "*2\r\n:39\r\n:0\r\n",
     ),
-    ("redis.call('mset','a',1,'b',2,'c',3,'d',4) redis.call('select',1) redis.call('set','e',5) return 1", ":1\r\n"),
+    (
+        "redis.call('mset','a',1,'b',2,'c',3,'d',4) redis.call('select',1) redis.call('set','e',5) return 1",
+        ":1\r\n",
+    ),
     (
         "redis.call('set','f',6) redis.call('flushdb') redis.call('set','b',7) \
          return {redis.call('dbsize'), redis.call('get','a') == false, redis.call('keys','*')[1]}",
         "*3\r\n:1\r\n:1\r\n$1\r\nb\r\n",
     ),
     ("redis.call('select',1) return redis.call('dbsize')", ":1\r\n"),
-    ("redis.call('flushall') redis.call('incr','n') redis.call('rpush','l','x','y') return redis.call('llen','l')", ":2\r\n"),
+    (
+        "redis.call('flushall') redis.call('incr','n') redis.call('rpush','l','x','y') return redis.call('llen','l')",
+        ":2\r\n",
+    ),
     ("redis.call('select',1) return redis.call('dbsize')", ":0\r\n"),
-    ("return {redis.call('dbsize'), redis.call('get','n'), redis.call('lrange','l',0,-1)}",
-     "*3\r\n:2\r\n$1\r\n1\r\n*2\r\n$1\r\nx\r\n$1\r\ny\r\n"),
+    (
+        "return {redis.call('dbsize'), redis.call('get','n'), redis.call('lrange','l',0,-1)}",
+        "*3\r\n:2\r\n$1\r\n1\r\n*2\r\n$1\r\nx\r\n$1\r\ny\r\n",
+    ),
 ];
 
 #[test]

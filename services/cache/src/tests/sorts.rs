@@ -119,7 +119,7 @@ fn long_lists_are_sorted_whole() {
 /// Writers change the list, and all names at once; a sort must see a moment, whatever the interleaving.
 #[test]
 fn a_sort_sees_one_moment() {
-    let (mut seen, mut lengths) = (std::collections::BTreeSet::new(), 0);
+    let (mut seen, mut lengths) = (std::collections::BTreeSet::new(), 0_u32);
     for seed in 0..120 {
         let mut host = Host::new(3);
         host.seed(seed);
