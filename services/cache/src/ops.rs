@@ -100,8 +100,7 @@ impl Shard {
                 self.log_on(common, now);
                 Response::Done
             }
-            Op::Rewrite | Op::Settle | Op::EndLog => Response::Done,
-            Op::Nothing => Response::Done,
+            Op::Rewrite | Op::Settle | Op::EndLog | Op::Nothing => Response::Done,
             Op::Get(db, keys) => Response::Values(
                 keys.iter()
                     .map(|key| {

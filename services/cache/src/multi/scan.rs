@@ -34,8 +34,8 @@ impl Scanning {
     }
 
     /// Takes a shard's answer; whether the next one is to be asked at once. If not, the answer is left.
-    pub(super) fn goes_on(&mut self, responses: &mut Vec<Response>, shards: usize) -> bool {
-        let [Response::Keys { cursor: 0, keys }] = &mut responses[..] else { return false };
+    pub(super) fn goes_on(&mut self, responses: &mut [Response], shards: usize) -> bool {
+        let [Response::Keys { cursor: 0, keys }] = responses else { return false };
         let is_last = usize::from(self.target) + 1 >= shards;
         let left = self.scan.count.saturating_sub(keys.len());
         if is_last || left == 0 {
