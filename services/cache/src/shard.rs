@@ -20,6 +20,7 @@ use crate::{
     batch::Spares,
     clients::Clients,
     command::table::Index,
+    elsewhere::Elsewhere,
     erase::Erasing,
     events::{self, Classes, Going},
     group::Group,
@@ -146,6 +147,8 @@ pub struct Shard {
     pub(crate) parked: Vec<Parked>,
     /// Keys that other shards have borrowed.
     pub(crate) lent: usize,
+    /// What the command that runs knows of other shards.
+    pub(crate) elsewhere: Elsewhere,
     /// Keys about to be looked up.
     pub(crate) ahead: Ahead,
     /// Out while a session or another shard's batch runs.
@@ -268,6 +271,7 @@ impl Shard {
             locks: Locks::default(),
             parked: Vec::new(),
             lent: 0,
+            elsewhere: Elsewhere::default(),
             ahead: Ahead::default(),
             group: Some(Box::default()),
             spares: Spares::default(),

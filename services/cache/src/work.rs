@@ -11,6 +11,7 @@ use bytes::Bytes;
 use crate::pubsub::Kind;
 
 pub use crate::batch::Batch;
+pub use crate::elsewhere::{Look, Survey, Want};
 use crate::observe::{Cancel, Changes};
 
 /// What a session waits for.
@@ -91,6 +92,8 @@ pub enum Request {
         ticket: u64,
         /// The keys with their databases.
         keys: Vec<(u16, Box<[u8]>)>,
+        /// What to hold beside these.
+        hold: LockKeys,
         /// As in `Lock`.
         needs_memory: bool,
         /// As in `Lock`.
@@ -104,6 +107,8 @@ pub enum Request {
         keys: Vec<(u16, Box<[u8]>, Option<Record>)>,
         /// Which keys have changed meanwhile, perhaps with those of other shards.
         changes: Changes,
+        /// Databases to empty before that; nothing for all of them.
+        flushed: Vec<Option<u16>>,
         /// What the shard has to log of it.
         log: Option<Box<crate::aof::Part>>,
     },
@@ -223,6 +228,8 @@ pub enum Response {
     Done,
     /// A number.
     Count(u64),
+    /// What was looked at, and what was there.
+    Looked(Vec<(Look, Option<Bytes>)>),
     /// Values in the order of the keys.
     Values(Vec<Option<Bytes>>),
     /// One key's record.
@@ -299,6 +306,8 @@ pub enum Op {
     Nothing,
     /// Values of keys, as MGET reads them.
     Get(u16, Vec<Box<[u8]>>),
+    /// Reads these for a command of another shard, as a read of a key (`true`) or without a trace of it.
+    Look(bool, Vec<Look>),
     /// Sets pairs, as MSET does.
     Set(u16, Vec<(Box<[u8]>, Bytes)>),
     /// Removes keys; counts them.
@@ -466,7 +475,7 @@ impl Op {
 }
 
 /// One step of SCAN on one shard.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Scan {
     /// The database.
     pub db: u16,

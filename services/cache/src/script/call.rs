@@ -16,7 +16,7 @@ use super::{
     text::format_g,
 };
 use crate::{
-    command::{Conn, Outcome, dispatch, row},
+    command::{Conn, Outcome, Waiting, dispatch, row},
     shard::Shard,
 };
 
@@ -194,19 +194,40 @@ impl Run {
         };
         let outcome = dispatch::execute(call, id, &mut self.out, shard, &mut self.conn, self.now);
         shard.show_command(&self.conn, row, &self.args, &self.words, self.now.unix_us);
-        if let Outcome::Wait(_) = outcome {
-            self.out.clear();
-            if row.flags & row::BLOCKING != 0 {
-                // As when its time is over at once.
-                wire::resp::reply::null_array(self.out.inline_mut(), self.conn.version);
-            } else {
-                shard.stats.fail(id, "ERR");
-                return Called::Refused(
-                    "This command looks at the keys of all shards, which no script can with several shards",
-                );
-            }
+        match outcome {
+            Outcome::Wait(waiting) => self.replied(*waiting, row, id, shard),
+            _ => Called::Replied,
         }
-        Called::Replied
+    }
+
+    /// What comes of a command that would wait, which a script does not.
+    #[cold]
+    fn replied(&mut self, waiting: Waiting, row: &row::Row, id: u16, shard: &mut Shard) -> Called {
+        self.out.clear();
+        if row.flags & row::BLOCKING != 0 {
+            // As when its time is over at once.
+            wire::resp::reply::null_array(self.out.inline_mut(), self.conn.version);
+            return Called::Replied;
+        }
+        match waiting {
+            Waiting::Widen(wanted) => self.guard.want(wanted),
+            Waiting::Multi(multi) => {
+                match multi.in_script(&mut self.out, shard, &self.conn, self.now) {
+                    Some(true) => return Called::Replied,
+                    Some(false) => self.guard.want(shard.elsewhere.take_wanted()),
+                    None => return Self::all_shards(id, shard),
+                }
+            }
+            _ => return Self::all_shards(id, shard),
+        }
+        Called::Stopped
+    }
+
+    fn all_shards(id: u16, shard: &mut Shard) -> Called {
+        shard.stats.fail(id, "ERR");
+        Called::Refused(
+            "This command concerns all shards in a way that no script can with several shards",
+        )
     }
 }
 
