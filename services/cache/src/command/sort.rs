@@ -12,7 +12,7 @@ use logic::store::Value;
 use wire::resp::{Args, reply};
 
 use super::{Cx, Fault, Outcome, Waiting, dispatch::c_string, float, row::Row};
-use crate::events::LIST;
+use crate::{events::LIST, watch::guard};
 
 type Result<T = Outcome> = std::result::Result<T, Fault>;
 
@@ -64,10 +64,15 @@ fn options<'a>(cx: &Cx<'a>, may_store: bool) -> Result<Options<'a>> {
                 options.keep_order = true;
             } else if node {
                 return Err(Fault::text("ERR BY option of SORT denied in Cluster mode."));
+            } else if !guard::may_read_all(cx) {
+                return Err(denied("BY"));
             }
         } else if left >= 1 && cx.is(at, "GET") {
             if node {
                 return Err(Fault::text("ERR GET option of SORT denied in Cluster mode."));
+            }
+            if !guard::may_read_all(cx) {
+                return Err(denied("GET"));
             }
             at += 1;
             options.gets.push(cx.arg(at));
@@ -77,6 +82,10 @@ fn options<'a>(cx: &Cx<'a>, may_store: bool) -> Result<Options<'a>> {
         at += 1;
     }
     Ok(options)
+}
+
+fn denied(option: &str) -> Fault {
+    Fault::owned(format!("ERR {option} option of SORT denied due to insufficient ACL permissions."))
 }
 
 /// Whether a command is a SORT that may read keys which its arguments do not name.

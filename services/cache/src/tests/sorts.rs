@@ -226,6 +226,41 @@ fn a_nodes_port_refuses_patterns_whoever_owns_the_key() {
     }
 }
 
+/// Who may not read all keys cannot read them by a pattern, as in redis-server 7.0.15.
+#[test]
+fn patterns_are_for_users_who_may_read_all_keys() {
+    let denied = |option: &str| {
+        format!("-ERR {option} option of SORT denied due to insufficient ACL permissions.\r\n")
+    };
+    for shards in 1..=3 {
+        let mut host = Host::new(shards);
+        let conn = host.connect(0, false);
+        for rule in ["u on nopass +@all ~app:*", "v on nopass +@all ~app:* %R~*"] {
+            host.send(conn, &words(&format!("ACL SETUSER {rule}")));
+        }
+        host.send(conn, &words("RPUSH app:list 2 1"));
+        host.send(conn, &words("SET x1 secret"));
+        let mut ask = |user: &str, command: &str| {
+            host.send(conn, &words(&format!("AUTH {user} x")));
+            String::from_utf8_lossy(&host.send(conn, &words(command))).into_owned()
+        };
+        for (command, option) in [
+            ("SORT app:list BY x*", "BY"),
+            ("SORT_RO app:list BY nosort GET x*", "GET"),
+            ("SORT app:list GET #", "GET"),
+        ] {
+            assert_eq!(ask("u", command), denied(option), "{command}, {shards} shards");
+        }
+        assert_eq!(ask("u", "SORT app:list BY nosort"), "*2\r\n$1\r\n2\r\n$1\r\n1\r\n");
+        assert_eq!(ask("v", "SORT app:list GET x*"), "*2\r\n$6\r\nsecret\r\n$-1\r\n");
+        assert_eq!(ask("u", "MULTI"), "+OK\r\n");
+        let queued = host.send(conn, &words("SORT app:list GET x*"));
+        assert_eq!(queued, b"+QUEUED\r\n");
+        let reply = host.command(conn, &["EXEC"]);
+        assert_eq!(reply, format!("*1\r\n{}", denied("GET")));
+    }
+}
+
 #[test]
 fn connections_that_go_away_leave_nothing_behind() {
     for steps in 0..60 {

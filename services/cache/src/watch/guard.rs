@@ -81,6 +81,15 @@ fn denied(
     Some((denied, fault))
 }
 
+/// Whether the connection's user may read keys that the command's arguments do not name.
+pub(crate) fn may_read_all(cx: &Cx<'_>) -> bool {
+    if cx.conn.is_remote() || !cx.conn.restricted {
+        return true;
+    }
+    let user = cx.conn.user.as_ref().unwrap_or(cx.shard.acl.default_user());
+    acl::may_read_all(user, cx.id, cx.row, cx.argc(), |at| cx.args.get(at, cx.frame))
+}
+
 fn must_log_in(shard: &Shard, conn: &Conn, row: &row::Row) -> bool {
     !conn.authenticated && row.flags & row::NO_AUTH == 0 && shard.needs_password()
 }
