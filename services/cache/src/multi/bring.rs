@@ -285,6 +285,7 @@ impl Bring {
         let mut wanted = Vec::new();
         let mut conn = Conn::remote(0, reply.conn.version, reply.conn.no_touch);
         (conn.id, conn.applies) = (reply.conn.id, reply.conn.applies);
+        conn.act_for(reply.conn);
         conn.mode = if self.is_waking { Mode::Waking } else { Mode::Lent };
         if let Some(parts) = &self.transaction {
             conn.mode = Mode::Nested;

@@ -271,6 +271,7 @@ impl Widen {
             let mut conn = Conn::remote(self.db, reply.conn.version, reply.conn.no_touch);
             conn.mode = Mode::Lent;
             conn.applies = reply.conn.applies;
+            conn.act_for(reply.conn);
             let call = dispatch::Call {
                 args,
                 frame: &self.frame,

@@ -18,6 +18,7 @@ use super::{
 use crate::{
     command::{Conn, Outcome, Waiting, dispatch, row},
     shard::Shard,
+    watch::guard,
 };
 
 /// Most bytes of one command's arguments.
@@ -154,22 +155,7 @@ impl Run {
             return Called::Refused("Unknown Redis command called from script");
         };
         let row = shard.commands.row(id);
-        let refusal = if !row.accepts(self.args.len()) {
-            Some("Wrong number of args calling Redis command from script")
-        } else if row.flags & row::NOSCRIPT != 0 {
-            Some("This Redis command is not allowed from script")
-        } else if self.read_only && row.flags & (row::WRITE | row::MAY_REPLICATE) != 0 {
-            Some("Write commands are not allowed from read-only scripts.")
-        } else if self.is_replica && row.flags & row::WRITE != 0 {
-            Some("-READONLY You can't write against a read only replica.")
-        } else if self.is_stale && row.flags & row::STALE == 0 {
-            Some("Can not execute the command on a stale replica")
-        } else if self.full && !self.allow_oom && !self.wrote && row.flags & row::DENYOOM != 0 {
-            Some("-OOM command not allowed when used memory > 'maxmemory'.")
-        } else {
-            None
-        };
-        if let Some(text) = refusal {
+        if let Some(text) = self.refusal(id, row, shard) {
             let code = text.strip_prefix('-').and_then(|text| text.split(' ').next());
             shard.stats.reject(id, code.unwrap_or("ERR"));
             return Called::Refused(text);
@@ -198,6 +184,34 @@ impl Run {
             Outcome::Wait(waiting) => self.replied(*waiting, row, id, shard),
             _ => Called::Replied,
         }
+    }
+
+    /// What stands against a command, in Redis' order.
+    fn refusal(&self, id: u16, row: &row::Row, shard: &mut Shard) -> Option<&'static str> {
+        if !row.accepts(self.args.len()) {
+            return Some("Wrong number of args calling Redis command from script");
+        }
+        if row.flags & row::NOSCRIPT != 0 {
+            return Some("This Redis command is not allowed from script");
+        }
+        if self.is_stale && row.flags & row::STALE == 0 {
+            return Some("Can not execute the command on a stale replica");
+        }
+        if self.conn.restricted
+            && let Some(denied) =
+                guard::denied_in_script(&self.args, &self.words, id, shard, &self.conn, self.now)
+        {
+            return Some(denied);
+        }
+        if self.read_only && row.flags & (row::WRITE | row::MAY_REPLICATE) != 0 {
+            return Some("Write commands are not allowed from read-only scripts.");
+        }
+        if self.is_replica && row.flags & row::WRITE != 0 {
+            return Some("-READONLY You can't write against a read only replica.");
+        }
+        let needs_memory = !self.allow_oom && !self.wrote && row.flags & row::DENYOOM != 0;
+        (self.full && needs_memory)
+            .then_some("-OOM command not allowed when used memory > 'maxmemory'.")
     }
 
     /// What comes of a command that would wait, which a script does not.

@@ -332,6 +332,7 @@ impl Engine {
         run.conn = Conn::remote(cx.conn.db, Version::Resp2, cx.conn.no_touch);
         run.conn.mode = Mode::Nested;
         run.conn.scripted = true;
+        run.conn.act_for(cx.conn);
         run.now = cx.now;
         let compat = flags & call::flags::COMPAT != 0;
         run.read_only = read_only || (!compat && flags & call::flags::NO_WRITES != 0);

@@ -411,3 +411,53 @@ fn libraries_take_any_bytes() {
     }
     assert_eq!(host.command(conn, &["PING"]), "+PONG\r\n");
 }
+
+/// A script may do what its user may, wherever its keys are and however it came to run.
+#[test]
+fn scripts_have_the_rights_of_their_user() {
+    const CANNOT: &str = "-ERR The user executing the script can't ";
+    let call = |command: &str| format!("redis.call('set', 'app:a', 1) return redis.call({command})");
+    for shards in 1..=3 {
+        let mut host = Host::new(shards);
+        let admin = host.connect(0, false);
+        for key in 0..6 {
+            host.command(admin, &["SET", &format!("other:{key}"), "secret"]);
+        }
+        let user = ["ACL", "SETUSER", "u", "on", "nopass", "+@all", "-flushall", "~app:*", "&app:*"];
+        assert_eq!(host.command(admin, &user), "+OK\r\n");
+        let library = "#!lua name=mine\nredis.register_function('peek', function(keys, args) \
+                       return redis.call('get', args[1]) end)";
+        host.command(admin, &["FUNCTION", "LOAD", library]);
+        let conn = host.connect(usize::from(shards) - 1, false);
+        assert_eq!(host.command(conn, &["AUTH", "u", "x"]), "+OK\r\n");
+        let mut is_denied = |words: &[&str], what: &str| {
+            let reply = host.command(conn, words);
+            let denied = reply.contains(CANNOT) && reply.contains(what);
+            assert!(denied && !reply.contains("secret"), "{words:?}, {shards} shards: {reply}");
+        };
+        for key in 0..6 {
+            let script = call(&format!("'get', 'other:{key}'"));
+            is_denied(&["EVAL", &script, "0"], "access at least one of the keys");
+            is_denied(&["EVAL", &script, "1", "app:b"], "access at least one of the keys");
+            is_denied(&["EVAL", &script, "3", "app:b", "app:c", "app:d"], "access at least");
+            is_denied(&["FCALL", "peek", "0", &format!("other:{key}")], "access at least one");
+        }
+        is_denied(&["EVAL", &call("'flushall'"), "0"], "run this command or subcommand");
+        is_denied(&["EVAL", &call("'publish', 'other', 1"), "0"], "publish to the channel");
+        let sort = "redis.call('rpush', 'app:list', 1) \
+                    return redis.pcall('sort', 'app:list', 'get', 'other:*').err";
+        let reply = host.command(conn, &["EVAL", sort, "0"]);
+        assert!(reply.contains("GET option of SORT denied"), "{shards} shards: {reply}");
+        for line in [&["MULTI"][..], &["SET", "app:b", "1"], &["SET", "app:c", "1"]] {
+            host.command(conn, line);
+        }
+        host.command(conn, &["EVAL", &call("'get', 'other:1'"), "0"]);
+        let reply = host.command(conn, &["EXEC"]);
+        assert!(reply.contains(CANNOT), "{shards} shards: {reply}");
+        let script = "redis.call('set', KEYS[1], 5) return redis.call('get', 'app:e')";
+        host.command(conn, &["SET", "app:e", "mine"]);
+        assert_eq!(host.command(conn, &["EVAL", script, "1", "app:d"]), "$4\r\nmine\r\n");
+        let log = host.command(admin, &["ACL", "LOG"]);
+        assert!(log.contains("lua") && log.contains("other:1"), "{shards} shards: {log}");
+    }
+}
