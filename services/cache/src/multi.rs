@@ -84,7 +84,7 @@ pub(crate) fn target(shard: &Shard, conn: &Conn, item: &Item, args: &Args, frame
     let first_at = first;
     let first = item.owner.unwrap_or_else(|| owner(first));
     let redirect = conn.knows_topology && conn.shard_port;
-    if row.flags & row::MOVABLE_KEYS != 0 && sort::looks_up(row, args, frame) {
+    if row.flags & row::MOVABLE_KEYS != 0 && sort::looks_up(row, args, frame, conn.restricted) {
         match conn.shard_port {
             false => return Target::Spread,
             // Refused, as in a cluster.

@@ -88,11 +88,13 @@ fn denied(option: &str) -> Fault {
     Fault::owned(format!("ERR {option} option of SORT denied due to insufficient ACL permissions."))
 }
 
-/// Whether a command is a SORT that may read keys which its arguments do not name.
-pub(crate) fn looks_up(row: &Row, args: &Args, frame: &[u8]) -> bool {
+/// Whether a command is a SORT that may read keys which its arguments do not name; for a `restricted` user also one
+/// that only might, since their rights are known on this shard alone.
+pub(crate) fn looks_up(row: &Row, args: &Args, frame: &[u8], restricted: bool) -> bool {
     let arg = |at| args.get(at, frame);
     let is_word = |at, word: &str| arg(at).eq_ignore_ascii_case(word.as_bytes());
-    let names = |at| (is_word(at, "BY") || is_word(at, "GET")) && star(arg(at + 1)).is_some();
+    let is_pattern = |at| restricted || star(arg(at)).is_some();
+    let names = |at| (is_word(at, "BY") || is_word(at, "GET")) && is_pattern(at + 1);
     matches!(row.name, "sort" | "sort_ro") && (2..args.len()).any(names)
 }
 

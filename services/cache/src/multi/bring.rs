@@ -356,7 +356,7 @@ fn may_look(queued: &Queued, shard: &Shard) -> bool {
     let mut args = Args::default();
     row.flags & row::MOVABLE_KEYS != 0
         && transaction::parse(&queued.frame, &mut args)
-        && sort::looks_up(row, &args, &queued.frame)
+        && sort::looks_up(row, &args, &queued.frame, false)
 }
 
 /// The keys of commands by shard, each once.

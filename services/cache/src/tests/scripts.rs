@@ -416,14 +416,16 @@ fn libraries_take_any_bytes() {
 #[test]
 fn scripts_have_the_rights_of_their_user() {
     const CANNOT: &str = "-ERR The user executing the script can't ";
-    let call = |command: &str| format!("redis.call('set', 'app:a', 1) return redis.call({command})");
+    let call =
+        |command: &str| format!("redis.call('set', 'app:a', 1) return redis.call({command})");
     for shards in 1..=3 {
         let mut host = Host::new(shards);
         let admin = host.connect(0, false);
         for key in 0..6 {
             host.command(admin, &["SET", &format!("other:{key}"), "secret"]);
         }
-        let user = ["ACL", "SETUSER", "u", "on", "nopass", "+@all", "-flushall", "~app:*", "&app:*"];
+        let user =
+            ["ACL", "SETUSER", "u", "on", "nopass", "+@all", "-flushall", "~app:*", "&app:*"];
         assert_eq!(host.command(admin, &user), "+OK\r\n");
         let library = "#!lua name=mine\nredis.register_function('peek', function(keys, args) \
                        return redis.call('get', args[1]) end)";
