@@ -264,6 +264,19 @@ impl ShardCx {
         self.sleep_until(self.now().mono_ns.saturating_add(duration_ns))
     }
 
+    /// What long work in the background calls between its steps: others go first, and when they had much to do, the
+    /// work stands back for as long again, so that it takes part of what they leave and not all of it. How long
+    /// the turn was, with the step before this call, ns.
+    pub async fn give_way(&self) -> u64 {
+        let before = self.now().mono_ns;
+        crate::exec::sync::yield_now().await;
+        let took_ns = self.now().mono_ns.saturating_sub(before);
+        if took_ns > CALM_TURN_NS {
+            self.sleep(took_ns.min(STAND_BACK_MAX_NS)).await;
+        }
+        took_ns
+    }
+
     /// Sets a timer of a handler.
     pub fn set_timer(&self, handler: HandlerId, deadline_ns: u64, local: u64) -> TimerId {
         self.0.timers.borrow_mut().insert(deadline_ns, handler.token(local))
@@ -295,6 +308,11 @@ impl ShardCx {
     }
 }
 
+/// A turn shorter than this left the shard idle, or nearly.
+const CALM_TURN_NS: u64 = 100_000;
+/// Longest that background work stands back at a time.
+const STAND_BACK_MAX_NS: u64 = 2_000_000;
+
 /// Names a handler of a shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HandlerId(u64);
@@ -310,5 +328,36 @@ impl HandlerId {
     #[must_use]
     pub const fn token(self, local: u64) -> Token {
         self.0 << KIND_SHIFT | (local & LOCAL_MASK)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use crate::exec::sync::yield_now;
+    use crate::fs::testing::on_ring;
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "to stop the shard is what the other task is for"
+    )]
+    #[test]
+    fn work_in_the_background_stands_back_for_as_long_as_others_took() {
+        const BUSY: Duration = Duration::from_millis(1);
+        on_ring(|cx| async move {
+            cx.spawn("busy", async {
+                for _ in 0..4 {
+                    std::thread::sleep(BUSY);
+                    yield_now().await;
+                }
+            });
+            yield_now().await;
+            let before_ns = cx.now().mono_ns;
+            let took_ns = cx.give_way().await;
+            let passed_ns = cx.now().mono_ns - before_ns;
+            assert!(took_ns >= 1_000_000, "{took_ns}");
+            assert!(passed_ns >= took_ns + took_ns.min(super::STAND_BACK_MAX_NS), "{passed_ns}");
+        });
     }
 }

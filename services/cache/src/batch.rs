@@ -8,6 +8,7 @@ use bytes::Bytes;
 use view::{Input, Mark, Output};
 use wire::resp::Version;
 
+use crate::elsewhere::Want;
 use crate::repl::Applies;
 
 /// Batches kept for use by a shard.
@@ -38,8 +39,8 @@ pub struct Batch {
     pub ends: Vec<Mark>,
     /// Whether they are those of the master that is followed.
     pub(crate) applies: Applies,
-    /// Keys of other shards that the batch's only command, a script, wants: it has not run.
-    pub wanted: Vec<(u16, Box<[u8]>)>,
+    /// What the batch's only command, a script, wants of other shards: it has not run.
+    pub wanted: Vec<Want>,
     /// Address and name of the client, where commands are looked at one by one.
     pub(crate) visitor: Option<(String, Vec<u8>)>,
     /// How many replies were taken, and where the last of them ended.

@@ -12,11 +12,11 @@ use crate::{save, serve::Cache};
 /// How often a shard looks for due keys.
 const TICK_NS: u64 = 100_000_000;
 /// How soon again while more is due.
-const TICK_MORE_NS: u64 = 1_000_000;
+const TICK_MORE_NS: u64 = 100_000;
 /// How often the first shard looks what the process has used.
 const LOOK_NS: u64 = 1_000_000_000;
-/// Entries looked at per tick.
-const TICK_BUDGET: usize = 2_000;
+/// Entries looked at per tick: some 50 µs.
+const TICK_BUDGET: usize = 256;
 
 /// Keeps a shard tidy for as long as it lives.
 pub(crate) async fn run(server: Rc<Server<Cache>>) {

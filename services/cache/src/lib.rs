@@ -19,6 +19,7 @@ pub mod clients;
 pub mod command;
 pub mod config;
 pub mod directive;
+mod elsewhere;
 pub mod erase;
 mod events;
 pub mod flow;

@@ -65,6 +65,11 @@ impl Locks {
             || self.keys.get(&(db, hash)).is_some_and(|&holder| holder != ticket)
     }
 
+    /// Whether this ticket has locked everything.
+    pub(crate) fn holds_all(&self, ticket: u64) -> bool {
+        self.all == Some(ticket)
+    }
+
     /// Takes the locks now, or queues the request; whether they are held.
     pub(crate) fn request(&mut self, ticket: u64, wanted: Wanted) -> bool {
         let free = self.is_free(&wanted)

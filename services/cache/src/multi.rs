@@ -8,9 +8,12 @@
 //! end, also when its connection has gone, or the locks stay.
 
 pub(crate) mod bring;
+mod looks;
 mod moving;
 mod parts;
+mod plan;
 mod responses;
+mod scan;
 mod widen;
 
 use std::ops::Range;
@@ -20,11 +23,12 @@ use view::{Instant, Output};
 use wire::resp::{Args, reply};
 
 use crate::{
-    admin::{Ask, How, Replying},
+    admin::{Ask, How},
     clients::Filter,
     command::{
-        Conn, Cx, Fault, cluster, config, dispatch, heavy, info, keyspace, pubsub,
+        Conn, Fault, dispatch,
         row::{self, Scope},
+        sort,
     },
     erase::Erase,
     group::Item,
@@ -34,13 +38,15 @@ use crate::{
     shard::Shard,
     tracking::{Follows, Track},
     transaction::Watched,
-    watch::guard,
-    work::{Guard, LockKeys, Op, Request, Response, Scan, ShardKeys},
+    watch::{Timed, guard},
+    work::{Guard, LockKeys, Op, Request, Response, ShardKeys},
 };
 use bring::Bring;
 use moving::Move;
 use parts::Parts;
-use responses::{ended_empty, keys, sum};
+pub(crate) use plan::plan;
+use responses::sum;
+pub(crate) use scan::Scanning;
 pub(crate) use widen::Widen;
 
 /// Where a command runs.
@@ -78,6 +84,15 @@ pub(crate) fn target(shard: &Shard, conn: &Conn, item: &Item, args: &Args, frame
     let Some(first) = keys.next() else { return Target::Here };
     let first_at = first;
     let first = item.owner.unwrap_or_else(|| owner(first));
+    let redirect = conn.knows_topology && conn.shard_port;
+    if row.flags & row::MOVABLE_KEYS != 0 && sort::looks_up(row, args, frame, conn.restricted) {
+        match conn.shard_port {
+            false => return Target::Spread,
+            // Refused, as in a cluster.
+            true if !redirect || first == shard.index => return Target::Here,
+            true => {}
+        }
+    }
     if keys.any(|at| owner(at) != first) {
         return Target::Spread;
     }
@@ -85,7 +100,6 @@ pub(crate) fn target(shard: &Shard, conn: &Conn, item: &Item, args: &Args, frame
         let locked = is_locked(shard, conn.db, Some(id), args, frame);
         return if locked { Target::Locked } else { Target::Here };
     }
-    let redirect = conn.knows_topology && conn.shard_port;
     let slot = || dispatch::slot_of(args.get(first_at, frame));
     Target::There { shard: first, moved: redirect.then(slot) }
 }
@@ -148,8 +162,8 @@ pub(crate) enum Plan {
     Keys(u16, Box<[u8]>),
     /// RANDOMKEY.
     Random(u16),
-    /// SCAN on the shard its cursor names: which one of those the command goes to.
-    Scan(u16, Scan),
+    /// SCAN from the shard on that its cursor names.
+    Scan(Box<Scanning>),
     /// CLUSTER COUNTKEYSINSLOT and GETKEYSINSLOT.
     Slot { slot: u16, most: usize, count: bool },
     /// INFO of these sections.
@@ -218,6 +232,8 @@ pub struct Multi {
     /// A shard could not make durable what it was given back.
     unsure: bool,
     stage: Stage,
+    /// Its time is being taken.
+    pub(crate) timed: Option<Box<Timed>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -294,6 +310,7 @@ impl Multi {
             stale: false,
             unsure: false,
             stage: Stage::Locking,
+            timed: None,
         }
     }
 
@@ -393,12 +410,26 @@ impl Multi {
         let (ticket, needs_memory) = (self.ticket, self.needs_memory);
         match (&self.plan, keys) {
             (Plan::Bring(plan), LockKeys::Some(keys)) if target != here => {
-                Request::Borrow { ticket, keys, needs_memory, guards: plan.guards(target) }
+                let (hold, guards) = (plan.hold(target), plan.guards(target));
+                Request::Borrow { ticket, keys, hold, needs_memory, guards }
             }
-            (Plan::Widen(_), LockKeys::Some(keys)) if target != here => {
-                Request::Borrow { ticket, keys, needs_memory, guards: Vec::new() }
+            (Plan::Widen(plan), LockKeys::Some(keys)) if target != here => {
+                let hold = plan.hold(target);
+                Request::Borrow { ticket, keys, hold, needs_memory, guards: Vec::new() }
             }
             (plan, keys) => {
+                let hold = match plan {
+                    Plan::Bring(plan) => Some(plan.hold(target)),
+                    Plan::Widen(plan) => Some(plan.hold(target)),
+                    _ => None,
+                };
+                let keys = match (keys, hold) {
+                    (LockKeys::Some(keys), Some(LockKeys::Some(beside))) => {
+                        LockKeys::Some([keys, beside].concat())
+                    }
+                    (_, Some(LockKeys::All)) => LockKeys::All,
+                    (keys, _) => keys,
+                };
                 let guards = match plan {
                     Plan::Bring(plan) => plan.guards(target),
                     _ => Vec::new(),
@@ -483,9 +514,13 @@ impl Multi {
         if let Next::Return(mut requests) | Next::Again(mut requests) = next {
             let ticket = self.ticket;
             self.stage = Stage::Releasing;
-            if again && let Plan::Widen(plan) = &self.plan {
+            if again {
                 self.stage = Stage::Locking;
-                self.locks = plan.locks();
+                self.locks = match &self.plan {
+                    Plan::Widen(plan) => plan.locks(),
+                    Plan::Bring(plan) => plan.locks(),
+                    _ => Vec::new(),
+                };
             }
             // The rest of the locks is this shard's own.
             for target in std::mem::take(&mut self.locked) {
@@ -523,7 +558,7 @@ impl Multi {
         Some(requests)
     }
 
-    fn run(&mut self, round: u8, responses: Vec<Response>, reply: &mut Reply<'_>) -> Next {
+    fn run(&mut self, round: u8, mut responses: Vec<Response>, reply: &mut Reply<'_>) -> Next {
         match (&mut self.plan, round) {
             (Plan::Count { db, parts, op }, 0) => {
                 let (db, op) = (*db, *op);
@@ -545,7 +580,7 @@ impl Multi {
                 Next::Last(parts.pairs(*db, values))
             }
             (Plan::Move(plan), round) => plan.run(round, responses, reply),
-            (Plan::Bring(plan), _) => plan.run(self.ticket, reply),
+            (Plan::Bring(plan), _) => plan.run(self.ticket, responses, reply),
             (Plan::Watch { keys, .. }, 0) => {
                 let op = |(owner, keys): &(u16, Vec<_>)| (*owner, Op::Watch(keys.clone()));
                 Next::Ops(keys.iter().map(op).collect())
@@ -570,13 +605,13 @@ impl Multi {
             (Plan::Publish { targets, op, .. }, 0) => {
                 Next::Ops(targets.iter().map(|target| (*target, op.again())).collect())
             }
-            (Plan::Scan(target, scan), 1..)
-                if ended_empty(&responses) && *target + 1 < self.shards.end - self.shards.start =>
-            {
-                // Nothing to show and nothing left there: the next shard at once.
-                *target += 1;
-                scan.cursor = 0;
-                Next::Ops(vec![(self.shards.start + *target, Op::Scan(scan.clone()))])
+            (Plan::Scan(scanning), 1..) => {
+                if scanning.goes_on(&mut responses, self.shards.len()) {
+                    let target = self.shards.start + scanning.target;
+                    return Next::Ops(vec![(target, Op::Scan(scanning.scan.clone()))]);
+                }
+                self.plan.reply(responses, reply, &self.shards);
+                Next::End
             }
             (plan, 0) => {
                 let step = || plan.single_round(reply, &self.shards);
@@ -592,110 +627,6 @@ impl Multi {
                 plan.reply(responses, reply, &self.shards);
                 Next::End
             }
-        }
-    }
-}
-
-impl Plan {
-    /// The one step of a command without locks, and the shard it goes to when it is only one.
-    fn single_round(&self, reply: &Reply<'_>, shards: &Range<u16>) -> (Option<u16>, Op) {
-        let op = match self {
-            Self::Len(db) => Op::Len(*db),
-            Self::Keys(db, pattern) => Op::Keys(*db, pattern.clone()),
-            Self::Random(db) => Op::Random(*db),
-            Self::Scan(target, scan) => {
-                return (Some(shards.start + *target), Op::Scan(scan.clone()));
-            }
-            Self::Slot { slot, most, .. } => {
-                let owner = reply.shard.topology.owner_of_slot(*slot);
-                // A node that does not own the slot has none of its keys.
-                let target = owner.clamp(shards.start, shards.end.saturating_sub(1));
-                return (Some(target), Op::SlotKeys { slot: *slot, most: *most });
-            }
-            Self::Info(_) => Op::Report,
-            Self::ResetStats => Op::ResetStats,
-            Self::Configure(pairs) => Op::Configure(pairs.clone()),
-            Self::ClientList(filter) => Op::ClientList(filter.clone()),
-            Self::ClientKill { filter, .. } => Op::ClientKill(filter.clone()),
-            Self::ClientUnblock { id, why } => Op::ClientUnblock { id: *id, why: *why },
-            Self::Hot(most) => Op::Hot(*most),
-            Self::ResetHot => Op::ResetHot,
-            Self::Big(_) => Op::Big,
-            Self::Erase(erase) => Op::Erase(erase.clone()),
-            Self::Admin { ask, .. } => Op::Admin(ask.clone()),
-            Self::Topics { kind, pattern, .. } => Op::Topics(*kind, pattern.clone()),
-            Self::Listeners { kind, names } => Op::Listeners(*kind, names.clone()),
-            _ => Op::Nothing,
-        };
-        (None, op)
-    }
-
-    /// Writes the reply from the last responses.
-    fn reply(&self, responses: Vec<Response>, reply: &mut Reply<'_>, shards: &Range<u16>) {
-        if let Some(Response::Error(text)) =
-            responses.iter().find(|response| matches!(response, Response::Error(_)))
-        {
-            return reply.fault(&Fault::owned(text.clone()));
-        }
-        let version = reply.conn.version;
-        match self {
-            Self::Len(_) | Self::Count { .. } | Self::ClientUnblock { .. } => {
-                reply.int(sum(&responses));
-            }
-            Self::Mset { nx: true, .. } => reply.int(1),
-            Self::Log(_) => reply::simple(
-                reply.out.inline_mut(),
-                "Background append only file rewriting started",
-            ),
-            Self::Mset { .. }
-            | Self::Flush(_)
-            | Self::ResetStats
-            | Self::Configure(_)
-            | Self::ResetHot => {
-                reply::ok(reply.out.inline_mut());
-            }
-            Self::Keys(..) => keyspace::reply_keys(reply.out, keys(responses)),
-            Self::Random(_) => keyspace::reply_random(reply.out, version, reply.now, responses),
-            Self::Scan(target, _) => {
-                let count = shards.end - shards.start;
-                keyspace::reply_scan(reply.out, *target, count, responses);
-            }
-            Self::Slot { count, .. } => cluster::reply_slot(reply.out, *count, responses),
-            Self::Info(sections) => {
-                info::reply(reply.out, reply.shard, reply.conn, sections, &responses, reply.now);
-            }
-            Self::ClientList(_) => config::reply_text(reply.out, version, responses),
-            Self::ClientKill { old_form, .. } => match (old_form, sum(&responses)) {
-                (false, count) => reply.int(count),
-                (true, 0) => reply.fault(&Fault::text("ERR No such client")),
-                (true, _) => reply::ok(reply.out.inline_mut()),
-            },
-            Self::Mget { parts, .. } => {
-                let values = parts.in_order(responses);
-                reply::array(reply.out.inline_mut(), values.len());
-                for value in values {
-                    match value {
-                        Some(value) => Cx::reply_shared(reply.out, value),
-                        None => reply::null(reply.out.inline_mut(), version),
-                    }
-                }
-            }
-            Self::Publish { here, .. } => reply.int(*here + sum(&responses)),
-            Self::Topics { count, .. } => pubsub::reply_topics(reply.out, *count, responses),
-            Self::Listeners { names, .. } => pubsub::reply_listeners(reply.out, names, &responses),
-            Self::Track(_) => {}
-            Self::Admin { ask, about, how } => {
-                let (out, shard, now) = (&mut *reply.out, &mut *reply.shard, reply.now);
-                let mut replying = Replying { out, shard, version, now };
-                match how {
-                    How::Plain(finish) => finish(&mut replying, ask, responses),
-                    How::About(finish) => finish(&mut replying, about, responses),
-                }
-            }
-            Self::Move(_) | Self::Bring(_) | Self::Watch { .. } | Self::Widen(_) => {}
-            Self::Hot(most) => heavy::reply_hot(reply.out, version, *most, responses),
-            Self::Big(most) => heavy::reply_big(reply.out, version, *most, responses),
-            Self::Erase(erase) => reply.int(erase.id),
         }
     }
 }
@@ -743,36 +674,6 @@ fn as_applied(mut requests: Vec<(u16, Request)>, applies: Applies) -> Vec<(u16, 
         }
     }
     requests
-}
-
-/// The plan of a command whose keys are on several shards.
-pub(crate) fn plan(cx: &mut Cx<'_>) -> Result<Multi, Fault> {
-    let (db, parts) = (cx.conn.db, Parts::of(cx));
-    let plan = match cx.row.name {
-        "del" | "unlink" => Plan::Count { db, parts, op: Op::Remove },
-        "exists" => Plan::Count { db, parts, op: Op::Exists },
-        "touch" => Plan::Count { db, parts, op: Op::Touch },
-        "mget" => Plan::Mget { db, parts },
-        "mset" | "msetnx" => {
-            if cx.argc().is_multiple_of(2) {
-                return Err(Fault::arity(cx.row.name));
-            }
-            let value = |at: usize| Bytes::copy_from_slice(cx.arg(at));
-            let values = (2..cx.argc()).step_by(2).map(value).collect();
-            Plan::Mset { db, parts, values, nx: cx.row.name == "msetnx" }
-        }
-        "rename" | "renamenx" => {
-            let nx = cx.row.name == "renamenx";
-            Plan::Move(Move::of(cx, db, true, nx, !nx))
-        }
-        "copy" => {
-            let options = keyspace::copy_options(cx)?;
-            Plan::Move(Move::of(cx, options.db, false, !options.replace, false))
-        }
-        _ if cx.row.scope == Scope::Script => Plan::Widen(Box::new(Widen::of(cx, Vec::new()))),
-        _ => Plan::Bring(Box::new(Bring::of(cx))),
-    };
-    Ok(Multi::new(plan, cx.shard))
 }
 
 /// Keys of other shards, and what they were when watching them began.

@@ -263,6 +263,11 @@ impl Shard {
         (self.observers.watch((db, hash.get())), is_there)
     }
 
+    /// The version of a watched key.
+    pub(crate) fn watched_version(&self, db: u16, key: &[u8]) -> u64 {
+        self.observers.version((db, self.store.hash(key).get()))
+    }
+
     /// Ends that.
     pub(crate) fn unwatch(&mut self, db: u16, key: &[u8]) {
         let hash = self.store.hash(key).get();

@@ -100,8 +100,7 @@ impl Shard {
                 self.log_on(common, now);
                 Response::Done
             }
-            Op::Rewrite | Op::Settle | Op::EndLog => Response::Done,
-            Op::Nothing => Response::Done,
+            Op::Rewrite | Op::Settle | Op::EndLog | Op::Nothing => Response::Done,
             Op::Get(db, keys) => Response::Values(
                 keys.iter()
                     .map(|key| {
@@ -112,6 +111,7 @@ impl Shard {
                     })
                     .collect(),
             ),
+            Op::Look(touch, looks) => self.look_all(looks, touch, now_ms),
             Op::Set(db, pairs) => self.set_pairs(db, pairs, now_ms),
             Op::Remove(db, keys) => self.count(&keys, |shard, key| {
                 let hash = shard.store.hash(key);
@@ -160,7 +160,7 @@ impl Shard {
                 Response::Done
             }
             Op::SlotKeys { slot, most } => self.slot_keys(slot, most, now_ms),
-            op @ (Op::SaveBegin | Op::SavePart | Op::SaveEnd) => self.run_save(&op, now_ms),
+            op @ (Op::SaveBegin | Op::SavePart { .. } | Op::SaveEnd) => self.run_save(&op, now_ms),
             other => self.run_admin(other, now),
         }
     }

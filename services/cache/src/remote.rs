@@ -75,17 +75,26 @@ impl Shard {
                 let what = Waits::Lock { ticket, needs_memory, guards };
                 self.acquire(Parked { token, what }, ticket, wanted, now, done);
             }
-            Request::Borrow { ticket, keys, needs_memory, guards } => {
-                let wanted = self.wanted(LockKeys::Some(keys.clone()), &guards);
+            Request::Borrow { ticket, keys, hold, needs_memory, guards } => {
+                let hold = match hold {
+                    LockKeys::All => LockKeys::All,
+                    LockKeys::Some(beside) => LockKeys::Some([keys.clone(), beside].concat()),
+                };
+                let wanted = self.wanted(hold, &guards);
                 let what = Waits::Borrow { ticket, keys, needs_memory, guards };
                 self.acquire(Parked { token, what }, ticket, wanted, now, done);
             }
-            Request::Return { ticket, keys, changes, log } => {
+            Request::Return { ticket, keys, changes, flushed, log } => {
+                for db in flushed {
+                    self.run_unlogged(Op::Flush(db), now);
+                }
                 self.take_back(keys, &changes, log, now);
                 done.push((token, Response::Done));
                 self.unlock(ticket, now, done);
             }
-            Request::Op { op, .. } if self.lent > 0 && op.sees_all_keys() => {
+            Request::Op { ticket, op, .. }
+                if self.lent > 0 && op.sees_all_keys() && !self.locks.holds_all(ticket) =>
+            {
                 self.parked.push(Parked { token, what: Waits::Op(op) });
             }
             Request::Op { ticket, op, unlock } => {
@@ -250,7 +259,8 @@ impl Shard {
             self.log_part(*part, now);
         }
         for (db, key, record) in keys {
-            self.lent -= 1;
+            // What a script has made after it emptied the database was not lent; it holds all keys, so nobody else has any.
+            self.lent = self.lent.saturating_sub(1);
             let hash = self.store.hash(&key);
             let Some(record) = record else { continue };
             // Nothing else took the room of what was lent; a key that grew may find none, and is as evicted.

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use engine::buf::DirectBuf;
 use engine::driver::OpenOptions;
 use engine::error::{Error, Kind};
-use engine::exec::sync::{Sender, once, yield_now};
+use engine::exec::sync::{Sender, once};
 use engine::fs::{Dir, File};
 use engine::net::Server;
 use engine::shard::ShardCx;
@@ -36,11 +36,15 @@ use crate::{
 };
 
 /// Bytes of a part after which no further group is begun.
-const PART_BYTES: usize = 128 << 10;
-/// Keys of a part after which no further group is begun.
-const PART_KEYS: u64 = 512;
+const PART_BYTES: usize = 64 << 10;
+/// Keys of a part after which no further group is begun, while turns are short: some 40 µs.
+const PART_KEYS: u64 = 64;
+/// A turn as long as this, or longer, makes parts as many times larger.
+const TURN_NS: u64 = 100_000;
+/// But not larger than so many times.
+const PART_TIMES_MAX: u64 = 8;
 /// Bytes written at a time.
-const WRITE_BYTES: usize = 256 << 10;
+const WRITE_BYTES: usize = 64 << 10;
 /// After a failure, an automatic save is tried again no sooner.
 const RETRY_S: u64 = 5;
 /// The version of Redis whose files these are.
@@ -107,8 +111,8 @@ impl Shard {
     pub(crate) fn run_save(&mut self, op: &Op, now_ms: u64) -> Response {
         match op {
             Op::SaveBegin => self.store.begin_snapshot(self.settings.rdb_compression, now_ms),
-            Op::SavePart => {
-                let (bytes, more) = self.store.snapshot_part(PART_KEYS, PART_BYTES, now_ms);
+            &Op::SavePart { keys } => {
+                let (bytes, more) = self.store.snapshot_part(keys, PART_BYTES, now_ms);
                 return Response::Part { bytes, more };
             }
             _ => self.store.end_snapshot(),
@@ -350,8 +354,10 @@ async fn write_files(
     }
     // All shards are asked in turn, so that what waits in one does not wait for the others' ends.
     let mut left: Vec<u16> = (0..count).collect();
+    let mut keys = PART_KEYS;
     while !left.is_empty() {
-        let request = |shard| (shard, Request::Op { ticket, op: Op::SavePart, unlock: false });
+        let request =
+            |shard| (shard, Request::Op { ticket, op: Op::SavePart { keys }, unlock: false });
         let asked = std::mem::take(&mut left);
         let requests = asked.iter().copied().map(request).collect();
         let parts = Cache::exchange(Rc::clone(server), requests).await;
@@ -365,7 +371,9 @@ async fn write_files(
                 left.push(shard);
             }
         }
-        yield_now().await;
+        // What clients must wait for anyway may be a little longer, or a dump would take very long under load.
+        let took_ns = cx.give_way().await;
+        keys = PART_KEYS * (took_ns / TURN_NS).clamp(1, PART_TIMES_MAX);
     }
     let mut bytes = 0;
     for mut out in outs {

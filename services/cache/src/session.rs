@@ -331,6 +331,10 @@ impl Session {
             }
             Outcome::Wait(waiting) => match *waiting {
                 Waiting::Block(block) => Step::End(self.block_here(block, frame, input, turn)),
+                Waiting::Multi(mut multi) => {
+                    multi.timed = turn.shard.begin_timing(item.id, args, frame, turn.now);
+                    Step::End(self.wait(Waiting::Multi(multi), turn))
+                }
                 waiting => Step::End(self.wait(waiting, turn)),
             },
         }
@@ -494,7 +498,13 @@ impl Session {
         shard: &mut Shard,
         now: Instant,
     ) -> Flow<Work> {
-        match multi.step(responses, out, shard, &self.conn, now) {
+        let requests = multi.step(responses, out, shard, &self.conn, now);
+        if requests.is_none()
+            && let Some(timed) = multi.timed.take()
+        {
+            shard.end_timing(*timed, &self.conn, now);
+        }
+        match requests {
             Some(requests) => {
                 shard.stats.hop_requests +=
                     requests.iter().filter(|(target, _)| *target != shard.index).count() as u64;

@@ -20,6 +20,7 @@ use crate::{
     batch::Spares,
     clients::Clients,
     command::table::Index,
+    elsewhere::Elsewhere,
     erase::Erasing,
     events::{self, Classes, Going},
     flow,
@@ -147,6 +148,8 @@ pub struct Shard {
     pub(crate) parked: Vec<Parked>,
     /// Keys that other shards have borrowed.
     pub(crate) lent: usize,
+    /// What the command that runs knows of other shards.
+    pub(crate) elsewhere: Elsewhere,
     /// Keys about to be looked up.
     pub(crate) ahead: Ahead,
     /// Out while a session or another shard's batch runs.
@@ -236,7 +239,7 @@ const ERASE_PART: usize = 4;
 /// Most keys one write may evict before it is let through or refused.
 const EVICT_PER_WRITE: usize = 64;
 /// Records moved together per tick.
-const COMPACT_BUDGET: usize = 256;
+const COMPACT_BUDGET: usize = 64;
 
 impl Shard {
     /// An empty shard.
@@ -271,6 +274,7 @@ impl Shard {
             locks: Locks::default(),
             parked: Vec::new(),
             lent: 0,
+            elsewhere: Elsewhere::default(),
             ahead: Ahead::default(),
             group: Some(Box::default()),
             spares: Spares::default(),

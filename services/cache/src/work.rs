@@ -11,6 +11,7 @@ use bytes::Bytes;
 use crate::pubsub::Kind;
 
 pub use crate::batch::Batch;
+pub use crate::elsewhere::{Look, Survey, Want};
 use crate::observe::{Cancel, Changes};
 
 /// What a session waits for.
@@ -98,6 +99,8 @@ pub enum Request {
         ticket: u64,
         /// The keys with their databases.
         keys: Vec<(u16, Box<[u8]>)>,
+        /// What to hold beside these.
+        hold: LockKeys,
         /// As in `Lock`.
         needs_memory: bool,
         /// As in `Lock`.
@@ -111,6 +114,8 @@ pub enum Request {
         keys: Vec<(u16, Box<[u8]>, Option<Record>)>,
         /// Which keys have changed meanwhile, perhaps with those of other shards.
         changes: Changes,
+        /// Databases to empty before that; nothing for all of them.
+        flushed: Vec<Option<u16>>,
         /// What the shard has to log of it.
         log: Option<Box<crate::aof::Part>>,
     },
@@ -237,6 +242,8 @@ pub enum Response {
     Done,
     /// A number.
     Count(u64),
+    /// What was looked at, and what was there.
+    Looked(Vec<(Look, Option<Bytes>)>),
     /// Values in the order of the keys.
     Values(Vec<Option<Bytes>>),
     /// One key's record.
@@ -313,6 +320,8 @@ pub enum Op {
     Nothing,
     /// Values of keys, as MGET reads them.
     Get(u16, Vec<Box<[u8]>>),
+    /// Reads these for a command of another shard, as a read of a key (`true`) or without a trace of it.
+    Look(bool, Vec<Look>),
     /// Sets pairs, as MSET does.
     Set(u16, Vec<(Box<[u8]>, Bytes)>),
     /// Removes keys; counts them.
@@ -378,7 +387,10 @@ pub enum Op {
     /// Begins a snapshot of this moment; under the lock of all keys.
     SaveBegin,
     /// The snapshot's next part.
-    SavePart,
+    SavePart {
+        /// Keys after which no further group is begun.
+        keys: u64,
+    },
     /// Gives the snapshot up.
     SaveEnd,
     /// A message to a channel; counts those who hear it here.
@@ -478,7 +490,7 @@ impl Op {
 }
 
 /// One step of SCAN on one shard.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Scan {
     /// The database.
     pub db: u16,

@@ -2,8 +2,9 @@
 //!
 //! What: `clients/own_tests/own_tests.py` runs those that pass on redis-server 7.0.15, as `SUITE.baseline` lists
 //! them; what does not pass here is in `SUITE.exceptions` with its reason, and nothing else may fail. With
-//! `OWN_TESTS=whole`, as `make redis-py` and `make fakeredis` set it, those that take long run too, and two shards
-//! as well as one.
+//! `OWN_TESTS=whole`, as `make redis-py` and `make fakeredis` set it, those that take long run too; else, on two shards
+//! also those are left out that sleep for long over what does not depend on the number of shards. One shard and two run
+//! side by side: the suites mostly sleep.
 //! Next: `testing::live` for how a script is run; the script for how its lists are made.
 
 #![expect(clippy::disallowed_methods, reason = "how much is run is chosen from outside")]
@@ -25,10 +26,14 @@ fn own_tests(suite: &str) {
         let live = CLIENTS.python(&format!("{suite}-suite"), "own_tests/own_tests.py");
         live.within(Duration::from_secs(if whole { 1200 } else { 300 }))
     };
-    run(suite, live(), 1, &[suite], if whole { &[] } else { &["--slice"] });
     if whole {
-        run(suite, live(), 2, &[suite], &["--several"]);
+        run(suite, live(), 1, &[suite], &[]);
+        return run(suite, live(), 2, &[suite], &["--several"]);
     }
+    std::thread::scope(|scope| {
+        scope.spawn(|| run(suite, live(), 2, &[suite], &["--several", "--slice"]));
+        run(suite, live(), 1, &[suite], &["--slice"]);
+    });
 }
 
 #[test]

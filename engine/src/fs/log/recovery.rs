@@ -6,8 +6,11 @@
 //! cut; the second is damage and is reported. Appends go on in a fresh segment whose base marks
 //! the cut, so that torn records behind it can never come back.
 //!
+//! While a window is looked at, the next is read: where it has to begin is told by the lengths of the
+//! records in this one.
+//!
 //! Invariants: nothing is written before [`Recovery::finish`]; before the first append, everything
-//! read is durable; memory is one window.
+//! read is durable; memory is two windows.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -20,9 +23,11 @@ use super::segment::{self, SegmentFile};
 use super::writer::{Handle, Segment, Start, new_header};
 use super::{Log, LogConfig, Position};
 use crate::buf::DirectBuf;
+use crate::driver::{Op, Payload};
 use crate::error::{Error, Kind};
+use crate::exec::sync::yield_now;
 use crate::fs::Dir;
-use crate::shard::ShardCx;
+use crate::shard::{Pending, ShardCx};
 
 const WINDOW_BYTES: usize = 1 << 20;
 /// Longest record a header may announce.
@@ -63,6 +68,21 @@ struct Window {
     slot: u64,
     start: u32,
     len: u32,
+    /// Length of a window's buffer.
+    bytes: usize,
+    /// The next window, on its way.
+    ahead: Option<Ahead>,
+    /// Whether the next window was looked for.
+    has_looked: bool,
+    spare: Option<DirectBuf>,
+}
+
+/// A window that is being read.
+#[derive(Debug)]
+struct Ahead {
+    slot: u64,
+    start: u32,
+    read: Pending,
 }
 
 /// A log being read. [`Recovery::next`] until `None`, then [`Recovery::finish`].
@@ -106,7 +126,7 @@ impl Recovery {
     ) -> Result<Self, Error> {
         config.check()?;
         let dir = Dir::open(cx, dir).await?;
-        let window = Window { buf: None, slot: 0, start: 0, len: 0 };
+        let window = Window::new();
         let mut recovery = Self {
             cx: cx.clone(),
             config,
@@ -192,7 +212,7 @@ impl Recovery {
         }
         let longest = self.segments.iter().map(|found| found.header.record_max_bytes as usize);
         let window_bytes = longest.max().unwrap_or(0) + 2 * BLOCK_BYTES;
-        self.window.buf = Some(DirectBuf::zeroed(window_bytes.max(WINDOW_BYTES)));
+        self.window.bytes = window_bytes.max(WINDOW_BYTES);
         Ok(())
     }
 
@@ -240,6 +260,10 @@ impl Recovery {
             if let Some(header) = self.record_at(offset).await? {
                 self.offset += record_bytes(header.len as usize) as u32;
                 self.batch = Some(header.batch);
+                if self.read_ahead() {
+                    // It is on its way from the next turn on.
+                    yield_now().await;
+                }
                 if here >= self.from {
                     let data = offset + RECORD_HEADER_BYTES as u32;
                     return Ok(Step::Record { position: here, data, len: header.len });
@@ -292,6 +316,38 @@ impl Recovery {
         self.at += 1;
         self.offset = RECORDS_START;
         self.batch = None;
+    }
+
+    #[cfg(test)]
+    pub(super) const fn is_reading_ahead(&self) -> bool {
+        self.window.ahead.is_some()
+    }
+
+    /// Begins to read the next window, unless that was done; whether it did.
+    fn read_ahead(&mut self) -> bool {
+        if std::mem::replace(&mut self.window.has_looked, true) {
+            return false;
+        }
+        let (found, limit) = (&self.segments[self.at], self.limit());
+        let mut offset = self.offset;
+        while found.limit != Some(offset)
+            && let Some(bytes) = self.window.slice(offset, RECORD_HEADER_BYTES as u32)
+        {
+            // What makes no sense is looked at when it is come to.
+            let Some(header) = found.key.header(bytes, offset, limit) else { return false };
+            if self.window.slice(offset, RECORD_HEADER_BYTES as u32 + header.len).is_none() {
+                break;
+            }
+            offset += record_bytes(header.len as usize) as u32;
+        }
+        if found.limit != Some(offset) {
+            self.window.begin_ahead(&self.cx, &found.file, offset);
+        } else if let Some(next) = self.segments.get(self.at + 1) {
+            self.window.begin_ahead(&self.cx, &next.file, RECORDS_START);
+        } else {
+            return false;
+        }
+        true
     }
 
     fn limit(&self) -> u32 {
@@ -399,6 +455,19 @@ impl Recovery {
 }
 
 impl Window {
+    const fn new() -> Self {
+        Self {
+            buf: None,
+            slot: 0,
+            start: 0,
+            len: 0,
+            bytes: WINDOW_BYTES,
+            ahead: None,
+            has_looked: false,
+            spare: None,
+        }
+    }
+
     fn slice(&self, offset: u32, len: u32) -> Option<&[u8]> {
         let from = offset.checked_sub(self.start)?;
         let end = from.checked_add(len).filter(|&end| end <= self.len)?;
@@ -414,14 +483,56 @@ impl Window {
         len: u32,
     ) -> Result<&[u8], Error> {
         if self.slot != file.slot || self.slice(offset, len).is_none() {
-            let start = offset - offset % BLOCK_BYTES as u32;
-            self.len = 0;
-            let buf = self.buf.take().unwrap_or_else(|| DirectBuf::zeroed(WINDOW_BYTES));
+            let start = start_of(offset);
             let need = (offset - start + len) as usize;
-            let (buf, read) = segment::read_at_least(cx, file, buf, need, u64::from(start)).await?;
-            (self.slot, self.start, self.buf) = (file.slot, start, Some(buf));
+            self.len = 0;
+            let (buf, read) = match self.take_ahead(file.slot, start, need).await {
+                Some(read) => read,
+                None => {
+                    let buf = self.take_buf();
+                    segment::read_at_least(cx, file, buf, need, u64::from(start)).await?
+                }
+            };
+            self.spare = self.buf.replace(buf).or(self.spare.take());
+            (self.slot, self.start, self.has_looked) = (file.slot, start, false);
             self.len = u32::try_from(read).unwrap_or(u32::MAX);
         }
         Ok(self.slice(offset, len).unwrap_or_default())
     }
+
+    /// Begins to read the window that has what is at `offset`.
+    fn begin_ahead(&mut self, cx: &ShardCx, file: &SegmentFile, offset: u32) {
+        let (buf, start) = (self.take_buf(), start_of(offset));
+        let (len, offset) = (buf.len(), u64::from(start));
+        let read = cx.perform(Op::Read { fd: file.fd, buf, len, offset, uncached: false });
+        self.ahead = Some(Ahead { slot: file.slot, start, read });
+    }
+
+    /// What was read ahead, if it is what is wanted; a read that failed or came short is done again.
+    async fn take_ahead(
+        &mut self,
+        slot: u64,
+        start: u32,
+        need: usize,
+    ) -> Option<(DirectBuf, usize)> {
+        let ahead = self.ahead.take().filter(|ahead| (ahead.slot, ahead.start) == (slot, start))?;
+        let completion = ahead.read.await;
+        let Payload::Direct(buf) = completion.payload else { return None };
+        match completion.result {
+            Ok(read) if read as usize >= need => Some((buf, read as usize)),
+            _ => {
+                self.spare = Some(buf);
+                None
+            }
+        }
+    }
+
+    fn take_buf(&mut self) -> DirectBuf {
+        self.spare.take().unwrap_or_else(|| DirectBuf::zeroed(self.bytes))
+    }
+}
+
+/// Where a window that has `offset` begins.
+const fn start_of(offset: u32) -> u32 {
+    offset - offset % BLOCK_BYTES as u32
 }

@@ -64,6 +64,48 @@ fn what_was_committed_is_there_after_reopening() {
     });
 }
 
+/// More than some windows, in which records of all lengths lie across the ends of windows and of segments.
+async fn write_and_read_a_long_log(cx: &ShardCx, path: &Path) {
+    const LONG: LogConfig =
+        LogConfig { segment_bytes: 3 << 20, segments_max: 16, batch_bytes: 64 << 10, batches: 3 };
+    let (log, ..) = open(cx, path, LONG).await;
+    let (mut rng, mut all) = (Rng::new(7), Vec::new());
+    for n in 0_u64..400 {
+        let len = if n % 5 == 0 { LONG.record_max_bytes() } else { rng.below(30_000) as usize };
+        let data = vec![n as u8; len];
+        let position = log.append_when_ready(&data).await.expect("room");
+        all.push((position.0, data));
+    }
+    log.close().await.expect("a working disk");
+    for first in [0, 1, 150, 399] {
+        let from = Position(all[first].0);
+        let mut recovery = Recovery::open(cx, path, LONG, from).await.expect("a usable directory");
+        let (records, damage) = read_all(&mut recovery).await.expect("readable");
+        assert!(damage.is_empty(), "{damage:?}");
+        assert!(records == all[first..], "{} records from {first}", records.len());
+        // One that is left in the middle, with a read on its way.
+        let mut left = Recovery::open(cx, path, LONG, Position(0)).await.expect("a directory");
+        for _ in 0..=first {
+            left.next().await.expect("readable");
+        }
+        assert_eq!(left.is_reading_ahead(), first < 399, "at record {first}");
+    }
+}
+
+#[test]
+fn a_log_longer_than_a_window_is_read_whole() {
+    let dir = TempDir::new("log-long");
+    let path = dir.path().to_owned();
+    on_ring(|cx| async move { write_and_read_a_long_log(&cx, &path).await });
+    for seed in 0..5 {
+        let world = World::new(seed, Faults::rough());
+        let done = in_world(&world, 20_000_000, |cx| async move {
+            write_and_read_a_long_log(&cx, Path::new(DIR)).await;
+        });
+        assert!(done, "seed {seed}");
+    }
+}
+
 #[test]
 fn one_write_covers_the_appends_of_many_tasks() {
     let dir = TempDir::new("log-group");

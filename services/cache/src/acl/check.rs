@@ -3,7 +3,7 @@
 //! Order and result are those of redis-server 7.0.15: the first selector that allows everything decides; when none does, the
 //! error is the one of the selector that came furthest.
 
-use super::{READ, Selector, User, WRITE};
+use super::{KeyPattern, READ, Selector, User, WRITE};
 use crate::command::row::{NO_AUTH, Row};
 
 /// What was not allowed: the weakest reason first.
@@ -32,6 +32,18 @@ pub(crate) fn may_run<'f>(
         }
     }
     Err(worst)
+}
+
+/// Whether the user may run the command, and read any key besides.
+pub(crate) fn may_read_all<'f>(
+    user: &User,
+    id: u16,
+    row: &'static Row,
+    argc: usize,
+    arg: impl Fn(usize) -> &'f [u8],
+) -> bool {
+    let mut able = user.selectors().filter(|selector| selector.reads_all());
+    able.any(|selector| selector.check(id, row, argc, &arg).is_ok())
 }
 
 /// Where the channels of a command are, and whether they are patterns.
@@ -83,6 +95,11 @@ impl Selector {
             return Err(Denied::Channel(at));
         }
         Ok(())
+    }
+
+    fn reads_all(&self) -> bool {
+        let all = |known: &KeyPattern| known.rights & READ != 0 && *known.pattern == *b"*";
+        self.all_keys || self.keys.iter().any(all)
     }
 
     fn allows_key(&self, key: &[u8], rights: u8) -> bool {

@@ -18,7 +18,7 @@ use std::rc::Rc;
 
 use sha2::{Digest, Sha256};
 
-pub(crate) use check::{Denied, may_run};
+pub(crate) use check::{Denied, may_read_all, may_run};
 pub(crate) use log::{Log, LogEntry, Reason};
 pub(crate) use rules::{Rules, category, has_spaces, merge_selectors};
 

@@ -139,6 +139,7 @@ pub(crate) const fn may_wait(response: &Response) -> bool {
             | Response::Count(_)
             | Response::Error(_)
             | Response::Values(_)
+            | Response::Looked(_)
             | Response::Record(_)
             | Response::Keys { .. }
             | Response::Random { .. }

@@ -65,6 +65,8 @@ struct Loading<'a> {
     count: usize,
     told_ns: u64,
     state: State,
+    /// Whether the parts of commands over several shards in this shard's logs are told.
+    parts_known: bool,
 }
 
 /// Loads the keys; the shard's log, ready for what comes.
@@ -88,8 +90,20 @@ pub(crate) async fn load(server: &Rc<Server<Cache>>, setup: &LogSetup) -> Result
     let common = Arc::clone(&setup.common);
     let state = State::default();
     let sizes = setup.sizes;
-    let mut loading =
-        Loading { server, cx, common, dir, sizes, manifest, index, count, told_ns: 0, state };
+    let (told_ns, parts_known) = (0, false);
+    let mut loading = Loading {
+        server,
+        cx,
+        common,
+        dir,
+        sizes,
+        manifest,
+        index,
+        count,
+        told_ns,
+        state,
+        parts_known,
+    };
     let log = loading.run().await?;
     loading.settle(&log).await?;
     Ok(Loaded { log, manifest: loading.manifest, dir: loading.dir })
@@ -97,28 +111,28 @@ pub(crate) async fn load(server: &Rc<Server<Cache>>, setup: &LogSetup) -> Result
 
 impl Loading<'_> {
     async fn run(&mut self) -> Result<Log, Error> {
-        let before = self.manifest.starts.len();
-        let mine: Vec<usize> = (0..before).filter(|log| log % self.count == self.index).collect();
-        if before > 1 {
-            for &log in &mine {
-                self.know_parts(log).await?;
-            }
-        }
-        self.wait(Step::PartsKnown).await;
-        if before == self.count {
+        if self.manifest.starts.len() == self.count {
             let mut recovery = self.open(self.index).await?;
             self.replay(&mut recovery, self.index).await?;
+            self.tell_parts(false).await?;
             self.wait(Step::Read).await;
             return recovery.finish().await;
         }
-        for &log in &mine {
+        for log in self.mine() {
             let mut recovery = self.open(log).await?;
             self.replay(&mut recovery, log).await?;
             self.hand_out().await;
         }
+        self.tell_parts(false).await?;
         self.wait(Step::Read).await;
         self.take_own()?;
         self.begin_anew().await
+    }
+
+    /// The logs that this shard reads.
+    fn mine(&self) -> Vec<usize> {
+        let before = self.manifest.starts.len();
+        (0..before).filter(|log| log % self.count == self.index).collect()
     }
 
     fn log_dir(&self, log: usize) -> PathBuf {
@@ -136,6 +150,22 @@ impl Loading<'_> {
         while !self.common.is_reached(step as usize, self.count) {
             self.cx.sleep(LOOK_NS).await;
         }
+    }
+
+    /// Lets the other shards know the parts in this one's logs, if they do not, and waits for theirs. `has_any`: there
+    /// are some; only then the logs are read for them, before they are read for what they say. Each shard comes here,
+    /// at its first part or else at its end, so none waits for ever.
+    async fn tell_parts(&mut self, has_any: bool) -> Result<(), Error> {
+        if std::mem::replace(&mut self.parts_known, true) {
+            return Ok(());
+        }
+        if has_any {
+            for log in self.mine() {
+                self.know_parts(log).await?;
+            }
+        }
+        self.wait(Step::PartsKnown).await;
+        Ok(())
     }
 
     /// Notes the parts of commands over several shards that a log has.
@@ -185,7 +215,10 @@ impl Loading<'_> {
             match entry {
                 Entry::Damage { from, to } => return Err(damaged(&dir, from, to)),
                 Entry::Record { position, data } => {
-                    if let Some((bytes, _)) = joiner.take(data) {
+                    if let Some((bytes, has_part)) = joiner.take(data) {
+                        if has_part {
+                            self.tell_parts(true).await?;
+                        }
                         let mut shard = self.server.shard().borrow_mut();
                         let state = &mut self.state;
                         let mut replay = Replay { shard: &mut shard, state, is_whole: &is_whole };

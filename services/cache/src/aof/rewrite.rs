@@ -13,7 +13,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use engine::error::{Error, Kind};
-use engine::exec::sync::yield_now;
 use engine::fs::Dir;
 use engine::fs::log::{Log, Position};
 use engine::net::Server;
@@ -173,7 +172,7 @@ async fn write_base(server: &Rc<Server<Cache>>, log: &Log) {
         if backlog > BASE_BACKLOG_BYTES {
             cx.sleep(LOOK_NS).await;
         } else {
-            yield_now().await;
+            cx.give_way().await;
         }
     }
 }

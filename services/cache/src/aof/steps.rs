@@ -224,6 +224,20 @@ impl Shard {
         others
     }
 
+    /// A script has emptied a database, or all, on all shards.
+    pub(crate) fn log_flush(&mut self, db: Option<u16>) {
+        let count = self.count;
+        let Some(captured) = self.journal.as_mut().and_then(|journal| journal.captured.as_mut())
+        else {
+            return;
+        };
+        let mut bytes = Vec::new();
+        let word: &[u8] = if db.is_some() { b"FLUSHDB" } else { b"FLUSHALL" };
+        command(&mut bytes, &[word]);
+        let db = db.unwrap_or(0);
+        captured.extend((0..count).map(|owner| Effect { owner, db, bytes: bytes.clone() }));
+    }
+
     pub(crate) fn write_state(&mut self, out: &mut Vec<u8>, db: u16, key: &[u8], now: Instant) {
         let hash = self.store.hash(key);
         if db == self.store.items_db() {

@@ -5,7 +5,7 @@ use wire::resp::{Version, reply};
 use super::{Cx, Fault, Outcome, ReplyMode, client, client_tracking, pubsub};
 use crate::{
     acl::{DEFAULT, Reason},
-    watch::guard,
+    watch::guard::{self, Refused},
 };
 
 /// The Redis version whose behaviour this server follows.
@@ -36,7 +36,9 @@ fn authenticate(cx: &mut Cx<'_>, user: &[u8], password: &[u8]) -> std::result::R
         return Ok(());
     }
     let (object, user) = (cx.arg(0).to_vec(), user.to_vec());
-    guard::log(cx.shard, cx.conn, Reason::Auth, object, user, cx.row.name, cx.now);
+    let (context, command) = ("toplevel", cx.row.name);
+    let refused = Refused { reason: Reason::Auth, context, object, user, command };
+    guard::log(cx.shard, cx.conn, refused, cx.now);
     Err(Fault::text("WRONGPASS invalid username-password pair or user is disabled."))
 }
 

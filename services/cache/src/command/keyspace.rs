@@ -6,7 +6,7 @@ use wire::resp::{Version, reply};
 use super::{Cx, Fault, Outcome, dispatch::c_string};
 use crate::{
     events::{GENERIC, NEW},
-    multi::Plan,
+    multi::{Plan, Scanning},
     work::{Response, Scan},
 };
 
@@ -182,7 +182,7 @@ pub(crate) fn reply_keys(out: &mut Output, keys: Vec<Box<[u8]>>) {
 /// Work done per SCAN unless COUNT says otherwise.
 pub(super) const SCAN_COUNT: i64 = 10;
 /// Most work one SCAN may ask for in one turn.
-pub(super) const SCAN_COUNT_MAX: usize = 10_000;
+pub(crate) const SCAN_COUNT_MAX: usize = 10_000;
 
 pub(super) fn scan(cx: &mut Cx<'_>) -> Result {
     let cursor = cursor(cx.arg(1)).ok_or(Fault::text("ERR invalid cursor"))?;
@@ -208,11 +208,10 @@ pub(super) fn scan(cx: &mut Cx<'_>) -> Result {
     }
     // A cluster node's cursor is the shard's own.
     let node = cx.is_cluster_node();
-    let shards = if node { 1 } else { u64::from(cx.shard.count) };
-    let target = u16::try_from(cursor % shards).unwrap_or(0);
+    let shards = if node { 1 } else { cx.shard.count };
     let count = usize::try_from(count).unwrap_or(SCAN_COUNT_MAX).min(SCAN_COUNT_MAX);
-    let scan = Scan { db: cx.conn.db, cursor: cursor / shards, count, pattern, kind };
-    cx.gather_node(Plan::Scan(target, scan))
+    let scan = Scan { db: cx.conn.db, cursor: 0, count, pattern, kind };
+    cx.gather_node(Plan::Scan(Box::new(Scanning::new(cursor, shards, scan))))
 }
 
 /// A cursor is what C's `strtoul` reads whole from the text up to its first NUL: nothing is 0, and
@@ -229,19 +228,4 @@ pub(super) fn cursor(text: &[u8]) -> Option<u64> {
     }
     let value: u64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
     Some(if unsigned.is_some() { value.wrapping_neg() } else { value })
-}
-
-/// The cursor for the client, and the keys. The client's cursor is the shard's own, times the
-/// number of shards, plus the shard; after one shard's end comes the next one's start.
-pub(crate) fn reply_scan(out: &mut Output, shard: u16, shards: u16, responses: Vec<Response>) {
-    let Some(Response::Keys { cursor, keys }) = responses.into_iter().next() else { return };
-    let next = match cursor {
-        0 if shard + 1 < shards => u64::from(shard) + 1,
-        0 => 0,
-        cursor => cursor.saturating_mul(shards.into()).saturating_add(shard.into()),
-    };
-    let inline = out.inline_mut();
-    reply::array(inline, 2);
-    reply::bulk(inline, next.to_string().as_bytes());
-    reply_keys(out, keys);
 }

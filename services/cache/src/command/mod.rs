@@ -38,7 +38,7 @@ pub mod row;
 mod save;
 mod server;
 mod set;
-mod sort;
+pub(crate) mod sort;
 mod stream;
 mod string;
 pub mod table;
@@ -118,8 +118,8 @@ pub enum Waiting {
     Job(crate::work::Job),
     /// Replicas that have what was written.
     Replicas(crate::flow::wait::Wait),
-    /// Keys that a script wants, on a shard that runs it for another: nothing of it has happened.
-    Widen(Vec<(u16, Box<[u8]>)>),
+    /// What a command wants of other shards, for its coordinator to ask for: nothing of it has happened.
+    Widen(Vec<crate::elsewhere::Want>),
 }
 
 /// Under what circumstances a command runs.

@@ -1,16 +1,18 @@
 //! SORT and SORT_RO: the elements of a list, a set or a sorted set, in order, or what keys named after them hold.
 //!
-//! Keys that BY and GET name are looked up on this shard only, and refused on a cluster node's port as Redis refuses
-//! them in cluster mode. Invariant: everything is read before the result is stored.
+//! Keys that BY and GET stand for are known only when the elements are. Those of other shards are wanted, and the command
+//! runs again when what they hold is known (`elsewhere.rs`). On a cluster node's port BY and GET are refused, as Redis
+//! refuses them in cluster mode. Invariant: everything is read before the result is stored.
 
 use std::cmp::Ordering;
 
+use bytes::Bytes;
 use logic::object::{List, Object, list::End};
 use logic::store::Value;
-use wire::resp::reply;
+use wire::resp::{Args, reply};
 
-use super::{Cx, Fault, Outcome, dispatch::c_string, float};
-use crate::events::LIST;
+use super::{Cx, Fault, Outcome, Waiting, dispatch::c_string, float, row::Row};
+use crate::{events::LIST, watch::guard};
 
 type Result<T = Outcome> = std::result::Result<T, Fault>;
 
@@ -62,10 +64,15 @@ fn options<'a>(cx: &Cx<'a>, may_store: bool) -> Result<Options<'a>> {
                 options.keep_order = true;
             } else if node {
                 return Err(Fault::text("ERR BY option of SORT denied in Cluster mode."));
+            } else if !guard::may_read_all(cx) {
+                return Err(denied("BY"));
             }
         } else if left >= 1 && cx.is(at, "GET") {
             if node {
                 return Err(Fault::text("ERR GET option of SORT denied in Cluster mode."));
+            }
+            if !guard::may_read_all(cx) {
+                return Err(denied("GET"));
             }
             at += 1;
             options.gets.push(cx.arg(at));
@@ -77,15 +84,29 @@ fn options<'a>(cx: &Cx<'a>, may_store: bool) -> Result<Options<'a>> {
     Ok(options)
 }
 
+fn denied(option: &str) -> Fault {
+    Fault::owned(format!("ERR {option} option of SORT denied due to insufficient ACL permissions."))
+}
+
+/// Whether a command is a SORT that may read keys which its arguments do not name; for a `restricted` user also one
+/// that only might, since their rights are known on this shard alone.
+pub(crate) fn looks_up(row: &Row, args: &Args, frame: &[u8], restricted: bool) -> bool {
+    let arg = |at| args.get(at, frame);
+    let is_word = |at, word: &str| arg(at).eq_ignore_ascii_case(word.as_bytes());
+    let is_pattern = |at| restricted || star(arg(at)).is_some();
+    let names = |at| (is_word(at, "BY") || is_word(at, "GET")) && is_pattern(at + 1);
+    matches!(row.name, "sort" | "sort_ro") && (2..args.len()).any(names)
+}
+
 /// Where an element goes in a pattern.
 fn star(pattern: &[u8]) -> Option<usize> {
     c_string(pattern, usize::MAX).iter().position(|&byte| byte == b'*')
 }
 
 /// What the pattern stands for with this element: the string at a key, or `key->field` of a hash.
-fn look_up(cx: &mut Cx<'_>, pattern: &[u8], element: &[u8]) -> Option<Vec<u8>> {
+fn look_up(cx: &mut Cx<'_>, pattern: &[u8], element: &[u8]) -> Option<Bytes> {
     if pattern == b"#" {
-        return Some(element.to_vec());
+        return Some(Bytes::copy_from_slice(element));
     }
     let at = star(pattern)?;
     let (before, after) = (pattern.get(..at)?, pattern.get(at + 1..)?);
@@ -94,15 +115,7 @@ fn look_up(cx: &mut Cx<'_>, pattern: &[u8], element: &[u8]) -> Option<Vec<u8>> {
     let after = if field.is_some() { after.get(..arrow?)? } else { after };
     let key = [before, element, after].concat();
     let (db, now, touch) = (cx.conn.db, cx.now_ms(), !cx.conn.no_touch);
-    let hash = cx.shard.store.hash(&key);
-    let (entry, with) = cx.shard.store.read(db, hash, &key, touch, now)?;
-    match (entry.value, field) {
-        (Value::Object(object), Some(field)) => {
-            object.as_hash()?.get(field, with).map(|value| value.to_vec())
-        }
-        (Value::Object(_), None) | (_, Some(_)) => None,
-        (value, None) => Some(value.as_slice().to_vec()),
-    }
+    cx.shard.look(db, &key, field, touch, now)
 }
 
 /// The elements in the order they are in; and whether that order means something.
@@ -122,7 +135,7 @@ fn elements(cx: &mut Cx<'_>) -> Result<(Vec<Vec<u8>>, bool)> {
 /// What an element is compared by.
 enum Weight {
     Number(f64),
-    Text(Option<Vec<u8>>),
+    Text(Option<Bytes>),
     /// The element's own bytes.
     Own,
 }
@@ -131,7 +144,7 @@ fn weigh(cx: &mut Cx<'_>, options: &Options<'_>, element: &[u8]) -> Result<Weigh
     let found = match options.by {
         Some(pattern) => look_up(cx, pattern, element),
         None if options.alpha => return Ok(Weight::Own),
-        None => Some(element.to_vec()),
+        None => Some(Bytes::copy_from_slice(element)),
     };
     if options.alpha {
         return Ok(Weight::Text(found));
@@ -171,6 +184,24 @@ fn sorted(cx: &mut Cx<'_>, options: &Options<'_>, found: Vec<Vec<u8>>) -> Result
 }
 
 fn run(cx: &mut Cx<'_>, may_store: bool) -> Result {
+    let result = answer(cx, may_store);
+    if !cx.shard.elsewhere.wants() {
+        return result;
+    }
+    let is_full = cx.shard.elsewhere.is_full();
+    let wanted = cx.shard.elsewhere.take_wanted();
+    match result {
+        Ok(_) if is_full => Err(Fault::text(
+            "ERR BY and GET stand for too many keys of other shards: sort fewer elements at once",
+        )),
+        Ok(_) => Ok(Outcome::Wait(Box::new(Waiting::Widen(wanted)))),
+        // It fails whatever the others hold.
+        fails => fails,
+    }
+}
+
+/// The result; nothing when something that is wanted for it is not known.
+fn answer(cx: &mut Cx<'_>, may_store: bool) -> Result {
     let mut options = options(cx, may_store)?;
     let (mut found, ordered) = elements(cx)?;
     if options.keep_order && !ordered && (options.store.is_some() || cx.conn.scripted) {
@@ -185,16 +216,23 @@ fn run(cx: &mut Cx<'_>, may_store: bool) -> Result {
     let size = |value: i64| usize::try_from(value).unwrap_or(0);
     let offset = size(options.offset);
     let count = if options.count < 0 { usize::MAX } else { size(options.count) };
+    if cx.shard.elsewhere.wants() && (offset > 0 || count < found.len()) {
+        // Which elements are chosen is not known yet.
+        return Ok(Outcome::Done);
+    }
     let chosen = found.into_iter().skip(offset).take(count);
-    let mut results: Vec<Option<Vec<u8>>> = Vec::new();
+    let mut results: Vec<Option<Bytes>> = Vec::new();
     for element in chosen {
         if options.gets.is_empty() {
-            results.push(Some(element));
+            results.push(Some(element.into()));
             continue;
         }
         for pattern in &options.gets {
             results.push(look_up(cx, pattern, &element));
         }
+    }
+    if cx.shard.elsewhere.wants() {
+        return Ok(Outcome::Done);
     }
     match options.store {
         Some(to) => store(cx, to, &results),
@@ -202,7 +240,7 @@ fn run(cx: &mut Cx<'_>, may_store: bool) -> Result {
     }
 }
 
-fn store(cx: &mut Cx<'_>, to: usize, results: &[Option<Vec<u8>>]) -> Result {
+fn store(cx: &mut Cx<'_>, to: usize, results: &[Option<Bytes>]) -> Result {
     let mut list = List::new(cx.shard.store.cx(0).limits.list_max_listpack_size);
     for value in results {
         list.push(End::Back, value.as_deref().unwrap_or_default());
@@ -211,7 +249,7 @@ fn store(cx: &mut Cx<'_>, to: usize, results: &[Option<Vec<u8>>]) -> Result {
     cx.count(results.len() as u64)
 }
 
-fn reply_results(cx: &mut Cx<'_>, results: &[Option<Vec<u8>>]) -> Result {
+fn reply_results(cx: &mut Cx<'_>, results: &[Option<Bytes>]) -> Result {
     let version = cx.conn.version;
     let out = cx.inline();
     reply::array(out, results.len());

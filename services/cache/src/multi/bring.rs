@@ -4,6 +4,9 @@
 //! copied but short strings. Then the command runs here, as it would if all its keys had always been here, and what the
 //! keys hold now goes back with the release of the locks. So a command is written once, for keys of one shard.
 //!
+//! A command may find out as it runs that it has to know more (`looks.rs`); then it is run again. Of a transaction, what
+//! ran before that command is undone first.
+//!
 //! Invariants: values of other shards are in this shard's store only while the command runs, within one
 //! synchronous step; each shard that lent something gets an answer for every key it lent. While a shard has lent
 //! something, what looks at all its keys waits (`remote.rs`).
@@ -13,16 +16,21 @@ use bytes::Bytes;
 use view::Input;
 use wire::resp::{Args, parse_i64, reply};
 
-use super::{Next, Reply};
+use super::{Next, Reply, looks::Looks};
 use crate::{
     aof::Part,
-    command::{Conn, Cx, Fault, Mode, Outcome, Waiting, dispatch, row},
+    command::{Conn, Cx, Fault, Mode, Outcome, Waiting, dispatch, row, sort},
+    elsewhere::Want,
     observe::{Block, Changes},
     repl::Applies,
+    script::keys::Guard as Undo,
     shard::Shard,
     transaction::{self, Queued},
     work::{Guard, LockKeys, Record, Request, Response, ShardKeys},
 };
+
+/// Most times that commands are run.
+const RUNS_MAX: usize = 64;
 
 /// Commands on their way, and what was lent to them.
 #[derive(Debug)]
@@ -40,6 +48,10 @@ pub(crate) struct Bring {
     refused: bool,
     /// The command was tried before, and waited.
     is_waking: bool,
+    /// What they have to know beside that.
+    looks: Looks,
+    /// They may have to be undone.
+    wanders: bool,
 }
 
 /// What makes commands a transaction.
@@ -70,6 +82,8 @@ impl Bring {
         let needs_memory = shard.commands.row(queued.id).flags & row::DENYOOM != 0;
         let commands = vec![queued];
         let keys = keys_of(&commands, shard);
+        // It reads everything before it writes.
+        let wanders = false;
         Self {
             commands,
             needs_memory,
@@ -80,6 +94,8 @@ impl Bring {
             blocks: None,
             refused: false,
             is_waking: false,
+            looks: Looks::default(),
+            wanders,
         }
     }
 
@@ -103,6 +119,7 @@ impl Bring {
             }
         }
         keys.sort_by_key(|(shard, _)| *shard);
+        let wanders = commands.len() > 1 && commands.iter().any(|queued| may_look(queued, shard));
         Self {
             commands,
             needs_memory,
@@ -113,6 +130,8 @@ impl Bring {
             blocks: None,
             refused: false,
             is_waking: false,
+            looks: Looks::default(),
+            wanders,
         }
     }
 
@@ -124,7 +143,12 @@ impl Bring {
     /// The keys to lock, ascending by shard.
     pub(super) fn locks(&self) -> Vec<(u16, LockKeys)> {
         let lock = |(shard, keys): &(u16, Vec<_>)| (*shard, LockKeys::Some(keys.clone()));
-        self.keys.iter().map(lock).collect()
+        self.looks.locks(self.keys.iter().map(lock).collect())
+    }
+
+    /// What to hold on a shard beside its keys.
+    pub(super) fn hold(&self, shard: u16) -> LockKeys {
+        self.looks.hold(shard)
     }
 
     /// Watched keys of a shard.
@@ -158,11 +182,20 @@ impl Bring {
             (Some(_), false) => reply.fault(&transaction::out_of_memory()),
             (None, _) => reply.fault(&Fault::OOM),
         }
-        self.give_back(ticket, Changes::default())
+        Next::Return(self.give_back(ticket, Changes::default()))
     }
 
-    /// Runs the command, and gives back what was lent.
-    pub(super) fn run(&mut self, ticket: u64, reply: &mut Reply<'_>) -> Next {
+    /// Asks what is to be known, runs the command, and gives back what was lent.
+    pub(super) fn run(
+        &mut self,
+        ticket: u64,
+        responses: Vec<Response>,
+        reply: &mut Reply<'_>,
+    ) -> Next {
+        self.looks.take(responses);
+        if let Some(ops) = self.looks.next() {
+            return Next::Ops(ops);
+        }
         let now_ms = reply.now.unix_ms();
         let mut kept = Ok(());
         for lent in &mut self.lent {
@@ -179,14 +212,20 @@ impl Bring {
         }
         reply.shard.keep_changes();
         reply.shard.log_capture();
-        match kept {
-            Ok(()) => self.execute(reply),
+        let wanted = match kept {
+            Ok(()) => self.execute(ticket, reply),
             Err(full) => {
                 self.refused = true;
                 reply.fault(&full.into());
+                Vec::new()
             }
+        };
+        let mut changes = reply.shard.take_changes();
+        if !wanted.is_empty() {
+            // Nothing of the run is left.
+            changes = Changes::default();
+            reply.shard.log_captured();
         }
-        let changes = reply.shard.take_changes();
         let before = reply.shard.show_due_keys(Applies::NOW);
         for lent in &mut self.lent {
             for ((db, key), record) in lent.keys.iter().zip(&mut lent.records) {
@@ -200,18 +239,58 @@ impl Bring {
         self.parts = reply.shard.log_split(ticket, reply.now);
         // Now that what was lent is not here any more.
         reply.shard.serve_ready(reply.now);
-        self.give_back(ticket, changes)
+        if wanted.is_empty() {
+            return Next::Return(self.give_back(ticket, changes));
+        }
+        self.run_again(ticket, wanted, reply)
     }
 
-    /// Runs the commands.
-    fn execute(&mut self, reply: &mut Reply<'_>) {
+    /// Another run, with what this one wanted to know.
+    fn run_again(&mut self, ticket: u64, wanted: Vec<Want>, reply: &mut Reply<'_>) -> Next {
+        let held = self.looks.all();
+        self.looks.want(wanted, reply.shard);
+        if self.looks.runs() > RUNS_MAX {
+            // With everything locked, a few runs are enough, unless a shard does not answer.
+            self.refused = true;
+            reply.fault(&Fault::text(
+                "ERR other shards did not tell what the command has to know: try again",
+            ));
+            return Next::Return(self.give_back(ticket, Changes::default()));
+        }
+        if held && let Some(ops) = self.looks.next() {
+            return Next::Ops(ops);
+        }
+        self.looks.begin_anew(reply.shard);
+        Next::Again(self.give_back(ticket, Changes::default()))
+    }
+
+    /// Runs the commands; what they want to know beforehand, if anything: then nothing has happened.
+    fn execute(&mut self, ticket: u64, reply: &mut Reply<'_>) -> Vec<Want> {
+        let start = reply.out.mark();
+        self.looks.lay_out(ticket, reply.conn.no_touch, reply.shard);
+        let mut undo = self.wanders.then(Undo::for_transaction);
+        let wanted = self.execute_all(undo.as_mut(), reply);
+        self.looks.clear_away(reply.shard);
+        if !wanted.is_empty() {
+            reply.out.truncate(start);
+            if let Some(mut undo) = undo {
+                undo.undo(reply.shard, reply.now);
+                self.watch_anew(reply.shard);
+            }
+        }
+        wanted
+    }
+
+    fn execute_all(&mut self, mut undo: Option<&mut Undo>, reply: &mut Reply<'_>) -> Vec<Want> {
         let mut group = reply.shard.group.take().unwrap_or_default();
+        let mut wanted = Vec::new();
         let mut conn = Conn::remote(0, reply.conn.version, reply.conn.no_touch);
         (conn.id, conn.applies) = (reply.conn.id, reply.conn.applies);
+        conn.act_for(reply.conn);
         conn.mode = if self.is_waking { Mode::Waking } else { Mode::Lent };
-        if let Some(parts) = &mut self.transaction {
+        if let Some(parts) = &self.transaction {
             conn.mode = Mode::Nested;
-            if let Some(count) = parts.count.take() {
+            if let Some(count) = parts.count {
                 reply::array(reply.out.inline_mut(), count);
             }
         }
@@ -225,21 +304,40 @@ impl Bring {
             let input = Input::owned(&queued.frame);
             let (frame, id) = (&queued.frame[..], queued.id);
             let call = dispatch::Call { args, frame, input: &input, id: Some(id), hash: None };
-            if self.transaction.is_some() {
+            if self.transaction.is_some() && self.looks.is_first() {
                 reply.shard.stats.call(id);
             }
+            if let Some(undo) = &mut undo {
+                let row = reply.shard.commands.row(id);
+                undo.keep_written(reply.shard, row, args, frame, conn.db, reply.now);
+            }
             let outcome = dispatch::execute(call, id, reply.out, reply.shard, &mut conn, reply.now);
-            if let Outcome::Wait(waiting) = outcome
-                && let Waiting::Block(block) = *waiting
-            {
-                self.blocks = Some(block);
+            if let Outcome::Wait(waiting) = outcome {
+                match *waiting {
+                    Waiting::Block(block) => self.blocks = Some(block),
+                    Waiting::Widen(wants) => {
+                        wanted = wants;
+                        break;
+                    }
+                    _ => {}
+                }
             }
         }
         reply.shard.group = Some(group);
+        wanted
+    }
+
+    /// Watched keys of this shard are as they were before what was undone, which has raised their versions.
+    fn watch_anew(&mut self, shard: &Shard) {
+        for (owner, guard) in self.transaction.iter_mut().flat_map(|parts| &mut parts.guards) {
+            if *owner == shard.index {
+                guard.was.0 = shard.watched_version(guard.db, &guard.key);
+            }
+        }
     }
 
     /// What was lent, on its way back, with the release of each lender's locks.
-    fn give_back(&mut self, ticket: u64, changes: Changes) -> Next {
+    fn give_back(&mut self, ticket: u64, changes: Changes) -> Vec<(u16, Request)> {
         let mut parts = std::mem::take(&mut self.parts);
         let back = |lent: Lent| {
             let changes = changes.clone();
@@ -247,10 +345,19 @@ impl Bring {
             let log = at.map(|at| Box::new(parts.swap_remove(at).1));
             let keys = lent.keys.into_iter().zip(lent.records);
             let keys = keys.map(|((db, key), record)| (db, key, record)).collect();
-            (lent.shard, Request::Return { ticket, keys, changes, log })
+            (lent.shard, Request::Return { ticket, keys, changes, flushed: Vec::new(), log })
         };
-        Next::Return(std::mem::take(&mut self.lent).into_iter().map(back).collect())
+        std::mem::take(&mut self.lent).into_iter().map(back).collect()
     }
+}
+
+/// Whether a command may read keys that are found only as it runs.
+fn may_look(queued: &Queued, shard: &Shard) -> bool {
+    let row = shard.commands.row(queued.id);
+    let mut args = Args::default();
+    row.flags & row::MOVABLE_KEYS != 0
+        && transaction::parse(&queued.frame, &mut args)
+        && sort::looks_up(row, &args, &queued.frame, false)
 }
 
 /// The keys of commands by shard, each once.

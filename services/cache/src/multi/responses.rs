@@ -4,11 +4,6 @@
 
 use crate::work::Response;
 
-/// Whether an iteration came to its end without a key.
-pub(super) fn ended_empty(responses: &[Response]) -> bool {
-    matches!(responses, [Response::Keys { cursor: 0, keys }] if keys.is_empty())
-}
-
 /// The counts of all shards together.
 pub(super) fn sum(responses: &[Response]) -> u64 {
     let count = |response: &Response| match response {

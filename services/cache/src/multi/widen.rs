@@ -3,24 +3,29 @@
 //! A script's keys are lent as those of any command are (`bring.rs`), but a script may use keys that its arguments do
 //! not name. When it does, nothing of the run is left: what was lent goes back, and it is run again with those keys too.
 //! A script whose declared keys are all on one other shard is sent there first, alone; only when it wants keys that are
-//! not there either does it come here.
+//! not there either does it come here. What a script wants to know of all keys is asked for with all keys locked
+//! (`looks.rs`); of those it is told of, all are lent when it wants to have one.
 //!
 //! Invariants: as in `bring.rs`; locks are asked for shard by shard in ascending order in every round, and none is held
 //! between rounds; rounds are bounded.
 //! Next: `script/keys.rs` for the run's side.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use view::Input;
 use wire::resp::{Limits, ParseState, Parsed, parse_command};
 
-use super::{Next, Reply};
+use super::{Next, Reply, looks::Looks};
 use crate::{
     aof::Part,
     batch::Batch,
     command::{Conn, Cx, Fault, Mode, Outcome, Waiting, dispatch},
+    elsewhere::Want,
     observe::Changes,
     repl::Applies,
     script::{Loan, keys::Key},
+    shard::Shard,
     work::{LockKeys, Record, Request, Response},
 };
 
@@ -41,7 +46,9 @@ pub(crate) struct Widen {
     first: Option<u16>,
     asked: bool,
     /// What it needs, with the owners.
-    keys: Vec<(u16, Key)>,
+    keys: BTreeSet<(u16, Key)>,
+    /// What it has to know beside that.
+    looks: Looks,
     rounds: usize,
     lent: Vec<(u16, Vec<Key>, Vec<Option<Record>>)>,
     /// What lenders have to log.
@@ -49,8 +56,8 @@ pub(crate) struct Widen {
 }
 
 impl Widen {
-    /// The command of `cx`, with the keys it declares and those it was found to want.
-    pub(crate) fn of(cx: &Cx<'_>, wanted: Vec<Key>) -> Self {
+    /// The command of `cx`, with the keys it declares and what it was found to want.
+    pub(crate) fn of(cx: &Cx<'_>, wanted: Vec<Want>) -> Self {
         let frame = Bytes::copy_from_slice(cx.frame);
         let mut widen = Self {
             id: cx.id,
@@ -58,7 +65,8 @@ impl Widen {
             frame,
             first: None,
             asked: false,
-            keys: Vec::new(),
+            keys: BTreeSet::new(),
+            looks: Looks::default(),
             rounds: 0,
             lent: Vec::new(),
             parts: Vec::new(),
@@ -66,23 +74,17 @@ impl Widen {
         let owner = |key: &[u8]| cx.shard.topology.owner_of(key);
         for at in cx.row.key_indices(cx.argc(), |at| cx.arg(at)) {
             let key = cx.arg(at);
-            widen.add(owner(key), (cx.conn.db, key.into()));
+            widen.keys.insert((owner(key), (cx.conn.db, key.into())));
         }
         let alone = widen.keys.first().map(|(shard, _)| *shard);
         let is_alone = widen.keys.iter().all(|(shard, _)| Some(*shard) == alone);
         widen.first =
             alone.filter(|&shard| is_alone && shard != cx.shard.index && wanted.is_empty());
-        for key in wanted {
-            widen.add(owner(&key.1), key);
+        for key in widen.looks.want(wanted, cx.shard) {
+            widen.keys.insert((owner(&key.1), key));
         }
+        widen.looks.begin_anew(cx.shard);
         widen
-    }
-
-    fn add(&mut self, shard: u16, key: Key) {
-        if !self.keys.iter().any(|(_, known)| *known == key) {
-            self.keys.push((shard, key));
-            self.keys.sort_by_key(|(shard, _)| *shard);
-        }
     }
 
     /// The keys to lock, ascending by shard; none while another shard is to try.
@@ -97,7 +99,13 @@ impl Widen {
                 _ => locks.push((*shard, vec![key.clone()])),
             }
         }
-        locks.into_iter().map(|(shard, keys)| (shard, LockKeys::Some(keys))).collect()
+        let locks = locks.into_iter().map(|(shard, keys)| (shard, LockKeys::Some(keys)));
+        self.looks.locks(locks.collect())
+    }
+
+    /// What to hold on a shard beside its keys.
+    pub(super) fn hold(&self, shard: u16) -> LockKeys {
+        self.looks.hold(shard)
     }
 
     /// Takes what a shard has lent.
@@ -123,7 +131,11 @@ impl Widen {
             }
             self.first = None;
             let Some(wanted) = self.answered(responses, reply) else { return Next::End };
-            return self.again(wanted, reply, Vec::new());
+            return self.again(ticket, wanted, reply);
+        }
+        self.looks.take(responses);
+        if let Some(ops) = self.looks.next() {
+            return Next::Ops(ops);
         }
         let now_ms = reply.now.unix_ms();
         let mut kept = Ok(());
@@ -153,6 +165,14 @@ impl Widen {
             // Nothing of the run is left.
             changes = Changes::default();
         }
+        for key in self.looks.take_adopted() {
+            let owner = reply.shard.topology.owner_of(&key.1);
+            let lent = self.lent.iter_mut().find(|(shard, ..)| *shard == owner);
+            if let Some((_, keys, records)) = lent {
+                keys.push(key);
+                records.push(None);
+            }
+        }
         let before = reply.shard.show_due_keys(Applies::NOW);
         for (_, keys, records) in &mut self.lent {
             for ((db, key), record) in keys.iter().zip(records) {
@@ -166,15 +186,14 @@ impl Widen {
         self.parts = reply.shard.log_split(ticket, reply.now);
         // Now that what was lent is not here any more.
         reply.shard.serve_ready(reply.now);
-        let back = self.back(ticket, &changes);
         match wanted {
-            None => Next::Return(back),
-            Some(wanted) => self.again(wanted, reply, back),
+            None => Next::Return(self.back(ticket, &changes)),
+            Some(wanted) => self.again(ticket, wanted, reply),
         }
     }
 
-    /// Takes the answer of the shard that tried: its reply, or the keys it would have needed.
-    fn answered(&self, responses: Vec<Response>, reply: &mut Reply<'_>) -> Option<Vec<Key>> {
+    /// Takes the answer of the shard that tried: its reply, or what it would have needed.
+    fn answered(&self, responses: Vec<Response>, reply: &mut Reply<'_>) -> Option<Vec<Want>> {
         match responses.into_iter().next() {
             Some(Response::Batch(mut batch)) if !batch.wanted.is_empty() => {
                 Some(std::mem::take(&mut batch.wanted))
@@ -191,27 +210,56 @@ impl Widen {
         }
     }
 
-    /// Another round with more keys, unless there were too many.
-    fn again(
-        &mut self,
-        wanted: Vec<Key>,
-        reply: &mut Reply<'_>,
-        back: Vec<(u16, Request)>,
-    ) -> Next {
+    /// Another round with what was wanted, unless that was too much.
+    fn again(&mut self, ticket: u64, wanted: Vec<Want>, reply: &mut Reply<'_>) -> Next {
         self.rounds += 1;
-        if self.rounds > ROUNDS_MAX || self.keys.len() + wanted.len() > KEYS_MAX {
+        let holds_all = self.looks.all();
+        let mut keys = self.looks.want(wanted, reply.shard);
+        let surveyed = self.surveyed(&keys, reply.shard);
+        let nothing = Changes::default();
+        if self.rounds > ROUNDS_MAX || self.keys.len() + keys.len() > KEYS_MAX {
             reply.fault(&Fault::text(
                 "ERR script used too many keys of other shards that it did not declare: declare all keys in KEYS",
             ));
-            return Next::Return(back);
+            return Next::Return(self.back(ticket, &nothing));
         }
-        for key in wanted {
-            self.add(reply.shard.topology.owner_of(&key.1), key);
+        if holds_all
+            && keys.is_empty()
+            && let Some(ops) = self.looks.next()
+        {
+            // Nothing changes meanwhile.
+            return Next::Ops(ops);
         }
-        Next::Again(back)
+        keys.extend(surveyed);
+        for key in keys {
+            self.keys.insert((reply.shard.topology.owner_of(&key.1), key));
+        }
+        self.looks.begin_anew(reply.shard);
+        Next::Again(self.back(ticket, &nothing))
     }
 
-    fn execute(&self, ticket: u64, reply: &mut Reply<'_>) -> Option<Vec<Key>> {
+    /// When a key is wanted of which a survey has told, the others that it told of: they will be wanted too.
+    fn surveyed(&self, wanted: &[Key], shard: &Shard) -> Vec<Key> {
+        let is_wanted = |(db, key): (u16, &[u8])| {
+            wanted.iter().any(|(wanted_db, wanted)| *wanted_db == db && **wanted == *key)
+        };
+        if wanted.is_empty() || !self.looks.surveyed().any(is_wanted) {
+            return Vec::new();
+        }
+        let room = KEYS_MAX.saturating_sub(self.keys.len() + wanted.len());
+        let keys =
+            self.looks.surveyed().filter(|(_, key)| shard.topology.owner_of(key) != shard.index);
+        keys.map(|(db, key)| (db, key.into())).take(room).collect()
+    }
+
+    fn execute(&mut self, ticket: u64, reply: &mut Reply<'_>) -> Option<Vec<Want>> {
+        self.looks.lay_out(ticket, reply.conn.no_touch, reply.shard);
+        let wanted = self.execute_with(ticket, reply);
+        self.looks.clear_away(reply.shard);
+        wanted
+    }
+
+    fn execute_with(&self, ticket: u64, reply: &mut Reply<'_>) -> Option<Vec<Want>> {
         let mut group = reply.shard.group.take().unwrap_or_default();
         let input = Input::owned(&self.frame);
         let limits = Limits { max_bulk_bytes: usize::MAX >> 1, ..Limits::DEFAULT };
@@ -224,6 +272,7 @@ impl Widen {
             let mut conn = Conn::remote(self.db, reply.conn.version, reply.conn.no_touch);
             conn.mode = Mode::Lent;
             conn.applies = reply.conn.applies;
+            conn.act_for(reply.conn);
             let call = dispatch::Call {
                 args,
                 frame: &self.frame,
@@ -249,12 +298,14 @@ impl Widen {
     /// What was lent, on its way back, with the release of each lender's locks.
     fn back(&mut self, ticket: u64, changes: &Changes) -> Vec<(u16, Request)> {
         let mut parts = std::mem::take(&mut self.parts);
+        let flushed = self.looks.take_flushed();
         let back = |(shard, keys, records): (u16, Vec<Key>, Vec<Option<Record>>)| {
             let at = parts.iter().position(|(owner, _)| *owner == shard);
             let log = at.map(|at| Box::new(parts.swap_remove(at).1));
             let keys = keys.into_iter().zip(records);
             let keys = keys.map(|((db, key), record)| (db, key, record)).collect();
-            (shard, Request::Return { ticket, keys, changes: changes.clone(), log })
+            let (changes, flushed) = (changes.clone(), flushed.clone());
+            (shard, Request::Return { ticket, keys, changes, flushed, log })
         };
         std::mem::take(&mut self.lent).into_iter().map(back).collect()
     }

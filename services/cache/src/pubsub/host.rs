@@ -25,6 +25,18 @@ impl Shard {
         self.pubsub.publish(&mut self.mail, kind, channel, payload)
     }
 
+    /// Sends what a script has published, to those who listen on any shard.
+    pub(crate) fn publish_kept(&mut self) {
+        for (kind, channel, payload) in self.elsewhere.take_messages() {
+            self.publish(kind, &channel, Payload::Shared(&payload));
+            for target in self.topology.hearing(kind.hearing(), self.index) {
+                let (channel, payload) = (channel.clone(), payload.clone());
+                let op = Op::Publish { kind, channel, payload };
+                self.post(target, Request::Op { ticket: 0, op, unlock: false });
+            }
+        }
+    }
+
     /// Tells all shards what anybody listens to here.
     pub(crate) fn tell_hearing(&self) {
         self.topology.set_hearing(self.index, self.pubsub.hearing());

@@ -170,6 +170,18 @@ impl PubSub {
         self.map(kind).get(name).map_or(0, |slots| slots.len() as u64)
     }
 
+    /// How many times a message to a channel is heard here, with those who listen by patterns.
+    pub(crate) fn hear(&self, kind: Kind, channel: &[u8]) -> u64 {
+        let mut count = self.listeners(kind, channel);
+        if kind == Kind::Channel {
+            let patterns = self.map(Kind::Pattern).iter();
+            let matching =
+                patterns.filter(|(pattern, _)| logic::glob::matches(pattern, channel, false));
+            count += matching.map(|(_, slots)| slots.len() as u64).sum::<u64>();
+        }
+        count
+    }
+
     /// What anybody listens to here: `HEARS_…` bits.
     pub(crate) fn hearing(&self) -> u8 {
         let [channels, patterns, shard] = &self.listeners;

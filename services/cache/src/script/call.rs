@@ -16,8 +16,9 @@ use super::{
     text::format_g,
 };
 use crate::{
-    command::{Conn, Outcome, dispatch, row},
+    command::{Conn, Outcome, Waiting, dispatch, row},
     shard::Shard,
+    watch::guard,
 };
 
 /// Most bytes of one command's arguments.
@@ -154,22 +155,7 @@ impl Run {
             return Called::Refused("Unknown Redis command called from script");
         };
         let row = shard.commands.row(id);
-        let refusal = if !row.accepts(self.args.len()) {
-            Some("Wrong number of args calling Redis command from script")
-        } else if row.flags & row::NOSCRIPT != 0 {
-            Some("This Redis command is not allowed from script")
-        } else if self.read_only && row.flags & (row::WRITE | row::MAY_REPLICATE) != 0 {
-            Some("Write commands are not allowed from read-only scripts.")
-        } else if self.is_replica && row.flags & row::WRITE != 0 {
-            Some("-READONLY You can't write against a read only replica.")
-        } else if self.is_stale && row.flags & row::STALE == 0 {
-            Some("Can not execute the command on a stale replica")
-        } else if self.full && !self.allow_oom && !self.wrote && row.flags & row::DENYOOM != 0 {
-            Some("-OOM command not allowed when used memory > 'maxmemory'.")
-        } else {
-            None
-        };
-        if let Some(text) = refusal {
+        if let Some(text) = self.refusal(id, row, shard) {
             let code = text.strip_prefix('-').and_then(|text| text.split(' ').next());
             shard.stats.reject(id, code.unwrap_or("ERR"));
             return Called::Refused(text);
@@ -194,19 +180,68 @@ impl Run {
         };
         let outcome = dispatch::execute(call, id, &mut self.out, shard, &mut self.conn, self.now);
         shard.show_command(&self.conn, row, &self.args, &self.words, self.now.unix_us);
-        if let Outcome::Wait(_) = outcome {
-            self.out.clear();
-            if row.flags & row::BLOCKING != 0 {
-                // As when its time is over at once.
-                wire::resp::reply::null_array(self.out.inline_mut(), self.conn.version);
-            } else {
-                shard.stats.fail(id, "ERR");
-                return Called::Refused(
-                    "This command looks at the keys of all shards, which no script can with several shards",
-                );
-            }
+        match outcome {
+            Outcome::Wait(waiting) => self.replied(*waiting, row, id, shard),
+            _ => Called::Replied,
         }
-        Called::Replied
+    }
+
+    /// What stands against a command, in Redis' order.
+    fn refusal(&self, id: u16, row: &row::Row, shard: &mut Shard) -> Option<&'static str> {
+        if !row.accepts(self.args.len()) {
+            return Some("Wrong number of args calling Redis command from script");
+        }
+        if row.flags & row::NOSCRIPT != 0 {
+            return Some("This Redis command is not allowed from script");
+        }
+        if self.is_stale && row.flags & row::STALE == 0 {
+            return Some("Can not execute the command on a stale replica");
+        }
+        if self.conn.restricted
+            && let Some(denied) =
+                guard::denied_in_script(&self.args, &self.words, id, shard, &self.conn, self.now)
+        {
+            return Some(denied);
+        }
+        if self.read_only && row.flags & (row::WRITE | row::MAY_REPLICATE) != 0 {
+            return Some("Write commands are not allowed from read-only scripts.");
+        }
+        if self.is_replica && row.flags & row::WRITE != 0 {
+            return Some("-READONLY You can't write against a read only replica.");
+        }
+        let needs_memory = !self.allow_oom && !self.wrote && row.flags & row::DENYOOM != 0;
+        (self.full && needs_memory)
+            .then_some("-OOM command not allowed when used memory > 'maxmemory'.")
+    }
+
+    /// What comes of a command that would wait, which a script does not.
+    #[cold]
+    fn replied(&mut self, waiting: Waiting, row: &row::Row, id: u16, shard: &mut Shard) -> Called {
+        self.out.clear();
+        if row.flags & row::BLOCKING != 0 {
+            // As when its time is over at once.
+            wire::resp::reply::null_array(self.out.inline_mut(), self.conn.version);
+            return Called::Replied;
+        }
+        match waiting {
+            Waiting::Widen(wanted) => self.guard.want(wanted),
+            Waiting::Multi(multi) => {
+                match multi.in_script(&mut self.out, shard, &self.conn, self.now) {
+                    Some(true) => return Called::Replied,
+                    Some(false) => self.guard.want(shard.elsewhere.take_wanted()),
+                    None => return Self::all_shards(id, shard),
+                }
+            }
+            _ => return Self::all_shards(id, shard),
+        }
+        Called::Stopped
+    }
+
+    fn all_shards(id: u16, shard: &mut Shard) -> Called {
+        shard.stats.fail(id, "ERR");
+        Called::Refused(
+            "This command concerns all shards in a way that no script can with several shards",
+        )
     }
 }
 

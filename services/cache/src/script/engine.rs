@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     command::{Conn, Cx, Mode, dispatch},
+    elsewhere::Want,
     shard::Shard,
 };
 
@@ -225,7 +226,7 @@ impl Engine {
     }
 
     /// Runs something with the keys and arguments of `cx`, and writes its reply. `keys`: how many arguments from the
-    /// third on are keys. What is given back are keys to run it again with.
+    /// third on are keys. What is given back is wanted for running it again.
     pub(super) fn run(
         &mut self,
         cx: &mut Cx<'_>,
@@ -234,7 +235,7 @@ impl Engine {
         keys: usize,
         read_only: bool,
         loan: Loan,
-    ) -> Option<Vec<super::keys::Key>> {
+    ) -> Option<Vec<Want>> {
         let thorough = self.runs(&what).is_none_or(Runs::begin);
         let flags = match &what {
             What::Script(place) => self.scripts.get(*place).map(|script| script.flags),
@@ -253,18 +254,20 @@ impl Engine {
         }
         let wanted = self.finish(cx.shard, cx.now);
         match wanted {
-            Some(Wanted::Undone(keys)) => {
+            Some(Wanted::Undone(wanted)) => {
                 self.wander(&what);
-                return Some(keys);
+                cx.shard.elsewhere.take_messages();
+                return Some(wanted);
             }
-            Some(Wanted::Torn((_, key))) => {
+            Some(Wanted::Torn(want)) => {
                 self.wander(&what);
-                let text = super::torn(&key);
+                let text = super::torn(want.key());
                 cx.shard.stats.error("ERR");
                 wire::resp::reply::error(cx.out.inline_mut(), &text);
             }
             None => self.reply(cx, ended, name),
         }
+        cx.shard.publish_kept();
         // Lua 5.1 does not collect when memory is short, so it is done before.
         if self.lua.used_memory() > MEMORY_MAX_BYTES / 4 {
             _ = self.lua.gc_collect();
@@ -329,6 +332,7 @@ impl Engine {
         run.conn = Conn::remote(cx.conn.db, Version::Resp2, cx.conn.no_touch);
         run.conn.mode = Mode::Nested;
         run.conn.scripted = true;
+        run.conn.act_for(cx.conn);
         run.now = cx.now;
         let compat = flags & call::flags::COMPAT != 0;
         run.read_only = read_only || (!compat && flags & call::flags::NO_WRITES != 0);

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     command::{Cx, Fault, Outcome, Waiting},
+    elsewhere::Want,
     multi::{Multi, Plan, Widen},
 };
 
@@ -107,8 +108,8 @@ pub(super) fn may_run(cx: &mut Cx<'_>, all: u8, read_only: bool) -> Result<()> {
     Ok(())
 }
 
-/// What follows a run: another one with more keys, when it wanted some.
-pub(super) fn ended(cx: &mut Cx<'_>, wanted: Option<Vec<super::keys::Key>>) -> Outcome {
+/// What follows a run: another one, when it wanted something.
+pub(super) fn ended(cx: &mut Cx<'_>, wanted: Option<Vec<Want>>) -> Outcome {
     let Some(wanted) = wanted else { return Outcome::Done };
     if cx.conn.is_remote() {
         return Outcome::Wait(Box::new(Waiting::Widen(wanted)));

@@ -11,17 +11,21 @@
 //!
 //! Invariant: with one shard and no locks nothing here does anything. Next: `call.rs`.
 
-use view::Instant;
+use view::{HashMap, HashSet, Instant};
 use wire::resp::{Args, parse_i64};
 
 use crate::{
     command::row::{self, Row},
+    elsewhere::Want,
     shard::Shard,
     work::Record,
 };
 
 /// A key with its database.
 pub(crate) type Key = (u16, Box<[u8]>);
+
+/// Keys by database.
+type Keys = HashMap<u16, HashSet<Box<[u8]>>>;
 
 /// A value up to this size is kept whatever the script.
 const SMALL_BYTES: usize = 4096;
@@ -37,23 +41,27 @@ pub(crate) struct Guard {
     /// Whose locks the run holds; 0 for none.
     ticket: u64,
     /// Keys of this and other shards that the run holds.
-    held: Vec<Key>,
+    held: Keys,
     /// Keep what a key held whatever its size.
     thorough: bool,
+    /// Only so many keys are kept.
+    is_bounded: bool,
     images: Vec<(Key, Option<Record>)>,
+    /// Their keys.
+    kept: Keys,
     /// A large value was changed, and nothing of it was kept.
     torn: bool,
     /// What it wanted and could not have.
-    wanted: Vec<Key>,
+    wanted: Vec<Want>,
 }
 
 /// How a run that wanted other keys ended.
 #[derive(Debug)]
 pub(crate) enum Wanted {
     /// Nothing of it is left: run it again with these keys.
-    Undone(Vec<Key>),
+    Undone(Vec<Want>),
     /// What it wrote stays.
-    Torn(Key),
+    Torn(Want),
 }
 
 impl Guard {
@@ -64,11 +72,42 @@ impl Guard {
             return;
         }
         self.ticket = ticket;
-        self.held = held.to_vec();
-        self.thorough = thorough;
+        self.held.clear();
+        for (db, key) in held {
+            self.held.entry(*db).or_default().insert(key.clone());
+        }
+        (self.thorough, self.is_bounded) = (thorough, true);
         self.torn = false;
         self.images.clear();
+        self.kept.clear();
         self.wanted.clear();
+    }
+
+    /// For commands that a transaction runs one after the other, and that may have to be undone: all they change is kept.
+    pub(crate) fn for_transaction() -> Self {
+        Self { thorough: true, is_bounded: false, ..Self::default() }
+    }
+
+    /// Keeps what the keys hold that a command may change.
+    pub(crate) fn keep_written(
+        &mut self,
+        shard: &mut Shard,
+        row: &Row,
+        args: &Args,
+        frame: &[u8],
+        db: u16,
+        now: Instant,
+    ) {
+        if row.flags & row::WRITE != 0 {
+            for (db, key) in keys(row, args, frame, db) {
+                self.keep(shard, db, key, now);
+            }
+        }
+    }
+
+    /// A command has found out as it ran that it wants these.
+    pub(super) fn want(&mut self, wanted: Vec<Want>) {
+        self.wanted.extend(wanted);
     }
 
     /// Whether commands have to be admitted.
@@ -90,7 +129,7 @@ impl Guard {
         let keys = keys(row, args, frame, db);
         for (db, key) in &keys {
             if !self.may_use(shard, *db, key) {
-                self.wanted.push((*db, (*key).into()));
+                self.wanted.push(Want::Key((*db, (*key).into())));
             }
         }
         if !self.wanted.is_empty() {
@@ -104,29 +143,32 @@ impl Guard {
         true
     }
 
-    fn may_use(&self, shard: &Shard, db: u16, key: &[u8]) -> bool {
-        if self.held.iter().any(|(held_db, held)| *held_db == db && **held == *key) {
+    fn may_use(&self, shard: &mut Shard, db: u16, key: &[u8]) -> bool {
+        if self.held.get(&db).is_some_and(|held| held.contains(key)) {
             return true;
         }
         if shard.topology.owner_of(key) != shard.index {
-            return false;
+            let is_free = shard.elsewhere.is_flushed(db);
+            if is_free {
+                shard.elsewhere.adopted.insert((db, key.into()));
+            }
+            return is_free;
         }
         shard.locks.is_empty() || !shard.locks.blocks(self.ticket, db, shard.store.hash(key).get())
     }
 
     fn keep(&mut self, shard: &mut Shard, db: u16, key: &[u8], now: Instant) {
-        let is_kept = |((kept_db, kept), _): &(Key, _)| *kept_db == db && **kept == *key;
-        // The last ones first: a script that writes often writes the same key.
-        if self.images.iter().rev().any(is_kept) {
+        if self.kept.get(&db).is_some_and(|kept| kept.contains(key)) {
             return;
         }
         let hash = shard.store.hash(key);
         let small = self.thorough || is_small(shard, db, key, now);
-        if !small || self.images.len() >= IMAGES_MAX {
+        if !small || self.is_bounded && self.images.len() >= IMAGES_MAX {
             self.torn = true;
             return;
         }
         let record = shard.record(db, hash, key, false, now.unix_ms());
+        self.kept.entry(db).or_default().insert(key.into());
         self.images.push(((db, key.into()), record));
     }
 
@@ -136,15 +178,23 @@ impl Guard {
             return None;
         }
         self.on = false;
-        let images = std::mem::take(&mut self.images);
         let mut wanted = std::mem::take(&mut self.wanted);
         self.held.clear();
-        if wanted.is_empty() {
-            return None;
-        }
-        if self.torn {
+        // What was emptied is not kept.
+        let torn = self.torn || !shard.elsewhere.flushed.is_empty();
+        if wanted.is_empty() || torn {
+            self.images.clear();
+            self.kept.clear();
             return wanted.pop().map(Wanted::Torn);
         }
+        self.undo(shard, now);
+        Some(Wanted::Undone(wanted))
+    }
+
+    /// Puts back what the keys held.
+    pub(crate) fn undo(&mut self, shard: &mut Shard, now: Instant) {
+        self.kept.clear();
+        let images = std::mem::take(&mut self.images);
         for ((db, key), record) in images.into_iter().rev() {
             let hash = shard.store.hash(&key);
             match record {
@@ -157,7 +207,6 @@ impl Guard {
                 }
             }
         }
-        Some(Wanted::Undone(wanted))
     }
 }
 

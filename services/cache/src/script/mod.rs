@@ -102,7 +102,7 @@ pub(crate) fn busy_text(function: bool) -> String {
 fn torn(key: &[u8]) -> Vec<u8> {
     let key = key.get(..64).unwrap_or(key);
     let before = b"ERR script used key '".as_slice();
-    let after = b"' of another shard, which it did not declare, after it had changed a large value: its writes stay. Declare all keys in KEYS, or run it again";
+    let after = b"' of another shard, which it did not declare, after it had changed a large value or emptied a database: its writes stay. Declare all keys in KEYS, or run it again";
     [before, key, after].concat()
 }
 

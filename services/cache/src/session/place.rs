@@ -173,7 +173,10 @@ impl Session {
                 }
                 Place::Done
             }
-            Some(multi) => Place::Stop(Step::End(self.wait(Waiting::Multi(multi), turn))),
+            Some(mut multi) => {
+                multi.timed = turn.shard.begin_timing(item.id, args, frame, turn.now);
+                Place::Stop(Step::End(self.wait(Waiting::Multi(multi), turn)))
+            }
         }
     }
 

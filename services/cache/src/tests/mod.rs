@@ -12,6 +12,7 @@ mod pubsub;
 mod saves;
 mod scripts;
 mod shards;
+mod sorts;
 mod waiting;
 
 use super::support;

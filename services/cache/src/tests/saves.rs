@@ -63,8 +63,8 @@ fn writes_that_a_snapshot_would_grow_by_wait_for_it() {
         assert_eq!(emptied, if shards == 1 { "+OK\r\n" } else { "" });
         let mut most = 0;
         for shard in 0..usize::from(shards) {
-            while let Some(Response::Part { bytes, more: true }) = host.ask(shard, op(Op::SavePart))
-            {
+            let next = || op(Op::SavePart { keys: 512 });
+            while let Some(Response::Part { bytes, more: true }) = host.ask(shard, next()) {
                 most = most.max(bytes.len());
                 host.settle();
             }

@@ -193,8 +193,8 @@ fn scripts_and_functions_are_known_to_all_shards() {
 fn what_cannot_be_done_with_several_shards_is_an_error() {
     let mut host = Host::new(2);
     let conn = host.connect(0, false);
-    let reply = host.command(conn, &["EVAL", "return redis.call('dbsize')", "0"]);
-    assert!(reply.starts_with("-ERR This command looks at the keys of all shards"), "{reply}");
+    let reply = host.command(conn, &["EVAL", "return redis.call('swapdb', 0, 1)", "0"]);
+    assert!(reply.starts_with("-ERR This command concerns all shards"), "{reply}");
     let script = "for i=1,1000 do redis.call('incr','k'..i) end return 1";
     let reply = host.command(conn, &["EVAL", script, "0"]);
     assert!(reply.contains("declare all keys in KEYS"), "{reply}");
@@ -202,8 +202,108 @@ fn what_cannot_be_done_with_several_shards_is_an_error() {
     assert_tidy(&host);
     let mut host = Host::new(1);
     let conn = host.connect(0, false);
-    assert_eq!(host.command(conn, &["EVAL", "return redis.call('dbsize')", "0"]), ":0\r\n");
+    assert_eq!(host.command(conn, &["EVAL", "return redis.call('swapdb', 0, 1)", "0"]), "+OK\r\n");
     assert_eq!(host.command(conn, &["EVAL", script, "0"]), ":1\r\n");
+}
+
+/// What scripts do with all keys: the same with any number of shards.
+const ALL_KEYS: &[(&str, &str)] = &[
+    ("return redis.call('dbsize')", ":40\r\n"),
+    ("redis.call('set','more',1) return redis.call('dbsize')", ":41\r\n"),
+    ("return #redis.call('keys','key:1*')", ":11\r\n"),
+    ("return #redis.call('keys','*') + #redis.call('keys','none*')", ":41\r\n"),
+    ("return string.sub(redis.call('randomkey'),1,1)", ""),
+    (
+        "local c,n = '0',0 repeat local r = redis.call('scan',c,'match','key:*') c = r[1] n = n + #r[2] \
+         until c == '0' return n",
+        ":40\r\n",
+    ),
+    // A write is seen by what follows it.
+    ("redis.call('del','more','key:39') return redis.call('dbsize')", ":39\r\n"),
+    // More keys than a script could want one by one.
+    ("for i=1,600 do redis.call('set', KEYS[i], i) end return redis.call('dbsize')", "declared"),
+    (
+        "local n = 0 for _,k in ipairs(redis.call('keys','many:*')) do n = n + redis.call('del',k) end return n",
+        ":600\r\n",
+    ),
+    (
+        "local c,n = '0',0 repeat local r = redis.call('scan',c) c = r[1] for _,k in ipairs(r[2]) do \
+         n = n + redis.call('del',k) end until c == '0' return {n, redis.call('dbsize')}",
+        "*2\r\n:39\r\n:0\r\n",
+    ),
+    (
+        "redis.call('mset','a',1,'b',2,'c',3,'d',4) redis.call('select',1) redis.call('set','e',5) return 1",
+        ":1\r\n",
+    ),
+    (
+        "redis.call('set','f',6) redis.call('flushdb') redis.call('set','b',7) \
+         return {redis.call('dbsize'), redis.call('get','a') == false, redis.call('keys','*')[1]}",
+        "*3\r\n:1\r\n:1\r\n$1\r\nb\r\n",
+    ),
+    ("redis.call('select',1) return redis.call('dbsize')", ":1\r\n"),
+    (
+        "redis.call('flushall') redis.call('incr','n') redis.call('rpush','l','x','y') return redis.call('llen','l')",
+        ":2\r\n",
+    ),
+    ("redis.call('select',1) return redis.call('dbsize')", ":0\r\n"),
+    (
+        "return {redis.call('dbsize'), redis.call('get','n'), redis.call('lrange','l',0,-1)}",
+        "*3\r\n:2\r\n$1\r\n1\r\n*2\r\n$1\r\nx\r\n$1\r\ny\r\n",
+    ),
+];
+
+#[test]
+fn scripts_see_and_empty_all_keys() {
+    let many: Vec<String> = (1..=600).map(|key| format!("many:{key}")).collect();
+    for (shards, at) in [(1, 0), (2, 0), (2, 1), (3, 2)] {
+        let mut host = Host::new(shards);
+        let conn = host.connect(at, false);
+        for key in 0..40 {
+            host.command(conn, &["SET", &format!("key:{key}"), "v"]);
+        }
+        for (script, expected) in ALL_KEYS {
+            let declares = *expected == "declared";
+            let mut command = vec!["EVAL", script, if declares { "600" } else { "0" }];
+            command.extend(many.iter().filter(|_| declares).map(String::as_str));
+            let reply = host.command(conn, &command);
+            match *expected {
+                "" => assert!(reply == "$1\r\nk\r\n" || reply == "$1\r\nm\r\n", "{reply}"),
+                "declared" => assert_eq!(reply, ":639\r\n"),
+                expected => assert_eq!(reply, expected, "{shards} shards at {at}: {script}"),
+            }
+            assert_tidy(&host);
+        }
+        // From another connection everything is where it belongs.
+        let other = host.connect(0, false);
+        assert_eq!(host.command(other, &["DBSIZE"]), ":2\r\n");
+        assert_eq!(host.command(other, &["MGET", "n", "a"]), "*2\r\n$1\r\n1\r\n$-1\r\n");
+    }
+}
+
+/// With several shards a script may run more than once; what it publishes is heard once.
+#[test]
+fn what_scripts_publish_is_heard_once() {
+    for shards in 1..=3 {
+        let mut host = Host::new(shards);
+        let listeners: Vec<usize> =
+            (0..usize::from(shards)).map(|shard| host.connect(shard, false)).collect();
+        for &listener in &listeners {
+            host.command(listener, &["SUBSCRIBE", "c"]);
+        }
+        let conn = host.connect(0, false);
+        let script = "redis.call('publish','c','m') for i=1,9 do redis.call('incr','k'..i) end \
+                      return redis.call('publish','c','n')";
+        // Those of the script's own shard are counted.
+        assert_eq!(host.command(conn, &["EVAL", script, "0"]), ":1\r\n");
+        host.settle();
+        host.carry_mail();
+        for &listener in &listeners {
+            let heard = String::from_utf8_lossy(&host.take(listener)).into_owned();
+            let message = |text| format!("*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$1\r\n{text}\r\n");
+            assert_eq!(heard, message("m") + &message("n"));
+        }
+        assert_tidy(&host);
+    }
 }
 
 #[test]
@@ -310,4 +410,56 @@ fn libraries_take_any_bytes() {
         assert!(reply.ends_with(b"\r\n"), "{first:?}");
     }
     assert_eq!(host.command(conn, &["PING"]), "+PONG\r\n");
+}
+
+/// A script may do what its user may, wherever its keys are and however it came to run.
+#[test]
+fn scripts_have_the_rights_of_their_user() {
+    const CANNOT: &str = "-ERR The user executing the script can't ";
+    let call =
+        |command: &str| format!("redis.call('set', 'app:a', 1) return redis.call({command})");
+    for shards in 1..=3 {
+        let mut host = Host::new(shards);
+        let admin = host.connect(0, false);
+        for key in 0..6 {
+            host.command(admin, &["SET", &format!("other:{key}"), "secret"]);
+        }
+        let user =
+            ["ACL", "SETUSER", "u", "on", "nopass", "+@all", "-flushall", "~app:*", "&app:*"];
+        assert_eq!(host.command(admin, &user), "+OK\r\n");
+        let library = "#!lua name=mine\nredis.register_function('peek', function(keys, args) \
+                       return redis.call('get', args[1]) end)";
+        host.command(admin, &["FUNCTION", "LOAD", library]);
+        let conn = host.connect(usize::from(shards) - 1, false);
+        assert_eq!(host.command(conn, &["AUTH", "u", "x"]), "+OK\r\n");
+        let mut is_denied = |words: &[&str], what: &str| {
+            let reply = host.command(conn, words);
+            let denied = reply.contains(CANNOT) && reply.contains(what);
+            assert!(denied && !reply.contains("secret"), "{words:?}, {shards} shards: {reply}");
+        };
+        for key in 0..6 {
+            let script = call(&format!("'get', 'other:{key}'"));
+            is_denied(&["EVAL", &script, "0"], "access at least one of the keys");
+            is_denied(&["EVAL", &script, "1", "app:b"], "access at least one of the keys");
+            is_denied(&["EVAL", &script, "3", "app:b", "app:c", "app:d"], "access at least");
+            is_denied(&["FCALL", "peek", "0", &format!("other:{key}")], "access at least one");
+        }
+        is_denied(&["EVAL", &call("'flushall'"), "0"], "run this command or subcommand");
+        is_denied(&["EVAL", &call("'publish', 'other', 1"), "0"], "publish to the channel");
+        let sort = "redis.call('rpush', 'app:list', 1) \
+                    return redis.pcall('sort', 'app:list', 'get', 'other:*').err";
+        let reply = host.command(conn, &["EVAL", sort, "0"]);
+        assert!(reply.contains("GET option of SORT denied"), "{shards} shards: {reply}");
+        for line in [&["MULTI"][..], &["SET", "app:b", "1"], &["SET", "app:c", "1"]] {
+            host.command(conn, line);
+        }
+        host.command(conn, &["EVAL", &call("'get', 'other:1'"), "0"]);
+        let reply = host.command(conn, &["EXEC"]);
+        assert!(reply.contains(CANNOT), "{shards} shards: {reply}");
+        let script = "redis.call('set', KEYS[1], 5) return redis.call('get', 'app:e')";
+        host.command(conn, &["SET", "app:e", "mine"]);
+        assert_eq!(host.command(conn, &["EVAL", script, "1", "app:d"]), "$4\r\nmine\r\n");
+        let log = host.command(admin, &["ACL", "LOG"]);
+        assert!(log.contains("lua") && log.contains("other:1"), "{shards} shards: {log}");
+    }
 }

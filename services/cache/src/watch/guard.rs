@@ -43,12 +43,55 @@ impl Conn {
         self.refresh(shard);
     }
 
+    /// What it runs is for the user of another connection: SORT and scripts use keys that were not looked at before.
+    pub(crate) fn act_for(&mut self, other: &Self) {
+        self.restricted = other.restricted;
+        self.user = if other.restricted { other.user.clone() } else { None };
+    }
+
     /// Nobody has logged in.
     pub(crate) fn log_out(&mut self, shard: &Shard) {
         self.user = None;
         self.authenticated = !shard.needs_password();
         self.refresh(shard);
     }
+}
+
+/// What of the command its connection's user may not do.
+fn denied_by_rules(
+    args: &Args,
+    frame: &[u8],
+    id: u16,
+    shard: &Shard,
+    conn: &Conn,
+) -> Option<Denied> {
+    let user = conn.user.as_ref().unwrap_or(shard.acl.default_user());
+    let row = shard.commands.row(id);
+    acl::may_run(user, id, row, args.len(), |at| args.get(at, frame)).err()
+}
+
+/// Why the user whose script runs may not run this command of it; ACL LOG is told.
+#[cold]
+pub(crate) fn denied_in_script(
+    args: &Args,
+    frame: &[u8],
+    id: u16,
+    shard: &mut Shard,
+    conn: &Conn,
+    now: Instant,
+) -> Option<&'static str> {
+    let denied = denied_by_rules(args, frame, id, shard, conn)?;
+    let refused = Refused::of(denied, args, frame, shard.commands.row(id), conn);
+    log(shard, conn, Refused { context: "lua", ..refused }, now);
+    Some(match denied {
+        Denied::Command => "The user executing the script can't run this command or subcommand",
+        Denied::Key(_) => {
+            "The user executing the script can't access at least one of the keys mentioned in the command arguments"
+        }
+        Denied::Channel(_) => {
+            "The user executing the script can't publish to the channel mentioned in the command"
+        }
+    })
 }
 
 /// Why the connection's user may not run this command; the second value is what ACL LOG says it was about.
@@ -64,8 +107,7 @@ fn denied(
         return None;
     }
     let row = shard.commands.row(id);
-    let user = conn.user.as_ref().unwrap_or(shard.acl.default_user());
-    let denied = acl::may_run(user, id, row, args.len(), |at| args.get(at, frame)).err()?;
+    let denied = denied_by_rules(args, frame, id, shard, conn)?;
     let fault = match denied {
         Denied::Command => Fault::owned(format!(
             "NOPERM this user has no permissions to run the '{}' command",
@@ -79,6 +121,15 @@ fn denied(
         ),
     };
     Some((denied, fault))
+}
+
+/// Whether the connection's user may read keys that the command's arguments do not name.
+pub(crate) fn may_read_all(cx: &Cx<'_>) -> bool {
+    if !cx.conn.restricted {
+        return true;
+    }
+    let user = cx.conn.user.as_ref().unwrap_or(cx.shard.acl.default_user());
+    acl::may_read_all(user, cx.id, cx.row, cx.argc(), |at| cx.args.get(at, cx.frame))
 }
 
 fn must_log_in(shard: &Shard, conn: &Conn, row: &row::Row) -> bool {
@@ -106,13 +157,7 @@ pub(crate) fn check(
             return Some(Fault::text("NOAUTH Authentication required."));
         }
         if let Some((denied, fault)) = denied(args, frame, id, shard, conn) {
-            let (reason, object) = match denied {
-                Denied::Command => (Reason::Command, row.name.as_bytes()),
-                Denied::Key(at) => (Reason::Key, args.get(at, frame)),
-                Denied::Channel(at) => (Reason::Channel, args.get(at, frame)),
-            };
-            let user = conn.user.as_ref().map_or(acl::DEFAULT, |user| &*user.name).to_vec();
-            log(shard, conn, reason, object.to_vec(), user, row.name, now);
+            log(shard, conn, Refused::of(denied, args, frame, row, conn), now);
             return Some(fault);
         }
     }
@@ -133,16 +178,33 @@ fn may_confined(name: &str) -> bool {
     name.ends_with("subscribe") || matches!(name, "ping" | "quit" | "reset")
 }
 
+/// What ACL LOG is told.
+pub(crate) struct Refused {
+    pub(crate) reason: Reason,
+    /// `toplevel` or `lua`.
+    pub(crate) context: &'static str,
+    /// The command, the key, the channel.
+    pub(crate) object: Vec<u8>,
+    pub(crate) user: Vec<u8>,
+    pub(crate) command: &'static str,
+}
+
+impl Refused {
+    fn of(denied: Denied, args: &Args, frame: &[u8], row: &row::Row, conn: &Conn) -> Self {
+        let (reason, object) = match denied {
+            Denied::Command => (Reason::Command, row.name.as_bytes()),
+            Denied::Key(at) => (Reason::Key, args.get(at, frame)),
+            Denied::Channel(at) => (Reason::Channel, args.get(at, frame)),
+        };
+        let user = conn.user.as_ref().map_or(acl::DEFAULT, |user| &*user.name);
+        let (object, user) = (object.to_vec(), user.to_vec());
+        Self { reason, context: "toplevel", object, user, command: row.name }
+    }
+}
+
 /// Adds to ACL LOG.
-pub(crate) fn log(
-    shard: &mut Shard,
-    conn: &Conn,
-    reason: Reason,
-    object: Vec<u8>,
-    user: Vec<u8>,
-    command: &'static str,
-    now: Instant,
-) {
+pub(crate) fn log(shard: &mut Shard, conn: &Conn, refused: Refused, now: Instant) {
+    let Refused { reason, context, object, user, command } = refused;
     let mut client = String::new();
     if let Some(record) = shard.clients.get(conn.slot) {
         clients::line(record, now.unix_ms(), Some(command), &mut client);
@@ -151,7 +213,7 @@ pub(crate) fn log(
     let entry = LogEntry {
         count: 1,
         reason,
-        context: "toplevel",
+        context,
         object,
         user,
         at_ms: now.unix_ms(),

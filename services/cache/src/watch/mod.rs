@@ -18,8 +18,11 @@ pub(crate) mod slow;
 
 use std::fmt;
 
+use view::Instant;
+use wire::resp::Args;
+
 use crate::{
-    command::{Cx, Fault, Outcome, row},
+    command::{Conn, Cx, Fault, Outcome, row},
     settings::Settings,
     shard::Shard,
 };
@@ -122,7 +125,7 @@ pub(crate) fn timed(cx: &mut Cx<'_>) -> Result<Outcome, Fault> {
     result
 }
 
-/// Notes the time of a command that is over; one that waits for other shards is not.
+/// Notes the time of a command that is over; one that waits for other shards is not (see [`Timed`]).
 fn finish(cx: &mut Cx<'_>, start: u64, result: &Result<Outcome, Fault>) {
     if !matches!(result, Ok(Outcome::Wait(_))) {
         let end = cx.shard.watch.start().unwrap_or(start);
@@ -133,34 +136,80 @@ fn finish(cx: &mut Cx<'_>, start: u64, result: &Result<Outcome, Fault>) {
 /// Keeps what is to be kept of a command that took so long.
 pub(crate) fn note(cx: &mut Cx<'_>, ns: u64) {
     let us = ns / 1_000;
-    let watch = &mut cx.shard.watch;
-    if watch.tracks {
-        let at = usize::from(cx.id);
-        if watch.histograms.len() <= at {
-            watch.histograms.resize_with(at + 1, || None);
-        }
-        if let Some(place) = watch.histograms.get_mut(at) {
-            place.get_or_insert_default().add(ns);
+    let is_slow = cx.shard.watch.keep(cx.row, cx.id, ns, cx.now);
+    if is_slow {
+        let args = monitor::redacted(cx.row, cx.args, cx.frame);
+        let entry = Entry::new(cx.now.unix_us, us, &args, String::new(), Vec::new());
+        cx.shard.note_slow(entry, cx.conn.slot);
+    }
+}
+
+/// A command over several shards whose time is being taken.
+#[derive(Debug)]
+pub(crate) struct Timed {
+    id: u16,
+    start: u64,
+    entry: Entry,
+}
+
+impl Shard {
+    /// Begins to time a command that waits for other shards, where every command is timed.
+    pub(crate) fn begin_timing(
+        &self,
+        id: Option<u16>,
+        args: &Args,
+        frame: &[u8],
+        now: Instant,
+    ) -> Option<Box<Timed>> {
+        let id = id.filter(|_| self.watch.times_all())?;
+        let start = self.watch.start()?;
+        let args = monitor::redacted(self.commands.row(id), args, frame);
+        let entry = Entry::new(now.unix_us, 0, &args, String::new(), Vec::new());
+        Some(Box::new(Timed { id, start, entry }))
+    }
+
+    /// It is over.
+    pub(crate) fn end_timing(&mut self, timed: Timed, conn: &Conn, now: Instant) {
+        let Timed { id, start, entry } = timed;
+        let ns = self.watch.start().unwrap_or(start).saturating_sub(start);
+        if self.watch.keep(self.commands.row(id), id, ns, now) {
+            self.note_slow(Entry { us: ns / 1_000, ..entry }, conn.slot);
         }
     }
-    if watch.latency_ms > 0 && us / 1_000 >= watch.latency_ms {
-        let fast = cx.row.flags & row::FAST != 0;
-        let event = if fast { "fast-command" } else { "command" };
-        watch.events.add(event, cx.now.unix_s(), us / 1_000);
-    }
-    let slow = watch.slower_us >= 0 && i64::try_from(us).unwrap_or(i64::MAX) >= watch.slower_us;
-    if slow && watch.slow_max > 0 && cx.row.flags & row::SKIP_SLOWLOG == 0 {
-        let (peer, name) = match cx.shard.clients.get(cx.conn.slot) {
+
+    fn note_slow(&mut self, entry: Entry, slot: u32) {
+        let (peer, name) = match self.clients.get(slot) {
             Some(record) => (record.peer.to_string(), record.name.clone().unwrap_or_default()),
             // It came from another shard, which may have said whose it is.
             None => {
-                let (peer, name) = cx.shard.watch.visitor.clone().unwrap_or_default();
+                let (peer, name) = self.watch.visitor.clone().unwrap_or_default();
                 (peer, name.into_boxed_slice())
             }
         };
-        let args = monitor::redacted(cx.row, cx.args, cx.frame);
-        let entry = Entry::new(cx.now.unix_us, us, &args, peer, name.into_vec());
-        let watch = &mut cx.shard.watch;
-        watch.slow.add(entry, watch.slow_max);
+        let max = self.watch.slow_max;
+        self.watch.slow.add(Entry { peer, name: name.into_vec(), ..entry }, max);
+    }
+}
+
+impl Watch {
+    /// Takes a command's time into histograms and events; whether it belongs into the slow log.
+    fn keep(&mut self, row: &row::Row, id: u16, ns: u64, now: Instant) -> bool {
+        let us = ns / 1_000;
+        if self.tracks {
+            let at = usize::from(id);
+            if self.histograms.len() <= at {
+                self.histograms.resize_with(at + 1, || None);
+            }
+            if let Some(place) = self.histograms.get_mut(at) {
+                place.get_or_insert_default().add(ns);
+            }
+        }
+        if self.latency_ms > 0 && us / 1_000 >= self.latency_ms {
+            let fast = row.flags & row::FAST != 0;
+            let event = if fast { "fast-command" } else { "command" };
+            self.events.add(event, now.unix_s(), us / 1_000);
+        }
+        let slow = self.slower_us >= 0 && i64::try_from(us).unwrap_or(i64::MAX) >= self.slower_us;
+        slow && self.slow_max > 0 && row.flags & row::SKIP_SLOWLOG == 0
     }
 }

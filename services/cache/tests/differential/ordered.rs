@@ -348,7 +348,30 @@ fn geo(b: &mut Build<'_>, which: usize) {
     }
 }
 
+/// Keys of one slot, and, without a tag, of any shard.
+const BY: &[&str] = &["nosort", "{t}w*", "{t}*", "w*", "h:*->f", "h:*->g"];
+
+/// What patterns of SORT may stand for: strings and hashes named after elements of lists.
+fn weight(b: &mut Build<'_>) {
+    let name = |b: &mut Build<'_>, prefix: &str| {
+        let element = b.rng.pick(MEMBERS);
+        b.args.push(format!("{prefix}{element}").into_bytes());
+    };
+    if b.rng.one_in(2) {
+        b.word("SET");
+        name(b, "w");
+        return b.one(&["3", "1", "2", "-7", "1.5", "x"]);
+    }
+    b.word("HSET");
+    name(b, "h:");
+    b.one(&["f", "g"]);
+    b.one(&["3", "1", "2", "-7", "1.5", "x"]);
+}
+
 fn sort(b: &mut Build<'_>) {
+    if b.rng.one_in(3) {
+        return weight(b);
+    }
     b.one(&["SORT", "SORT", "SORT_RO"]);
     // Where weights are equal, Redis sorts a set or sorted set in the order of its table, which a seed decides.
     let weighed = b.rng.one_in(3);
@@ -361,11 +384,11 @@ fn sort(b: &mut Build<'_>) {
             4 => limit(b),
             5 => {
                 b.word("BY");
-                b.one(if weighed { &["nosort", "{t}w*", "{t}*"] } else { &["nosort"] });
+                b.one(if weighed { BY } else { &["nosort"] });
             }
             6 => {
                 b.word("GET");
-                b.one(&["#", "{t}w*", "nothing"]);
+                b.one(&["#", "{t}w*", "w*", "h:*->f", "*->f", "nothing"]);
             }
             _ => {
                 b.word("STORE");

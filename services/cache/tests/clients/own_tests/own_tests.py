@@ -16,8 +16,8 @@ A test without its parameters stands for all of them, and a reason that begins w
 fails the run, and so does a listed one that passes.
 
 `--list` writes the exceptions as this run has them: what passes goes, what does not comes with what it said, in place
-of a reason, which is then written by hand. `--slice` leaves out the files of the suite that take long. `--results`
-writes each test's end, as JSON.
+of a reason, which is then written by hand. `--slice` leaves out the files of the suite that take long; with `--several`
+also those that sleep over what does not depend on the number of shards. `--results` writes each test's end, as JSON.
 """
 
 import contextlib
@@ -58,6 +58,7 @@ SUITES = {
         "absent": ["redis_entraid", "redis_entraid.cred_provider", "redis_entraid.identity_provider"],
         # What the others do, once more by asyncio.
         "slow": ["test_asyncio/"],
+        "alike": ["test_pubsub.py"],
     },
     "fakeredis": {
         "tests": "test/test_mixins",
@@ -67,6 +68,7 @@ SUITES = {
         "ignored": [],
         "absent": [],
         "slow": [],
+        "alike": ["test_acl_commands.py", "test_connection_commands.py", "test_pubsub_commands.py"],
     },
 }
 
@@ -352,7 +354,9 @@ def main():
     address = arguments.pop(0)
     results, everything = take(arguments, "--results", value=True), take(arguments, "--all")
     listing, several = take(arguments, "--list"), bool(take(arguments, "--several"))
-    slow = SUITES[suite]["slow"] if take(arguments, "--slice") else []
+    slow = []
+    if take(arguments, "--slice"):
+        slow = SUITES[suite]["slow"] + (SUITES[suite]["alike"] if several else [])
     wanted = None if everything else read_baseline(HERE / f"{suite}.baseline")
     state = run(SUITES[suite], address, wanted and set(wanted), slow, arguments)
     if results:
