@@ -277,21 +277,22 @@ impl Shard {
         }
     }
 
-    /// Writes some more keys of a base; false at its end, or without one.
+    /// Writes some more keys of a base; false at its end, or without one. The end does not come before the keys are back
+    /// that other shards have borrowed: the base may have missed them, and they are told of when they come back.
     pub(crate) fn log_base(&mut self, now: Instant) -> bool {
         let Some(journal) = &mut self.journal else { return false };
         let Some(mut base) = journal.base else { return false };
         let now_ms = now.unix_ms();
         let mut keys: Vec<Vec<u8>> = Vec::new();
-        base.cursor = self.store.scan(base.db, base.cursor, BASE_KEYS, now_ms, |key, _| {
-            keys.push(key.to_vec());
-        });
-        self.log_kept(base.db, &keys, now);
-        let mut next = Some(base);
-        if base.cursor == 0 {
-            base.db += 1;
-            next = (base.db <= self.store.items_db()).then_some(base);
+        let last = self.store.items_db();
+        if base.db <= last {
+            base.cursor = self.store.scan(base.db, base.cursor, BASE_KEYS, now_ms, |key, _| {
+                keys.push(key.to_vec());
+            });
+            self.log_kept(base.db, &keys, now);
+            base.db += u16::from(base.cursor == 0);
         }
+        let next = (base.db <= last || self.lent > 0).then_some(base);
         if let Some(journal) = &mut self.journal {
             journal.base = next;
         }
