@@ -282,7 +282,8 @@ impl Shard {
         }
     }
 
-    /// Writes some more keys of a base; false at its end, or without one.
+    /// Writes some more keys of a base; false at its end, or without one. The end does not come before the keys are back
+    /// that other shards have borrowed: the base may have missed them, and they are told of when they come back.
     pub(crate) fn log_base(&mut self, now: Instant) -> bool {
         let Some(journal) = &mut self.journal else { return false };
         let Some(mut base) = journal.base else { return false };

@@ -469,6 +469,42 @@ fn a_base_that_does_not_count_tells_nothing_of_a_command_in_parts() {
 }
 
 #[test]
+fn a_base_has_the_keys_that_were_lent_when_it_came_by() {
+    let mut were_lent = false;
+    for steps in 0..30 {
+        let mut host = start(2, steps, Fsync::No);
+        let conn = host.connect(0, false);
+        for key in ["a", "b", "c", "d"] {
+            assert_eq!(host.command(conn, &["SADD", key, "member"]), ":1\r\n");
+        }
+        begin_base(&mut host);
+        host.feed(conn, &encode(&[b"SUNION", b"a", b"b", b"c", b"d"]));
+        for _ in 0..steps {
+            host.step();
+        }
+        were_lent |= host.shards.iter().any(|shard| shard.lent > 0);
+        let now = host.now;
+        for shard in &mut host.shards {
+            for _ in 0..50 {
+                shard.log_base(now);
+            }
+        }
+        host.settle();
+        let mut logs = [Log::default(), Log::default()];
+        for (log, shard) in logs.iter_mut().zip(&mut host.shards) {
+            while shard.log_base(now) {}
+            log.take(shard);
+        }
+        let keep: Vec<usize> = logs.iter().map(|log| log.records.len()).collect();
+        let (mut again, _) = run_again(&host, &logs, &keep);
+        let now_ms = now.unix_ms();
+        let (keys, expected) = (digest(&mut again, now_ms), digest(&mut host.shards, now_ms));
+        assert_eq!(keys, expected, "after {steps} steps");
+    }
+    assert!(were_lent, "no key was on loan when the base came by");
+}
+
+#[test]
 fn a_key_that_expires_before_a_base_comes_to_it_is_gone() {
     let mut host = start(1, 5, Fsync::No);
     let conn = host.connect(0, false);
