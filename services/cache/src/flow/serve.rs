@@ -17,6 +17,8 @@ use crate::{aof, serve::Cache, shard::Shard};
 const OUTPUT_MAX_BYTES: usize = 256 << 10;
 /// Bytes of the journal per frame.
 const FRAME_BYTES: usize = 64 << 10;
+/// And of a base: more would take too long at a time.
+const PIECE_BYTES: usize = 16 << 10;
 /// How soon an output that was full is looked at again.
 const FULL_NS: u64 = 1_000_000;
 /// How often a flow that has nothing says that it is there.
@@ -26,6 +28,8 @@ const QUIET_NS: u64 = 1_000_000_000;
 enum Step {
     /// There is more.
     More,
+    /// There is more of a base, which can wait.
+    Base,
     /// The replica has to read first.
     Full,
     /// There is nothing.
@@ -64,6 +68,9 @@ async fn run(server: Rc<Server<Cache>>, client: u64) {
         }
         match step {
             Step::More => yield_now().await,
+            Step::Base => {
+                cx.give_way().await;
+            }
             Step::Full => cx.sleep(FULL_NS).await,
             Step::Idle => {
                 if within(changed, cx.sleep(QUIET_NS)).await.is_none() {
@@ -125,7 +132,7 @@ impl Shard {
             return Step::Idle;
         }
         self.base_step(client, out, now);
-        Step::More
+        Step::Base
     }
 
     /// Puts the next keys of a base into a flow's output.
@@ -144,7 +151,7 @@ impl Shard {
             }
         }
         let mut bytes = Vec::new();
-        while bytes.len() < FRAME_BYTES {
+        while bytes.len() < PIECE_BYTES {
             let Some(key) = base.keys.pop() else { break };
             if bytes.is_empty() {
                 aof::command(&mut bytes, &[b"SELECT", base.db.to_string().as_bytes()]);
