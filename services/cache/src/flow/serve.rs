@@ -30,7 +30,7 @@ enum Step {
     More,
     /// There is more of a base, which can wait.
     Base,
-    /// The replica has to read first.
+    /// The replica has to read first, or keys have to come back.
     Full,
     /// There is nothing.
     Idle,
@@ -132,7 +132,13 @@ impl Shard {
             return Step::Idle;
         }
         self.base_step(client, out, now);
-        Step::Base
+        let last = self.store.items_db().saturating_sub(1);
+        let base = self.flows.get(client).and_then(|flow| flow.base.as_ref());
+        match base {
+            // It waits only for keys that are lent.
+            Some(base) if base.keys.is_empty() && base.place.db > last => Step::Full,
+            _ => Step::Base,
+        }
     }
 
     /// Puts the next keys of a base into a flow's output.
