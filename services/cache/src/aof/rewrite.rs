@@ -153,11 +153,12 @@ pub(super) async fn on_all(server: &Rc<Server<Cache>>, op: Op) {
 async fn write_base(server: &Rc<Server<Cache>>, log: &Log) {
     let (cx, host) = (server.cx().clone(), server.service().log());
     loop {
-        let (more, end, backlog) = {
+        let (more, waits, end, backlog) = {
             let mut shard = server.shard().borrow_mut();
             let more = shard.log_base(cx.now());
             let Some(journal) = &shard.journal else { return };
-            (more, journal.end(), journal.backlog_bytes())
+            let waits = journal.base.is_some_and(|base| shard.is_base_told(base));
+            (more, waits, journal.end(), journal.backlog_bytes())
         };
         host.changed.notify_all();
         if !more {
@@ -169,7 +170,7 @@ async fn write_base(server: &Rc<Server<Cache>>, log: &Log) {
             let _ = log.commit().await;
             return;
         }
-        if backlog > BASE_BACKLOG_BYTES {
+        if waits || backlog > BASE_BACKLOG_BYTES {
             cx.sleep(LOOK_NS).await;
         } else {
             cx.give_way().await;

@@ -277,6 +277,11 @@ impl Shard {
         }
     }
 
+    /// Whether a base has told of all keys that are here, and waits only for those that are lent.
+    pub(crate) fn is_base_told(&self, base: super::Base) -> bool {
+        base.db > self.store.items_db()
+    }
+
     /// Writes some more keys of a base; false at its end, or without one. The end does not come before the keys are back
     /// that other shards have borrowed: the base may have missed them, and they are told of when they come back.
     pub(crate) fn log_base(&mut self, now: Instant) -> bool {
