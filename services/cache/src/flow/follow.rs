@@ -32,6 +32,8 @@ const TRIES_PER_SHARD: usize = 64;
 /// How often a flow looks whether its group ends, and how often while it waits for other flows.
 const LOOK_NS: u64 = SECOND_NS / 50;
 const WAIT_NS: u64 = SECOND_NS / 4_000;
+/// Longest frame of the journal; a master's are much shorter.
+const JOURNAL_MAX_BYTES: u64 = 1 << 20;
 /// More than this having come and waiting: no more is read.
 const HELD_MAX_BYTES: usize = 16 << 20;
 /// How long a flow that reads no more waits for others before it goes on by itself: those may wait for what it has not read.
@@ -117,6 +119,7 @@ fn frame(bytes: &[u8]) -> Result<Option<(Frame, usize, usize)>, Error> {
             .ok_or_else(|| wrong("a frame without a length"))?,
     };
     let (frame, len) = match kind {
+        b'J' if number > JOURNAL_MAX_BYTES => return Err(wrong("a frame that is too long")),
         b'J' => (Frame::Journal, number),
         b'B' => (Frame::Base, number),
         b'E' => (Frame::BaseEnd, 0),
@@ -428,7 +431,9 @@ mod tests {
         for part in [&b"J"[..], b"J3\r", b"J3\r\nab", b"P\r"] {
             assert_eq!(ends(part), Some(None), "{part:?}");
         }
-        for bad in [&b"X1\r\n"[..], b"Jx\r\n", b"\r\n", b"J18446744073709551615\r\n"] {
+        for bad in
+            [&b"X1\r\n"[..], b"Jx\r\n", b"\r\n", b"J1048577\r\n", b"B18446744073709551615\r\n"]
+        {
             assert_eq!(ends(bad), None, "{bad:?}");
         }
         assert_eq!(ends(&[b'J'; 40]), None);
