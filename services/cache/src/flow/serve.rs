@@ -14,11 +14,11 @@ use view::{Instant, Output};
 use crate::{aof, serve::Cache, shard::Shard};
 
 /// No more is put into an output that holds so much.
-const OUTPUT_MAX_BYTES: usize = 256 << 10;
+const OUTPUT_MAX_BYTES: usize = 64 << 10;
 /// Bytes of the journal per frame.
-const FRAME_BYTES: usize = 64 << 10;
+const FRAME_BYTES: usize = 16 << 10;
 /// And of a base: more would take too long at a time.
-const PIECE_BYTES: usize = 16 << 10;
+const PIECE_BYTES: usize = 4 << 10;
 /// How soon an output that was full is looked at again.
 const FULL_NS: u64 = 1_000_000;
 /// How often a flow that has nothing says that it is there.
