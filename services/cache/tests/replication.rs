@@ -22,8 +22,11 @@ use std::time::Duration;
 use common::Rng;
 use common::resp::{Client, Reply};
 use common::server::{Server, Turn, free_ports};
-use load::{call, contents, text};
-use pair::{Files, fill, follow, info, must_be_equal, rounds, under_load, wait_for_link, within};
+use load::{call, text};
+use pair::{
+    Files, both_contents, fill, follow, info, must_be_equal, rounds, under_load, wait_for_link,
+    within,
+};
 
 const QUICK: [&str; 2] = ["--repl-diskless-sync-delay", "0"];
 
@@ -328,8 +331,7 @@ fn a_replica_is_killed(shards: u16) {
     }
     // By itself, it has what it had as a replica.
     let alone = files.start(shards, &logs);
-    let log = contents(&mut alone.client());
-    let theirs = contents(&mut master.client());
+    let (theirs, log) = both_contents(&mut master.client(), &mut alone.client());
     for (key, value) in &theirs {
         assert_eq!(log.get(key), Some(value), "{key} after a restart; {}", alone.log());
     }

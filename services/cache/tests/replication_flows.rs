@@ -24,8 +24,11 @@ use std::time::{Duration, Instant};
 use common::Rng;
 use common::resp::{Client, Reply};
 use common::server::{Server, Turn, free_ports};
-use load::{call, contents, text};
-use pair::{Files, fill, follow, info, must_be_equal, rounds, under_load, wait_for_link, within};
+use load::{call, text};
+use pair::{
+    Files, both_contents, fill, follow, info, must_be_equal, rounds, under_load, wait_for_link,
+    within,
+};
 
 fn a_cache_is_followed(masters: u16, replicas: u16) {
     let _turn = Turn::shared();
@@ -311,7 +314,7 @@ fn a_replica_is_killed(masters: u16, replicas: u16) {
         must_be_equal(&format!("{name}, round {round}"), &master, &replica);
     }
     let alone = theirs.start(replicas, &logs);
-    let (log, master) = (contents(&mut alone.client()), contents(&mut master.client()));
+    let (master, log) = both_contents(&mut master.client(), &mut alone.client());
     for (key, value) in &master {
         assert_eq!(log.get(key), Some(value), "{key} after a restart; {}", alone.log());
     }

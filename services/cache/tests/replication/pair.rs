@@ -1,5 +1,6 @@
 //! Two servers, one of which follows the other: how they are started, watched, written to and compared.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,6 +15,10 @@ use crate::load::{self, call, contents};
 /// How long both sides may take to become equal.
 const PATIENCE: Duration = Duration::from_secs(120);
 const WRITERS: u64 = 3;
+/// The longest that a key lives which the load has expire, and as long again.
+const EXPIRY: Duration = Duration::from_secs(4);
+type Contents = BTreeMap<String, String>;
+
 pub(crate) fn rounds() -> u64 {
     std::env::var("REPLICATION_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
 }
@@ -66,6 +71,19 @@ pub(crate) fn wait_for_link(replica: &Server) {
     within("no link", replica, || info(&mut client, "master_link_status") == "up");
 }
 
+/// What two servers hold that are at rest, by [`contents`]: keys may become due between the two readings, so that both are
+/// read until they are equal, for longer than a key that is to expire lives.
+pub(crate) fn both_contents(one: &mut Client, two: &mut Client) -> (Contents, Contents) {
+    let deadline = Instant::now() + EXPIRY;
+    loop {
+        let (theirs, ours) = (contents(one), contents(two));
+        if theirs == ours || Instant::now() > deadline {
+            return (theirs, ours);
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
 /// Waits until all that the master sent was applied, and compares.
 pub(crate) fn must_be_equal(what: &str, master: &Server, replica: &Server) {
     let (mut one, mut two) = (master.client(), replica.client());
@@ -73,12 +91,7 @@ pub(crate) fn must_be_equal(what: &str, master: &Server, replica: &Server) {
         info(&mut two, "master_link_status") == "up"
             && info(&mut one, "master_repl_offset") == info(&mut two, "slave_repl_offset")
     });
-    let (mut theirs, mut ours) = (contents(&mut one), contents(&mut two));
-    if theirs != ours {
-        // A key may have become due between the two.
-        thread::sleep(Duration::from_millis(200));
-        (theirs, ours) = (contents(&mut one), contents(&mut two));
-    }
+    let (theirs, ours) = both_contents(&mut one, &mut two);
     for (key, value) in &theirs {
         assert_eq!(ours.get(key), Some(value), "{what}: {key}; {}", replica.log());
     }
