@@ -58,9 +58,9 @@ impl Evictor {
 
     /// A record was added to a database.
     #[inline]
-    pub(super) fn added(&mut self, heap: &mut Heap, db: u16, hash: u64, at: Ref) {
+    pub(super) fn added(&mut self, heap: &mut Heap, db: u16, at: Ref) {
         if let Some(s3) = &mut self.s3 {
-            s3.added(heap, db, hash, at);
+            s3.added(heap, db, at);
         }
     }
 
@@ -216,7 +216,7 @@ fn score(policy: Policy, head: &Head, now_ms: u64) -> Option<u64> {
     }
     Some(match policy {
         Policy::AllKeysLru | Policy::VolatileLru => {
-            u64::from(access::idle_ticks(head.access, now_ms)) + 2
+            u64::from(access::lru_score(head.access, now_ms)) + 2
         }
         Policy::AllKeysLfu | Policy::VolatileLfu => {
             257 - u64::from(access::frequency(head.access, now_ms))

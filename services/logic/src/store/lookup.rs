@@ -315,7 +315,7 @@ impl Store {
             *count += 1;
         }
         if self.config.policy == Policy::S3Fifo {
-            self.evictor.added(&mut self.heap, db, hash.0, at);
+            self.evictor.added(&mut self.heap, db, at);
             self.trim_queues();
         }
         Ok(())
