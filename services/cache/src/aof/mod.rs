@@ -170,6 +170,9 @@ pub(crate) type Commands = Vec<(u16, Vec<u8>)>;
 pub struct Part {
     pub(crate) tx: Option<Tx>,
     pub(crate) commands: Commands,
+    /// When they ran, unix milliseconds, if that was by the clock of another shard: what expires in the few milliseconds
+    /// between the clocks was there for them, or was not.
+    pub(crate) ran_ms: Option<u64>,
 }
 
 /// What a shard has to log.
@@ -233,6 +236,8 @@ struct Open {
     body: usize,
     commands: u32,
     tx: Option<Tx>,
+    /// When it ran, if not at the time of the log.
+    ran_ms: Option<u64>,
     /// It belongs to a base.
     is_kept: bool,
     /// It is not for replicas, or nothing in it is.
@@ -395,11 +400,18 @@ impl Journal {
         if self.open.is_kept {
             command(&mut self.bytes, &[b"KEPT"]);
         }
+        let clock_ms = self.clock_ms;
+        self.open.ran_ms = self.open.ran_ms.filter(|&ms| ms != clock_ms && !self.stands_still);
+        let ran = self.open.ran_ms.map(|ms| ms.to_string());
         if let Some(tx) = &self.open.tx {
             let name = format!("{}-{}", tx.name.boot_us, tx.name.ticket);
             let shards: Vec<String> = tx.shards.iter().map(u16::to_string).collect();
             let shards = shards.join(",");
-            command(&mut self.bytes, &[b"TX", name.as_bytes(), shards.as_bytes()]);
+            let mut words = vec![&b"TX"[..], name.as_bytes(), shards.as_bytes()];
+            words.extend(ran.as_ref().map(String::as_bytes));
+            command(&mut self.bytes, &words);
+        } else if let Some(ran) = ran {
+            command(&mut self.bytes, &[b"AT", ran.as_bytes()]);
         }
     }
 
@@ -417,17 +429,18 @@ impl Journal {
         }
         self.open.evicted.clear();
         let (commands, tx) = (std::mem::take(&mut self.open.commands), self.open.tx.take());
-        let is_kept = std::mem::take(&mut self.open.is_kept);
+        let is_at = self.open.ran_ms.take().is_some();
+        let has_head = tx.is_some() || is_at || std::mem::take(&mut self.open.is_kept);
         let is_off_flows = std::mem::take(&mut self.open.is_off_flows);
         let is_off_flows = !std::mem::take(&mut self.open.has_keys) || is_off_flows;
         if commands == 0 {
             return;
         }
-        if commands > 1 && tx.is_none() && !is_kept {
+        if commands > 1 && !has_head {
             let body = self.open.body;
             self.bytes.splice(body..body, MULTI.iter().copied());
         }
-        if commands > 1 || tx.is_some() || is_kept {
+        if commands > 1 || has_head {
             self.bytes.extend_from_slice(EXEC);
         }
         let from = self.ends.last().map_or(0, |(end, _)| *end);
@@ -472,6 +485,7 @@ impl Journal {
         }
         self.begin();
         self.open.tx = part.tx.filter(|tx| tx.shards.len() > 1);
+        self.open.ran_ms = part.ran_ms;
         for (db, bytes) in part.commands {
             self.put(now_ms, db, |out| out.extend_from_slice(&bytes));
         }
@@ -581,14 +595,17 @@ impl Journal {
         self.clock_ms = 0;
     }
 
-    /// A base begins here: entries before it will not be needed.
-    pub(crate) fn begin_base(&mut self, now_ms: u64) {
+    /// A base begins here, of databases with so many keys: entries before it will not be needed.
+    pub(crate) fn begin_base(&mut self, now_ms: u64, sizes: &[(u16, u64)]) {
         self.forget_reader();
         self.mark = Some(self.bytes.len());
         self.base = Some(Base::default());
         self.begin();
         self.open.is_off_flows = true;
-        self.put(self.own_ms(now_ms), 0, |out| command(out, &[b"BASE"]));
+        let sizes = sizes.iter().flat_map(|(db, keys)| [db.to_string(), keys.to_string()]);
+        let words: Vec<String> = std::iter::once("BASE".to_owned()).chain(sizes).collect();
+        let words: Vec<&[u8]> = words.iter().map(String::as_bytes).collect();
+        self.put(self.own_ms(now_ms), 0, |out| command(out, &words));
         self.finish();
     }
 
@@ -768,9 +785,16 @@ mod tests {
     fn a_part_names_its_command() {
         let mut journal = journal();
         let tx = Tx { name: journal.name(9), shards: vec![0, 3] };
-        let part = Part { tx: Some(tx), commands: vec![(0, b"x".to_vec())] };
-        journal.put_part(0, part);
+        let part = Part { tx: Some(tx), commands: vec![(0, b"x".to_vec())], ran_ms: None };
+        journal.put_part(0, part.clone());
         assert_eq!(text(&mut journal), "*2 $6 SELECT $1 0 *3 $2 TX $3 5-9 $3 0,3 x*1 $4 EXEC ");
+        // And says when it ran, if its shard was later or earlier.
+        journal.put_part(7, Part { ran_ms: Some(6), ..part.clone() });
+        assert_eq!(text(&mut journal), "#TS:7 *4 $2 TX $3 5-9 $3 0,3 $1 6 x*1 $4 EXEC ");
+        journal.put_part(7, Part { tx: None, ran_ms: Some(9), ..part.clone() });
+        assert_eq!(text(&mut journal), "*2 $2 AT $1 9 x*1 $4 EXEC ");
+        journal.put_part(7, Part { tx: None, ran_ms: Some(7), ..part });
+        assert_eq!(text(&mut journal), "x");
         assert!(journal.awaits().is_none(), "nobody waits without `always`");
     }
 }

@@ -138,6 +138,12 @@ pub(crate) fn time_of(line: &[u8]) -> Option<Option<u64>> {
     Some(parse_i64(digits).and_then(|time| u64::try_from(time).ok()))
 }
 
+/// A time among the words of a line.
+pub(crate) fn ms_of(args: &Args, at: usize, line: &[u8]) -> Option<u64> {
+    let word = Some(at).filter(|&at| at < args.len()).map(|at| args.get(at, line));
+    word.and_then(parse_i64).and_then(|ms| u64::try_from(ms).ok())
+}
+
 /// The name and the shards of a part, if this is its head.
 pub(crate) fn part_of(args: &Args, frame: &[u8]) -> Option<(TxName, Vec<u16>)> {
     if args.get(0, frame) != b"TX" {
@@ -176,12 +182,16 @@ pub(crate) struct Replay<'a> {
 pub(crate) struct State {
     conn: Conn,
     clock_ms: u64,
+    /// When the entry ran that is being read, if not then.
+    ran_ms: Option<u64>,
     /// In a part that is left out.
     skips: bool,
     group: Box<Group>,
     /// Commands of this log so far, and whether a base has begun that the manifest does not name.
     of_log: u64,
     in_base: bool,
+    /// No more keys are expected than this.
+    keys_max: u64,
     out: Output,
     pub(crate) commands: u64,
     /// Parts left out.
@@ -199,10 +209,12 @@ impl Default for State {
         Self {
             conn,
             clock_ms: 0,
+            ran_ms: None,
             skips: false,
             group: Box::default(),
             of_log: 0,
             in_base: false,
+            keys_max: 0,
             out: Output::default(),
             commands: 0,
             skipped: 0,
@@ -213,10 +225,16 @@ impl Default for State {
 }
 
 impl State {
-    /// Another log begins, in which time and database are told anew.
-    pub(crate) const fn begin_log(&mut self) {
+    /// Another log begins, in which time and database are told anew, and which may have so many keys.
+    pub(crate) const fn begin_log(&mut self, keys_max: u64) {
         (self.clock_ms, self.conn.db, self.skips) = (0, 0, false);
-        (self.of_log, self.in_base) = (0, false);
+        (self.of_log, self.in_base, self.keys_max) = (0, false, keys_max);
+        self.ran_ms = None;
+    }
+
+    /// The time at which commands run.
+    fn now_ms(&self) -> u64 {
+        self.ran_ms.unwrap_or(self.clock_ms)
     }
 }
 
@@ -271,12 +289,19 @@ impl Replay<'_> {
                 self.state.conn.db = db.unwrap_or(u16::MAX);
             }
             (b"MULTI", 1) => {}
-            (b"EXEC", 1) => self.state.skips = false,
+            (b"EXEC", 1) => (self.state.skips, self.state.ran_ms) = (false, None),
+            (b"AT", 2) => self.state.ran_ms = ms_of(args, 1, frame),
             // A base that the manifest names is what a log begins with. What one that it does not name says was said
             // before, and may be of commands over several shards whose other parts are missing.
-            (b"BASE", 1) => self.state.in_base = self.state.of_log > 0,
+            (b"BASE", _) => {
+                self.state.in_base = self.state.of_log > 0;
+                if !self.state.in_base {
+                    self.presize(args, frame);
+                }
+            }
             (b"KEPT", 1) => self.state.skips = self.state.in_base,
-            (b"TX", 3) => {
+            (b"TX", 3 | 4) => {
+                self.state.ran_ms = ms_of(args, 3, frame);
                 let whole = part_of(args, frame)
                     .is_some_and(|(name, shards)| (self.is_whole)(name, &shards));
                 self.state.skips = !whole;
@@ -314,10 +339,20 @@ impl Replay<'_> {
         self.state.of_log += u64::from(name != b"SELECT");
     }
 
+    /// A base of so many keys follows: tables are made for them at once.
+    fn presize(&mut self, args: &Args, frame: &[u8]) {
+        let number = |at| parse_i64(args.get(at, frame)).and_then(|at| u64::try_from(at).ok());
+        for at in (1..args.len()).step_by(2) {
+            let (Some(db), Some(keys)) = (number(at), number(at + 1)) else { return };
+            let Ok(db) = u16::try_from(db) else { return };
+            self.shard.store.presize(db, keys.min(self.state.keys_max));
+        }
+    }
+
     fn set(&mut self, item: &Item, args: &Args, frame: &[u8], expire: Expire) {
         let (key, value) = (args.get(1, frame), NewValue::Copy(args.get(2, frame)));
         let hash = item.hash.unwrap_or_else(|| self.shard.store.hash(key));
-        let (db, now_ms) = (self.state.conn.db, self.state.clock_ms);
+        let (db, now_ms) = (self.state.conn.db, self.state.now_ms());
         let set = self.shard.store.set(db, hash, key, value, expire, Form::Plain, now_ms);
         self.state.failed += u64::from(set.is_err());
     }
@@ -325,7 +360,7 @@ impl Replay<'_> {
     /// An item of memcached's protocol.
     fn item(&mut self, args: &Args, frame: &[u8]) {
         let number = |at| parse_i64(args.get(at, frame)).and_then(|at| u64::try_from(at).ok());
-        let (key, now_ms) = (args.get(1, frame), self.state.clock_ms);
+        let (key, now_ms) = (args.get(1, frame), self.state.now_ms());
         let marks = Marks {
             flags: number(2).and_then(|flags| u32::try_from(flags).ok()).unwrap_or(0),
             binary: number(3) == Some(1),
@@ -348,12 +383,12 @@ impl Replay<'_> {
     }
 
     fn any(&mut self, item: &Item, args: &Args, frame: &[u8]) {
-        let State { conn, out, clock_ms, .. } = &mut *self.state;
+        let now = Instant { mono_ns: 0, unix_us: self.state.now_ms().saturating_mul(1000) };
+        let State { conn, out, .. } = &mut *self.state;
         let Some(id) = item.id else {
             self.state.failed += 1;
             return;
         };
-        let now = Instant { mono_ns: 0, unix_us: clock_ms.saturating_mul(1000) };
         let input = Input::borrowed(frame);
         let call = dispatch::Call { args, frame, input: &input, id: Some(id), hash: item.hash };
         let _ = dispatch::execute_unseen(call, id, out, self.shard, conn, now);

@@ -21,6 +21,9 @@ use crate::{
 const KEPT_BYTES: usize = 16 << 10;
 /// Keys of a base per step.
 const BASE_KEYS: usize = 64;
+/// A database is large from so many keys on, and no more are told of.
+const LARGE_KEYS: u64 = 10_000;
+const LARGE_MAX: usize = 16;
 
 /// All functions as a command of the log.
 pub(super) fn functions(libraries: &[Arc<script::library::Functions>], number: u64) -> Vec<u8> {
@@ -76,6 +79,11 @@ impl Shard {
             base_bytes: common.base_bytes.load(Ordering::Relaxed),
             waiting_bytes: journal.backlog_bytes(),
         }
+    }
+
+    /// Whether the log cannot be written.
+    pub(crate) fn log_fails(&self) -> bool {
+        self.journal.as_ref().is_some_and(|journal| journal.on_disk && journal.is_failed())
     }
 
     /// What stands against a command for the sake of the log.
@@ -146,7 +154,7 @@ impl Shard {
         } else if tx.is_none() && matches!(response, Response::Count(0)) {
             return response;
         }
-        self.log_part(Part { tx, commands: vec![(db, bytes)] }, now);
+        self.log_part(Part { tx, commands: vec![(db, bytes)], ran_ms: None }, now);
         if swaps && let Some(base) = self.journal.as_mut().and_then(|journal| journal.base.as_mut())
         {
             // What a base has yet to reach may be where it was already.
@@ -184,10 +192,17 @@ impl Shard {
         self.log_begin_base(now);
     }
 
+    /// Databases with so many keys that a reader does well to make room for them.
+    pub(crate) fn base_sizes(&self) -> Vec<(u16, u64)> {
+        let sizes = (0..=self.store.items_db()).map(|db| (db, self.store.len(db)));
+        sizes.filter(|(_, keys)| *keys >= LARGE_KEYS).take(LARGE_MAX).collect()
+    }
+
     /// A base begins here.
     pub(crate) fn log_begin_base(&mut self, now: Instant) {
+        let sizes = self.base_sizes();
         if let Some(journal) = &mut self.journal {
-            journal.begin_base(now.unix_ms());
+            journal.begin_base(now.unix_ms(), &sizes);
         }
         self.log_functions(now);
     }
@@ -215,10 +230,10 @@ impl Shard {
             }
         }
         let shards = parts.iter().map(|(owner, _)| *owner).collect();
-        let tx = Tx { name: journal.name(ticket), shards };
+        let (tx, ran_ms) = (Tx { name: journal.name(ticket), shards }, Some(now.unix_ms()));
         let (own, others): (Vec<_>, Vec<_>) = parts
             .into_iter()
-            .map(|(owner, commands)| (owner, Part { tx: Some(tx.clone()), commands }))
+            .map(|(owner, commands)| (owner, Part { tx: Some(tx.clone()), commands, ran_ms }))
             .partition(|(owner, _)| *owner == self.index);
         own.into_iter().for_each(|(_, part)| self.log_part(part, now));
         others
@@ -253,7 +268,7 @@ impl Shard {
         if self.journal.is_some() {
             let mut bytes = Vec::new();
             self.write_state(&mut bytes, db, key, now);
-            self.log_part(Part { tx: None, commands: vec![(db, bytes)] }, now);
+            self.log_part(Part { tx: None, commands: vec![(db, bytes)], ran_ms: None }, now);
         }
     }
 

@@ -19,8 +19,10 @@ const PIECE_BYTES: usize = 64 << 10;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Piece {
     pub(super) what: What,
-    /// When it runs; 0 where the master has not said.
+    /// The time in the journal behind it; 0 where the master has not said.
     pub(super) clock_ms: u64,
+    /// When it runs, if not then.
+    pub(super) ran_ms: Option<u64>,
     /// The database that the journal is in behind it.
     pub(super) db: u16,
     /// Bytes of the journal that it stands for.
@@ -81,6 +83,7 @@ enum Inside {
     None,
     Multi,
     Kept,
+    At,
     Part(Part),
 }
 
@@ -92,6 +95,8 @@ pub(super) struct Cutter {
     rest: Vec<u8>,
     seen: usize,
     inside: Inside,
+    /// When the entry ran, if not at the time of the journal.
+    ran_ms: Option<u64>,
     /// Commands of the entry so far.
     commands: Vec<u8>,
     db: u16,
@@ -121,6 +126,7 @@ impl Cutter {
             rest: Vec::new(),
             seen: 0,
             inside: Inside::None,
+            ran_ms: None,
             commands: Vec::new(),
             db: 0,
             clock_ms: 0,
@@ -196,7 +202,8 @@ impl Cutter {
 
     fn push(&mut self, what: What, len: u64) {
         let (clock_ms, db, is_lenient) = (self.clock_ms, self.db, !self.is_whole);
-        let piece = Piece { what, clock_ms, db, len, is_lenient };
+        let ran_ms = self.ran_ms.take();
+        let piece = Piece { what, clock_ms, ran_ms, db, len, is_lenient };
         self.held_bytes += piece.held_bytes();
         self.pieces.push_back(piece);
     }
@@ -217,14 +224,22 @@ impl Cutter {
     /// Adds commands, to the last piece if that is of the same kind.
     fn run(&mut self, bytes: &[u8], len: u64) {
         let is_lenient = !self.is_whole;
-        if let Some(Piece { what: What::Run(before), clock_ms, db, len: sum, is_lenient: was }) =
-            self.pieces.back_mut()
+        if let Some(Piece {
+            what: What::Run(before),
+            clock_ms,
+            ran_ms,
+            db,
+            len: sum,
+            is_lenient: was,
+        }) = self.pieces.back_mut()
             && (*clock_ms, *was) == (self.clock_ms, is_lenient)
+            && *ran_ms == self.ran_ms
             && before.len() < PIECE_BYTES
         {
             before.extend_from_slice(bytes);
             (*db, *sum) = (self.db, *sum + len);
             self.held_bytes += bytes.len();
+            self.ran_ms = None;
             return;
         }
         self.push(What::Run(bytes.to_vec()), len);
@@ -256,9 +271,15 @@ impl Cutter {
                 self.inside = Inside::Kept;
                 return Ok(false);
             }
-            (b"TX", 3) => {
+            (b"AT", 2) => {
+                self.ran_ms = replay::ms_of(args, 1, line);
+                self.inside = Inside::At;
+                return Ok(false);
+            }
+            (b"TX", 3 | 4) => {
                 let (name, shards) =
                     replay::part_of(args, line).ok_or_else(|| nonsense("no part"))?;
+                self.ran_ms = replay::ms_of(args, 3, line);
                 self.parts.push(name);
                 let part = Part { name, shards, bytes: Vec::new(), all: None };
                 self.inside = Inside::Part(part);
@@ -266,12 +287,14 @@ impl Cutter {
             }
             (b"EXEC", 1) => return Ok(self.exec(line, len)),
             // Of memcached's protocol, or of a log on the master's disk.
-            (b"ITEM", 6) | (b"BASE", 1) => return Ok(self.end(len)),
+            (b"ITEM", 6) | (b"BASE", _) => return Ok(self.end(len)),
             _ if self.db >= self.databases => return Ok(self.end(len)),
             (b"FUNCTIONS", 3) => {
                 let number = parse_i64(arg(1)).and_then(|number| u64::try_from(number).ok());
                 let what = What::Functions(number.unwrap_or(0), arg(2).to_vec());
+                let ran_ms = self.ran_ms;
                 self.push(what, 0);
+                self.ran_ms = ran_ms;
                 return Ok(self.end(len));
             }
             (b"FLUSHALL" | b"FLUSHDB", 1) | (b"SWAPDB", 3) if !self.is_alone => {
@@ -326,6 +349,13 @@ impl Cutter {
                 self.commands.extend_from_slice(line);
                 self.end(len)
             }
+            Inside::At => {
+                let mut commands = std::mem::take(&mut self.commands);
+                command(&mut self.commands, &[b"MULTI"]);
+                self.commands.append(&mut commands);
+                self.commands.extend_from_slice(line);
+                self.end(len)
+            }
             Inside::Kept | Inside::None => self.end(len),
         }
     }
@@ -364,6 +394,13 @@ mod tests {
             "SELECT 1",
             "FLUSHDB",
             "SET f 1",
+            "AT 4",
+            "SET g 1",
+            "EXEC",
+            "TX 9-3 0,1 7",
+            "SET d 4",
+            "EXEC",
+            "SET h 1",
         ] {
             let words: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
             command(&mut out, &words);
@@ -417,10 +454,15 @@ mod tests {
                     "SELECT 1",
                     "own FLUSHDB",
                     "SET f 1",
+                    "MULTI SET g 1 EXEC",
+                    "part [0, 1] MULTI SET d 4 EXEC",
+                    "SET h 1",
                 ]
             );
             assert_eq!(lens(&cutter), journal().len() as u64, "in steps of {step}");
-            assert_eq!(cutter.parts.len(), 2);
+            assert_eq!(cutter.parts.len(), 3);
+            let ran: Vec<u64> = cutter.pieces.iter().filter_map(|piece| piece.ran_ms).collect();
+            assert_eq!(ran, [4, 7]);
             assert!(cutter.pieces.iter().all(|piece| piece.clock_ms == 5));
         }
     }

@@ -299,7 +299,7 @@ impl Reading {
     }
 
     async fn piece(&mut self, piece: &Piece) -> Result<Came, Error> {
-        self.applier.set_clock(piece.clock_ms);
+        self.applier.set_clock(piece.ran_ms.unwrap_or(piece.clock_ms));
         self.applier.set_lenient(piece.is_lenient);
         match &piece.what {
             What::Run(bytes) => self.commands(bytes).await?,

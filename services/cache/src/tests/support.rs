@@ -52,6 +52,9 @@ struct Message {
 pub(super) struct Host {
     pub(super) shards: Vec<Shard>,
     pub(super) now: Instant,
+    /// By how much each shard's clock is behind, and by how much it may be.
+    pub(super) behind_ms: Vec<u64>,
+    pub(super) behind_max_ms: usize,
     connections: Vec<Connection>,
     messages: VecDeque<Message>,
     random: u64,
@@ -84,6 +87,8 @@ impl Host {
         Self {
             shards: (0..shards).map(shard).collect(),
             now,
+            behind_ms: vec![0; usize::from(shards)],
+            behind_max_ms: 0,
             connections: Vec::new(),
             messages: VecDeque::new(),
             random: 0x1234_5678,
@@ -106,6 +111,22 @@ impl Host {
     pub(super) fn advance_ms(&mut self, ms: u64) {
         self.now.unix_us += ms * 1000;
         self.now.mono_ns += ms * 1_000_000;
+        for shard in 0..self.behind_ms.len() {
+            // No clock goes back.
+            let most =
+                u64::try_from(self.behind_max_ms).unwrap_or(0).min(self.behind_ms[shard] + ms);
+            let most = usize::try_from(most).unwrap_or(0);
+            self.behind_ms[shard] = if most > 0 { self.random(most + 1) as u64 } else { 0 };
+        }
+    }
+
+    /// The time on a shard.
+    pub(super) fn now_on(&self, shard: usize) -> Instant {
+        let behind_ms = self.behind_ms[shard];
+        Instant {
+            mono_ns: self.now.mono_ns - behind_ms * 1_000_000,
+            unix_us: self.now.unix_us - behind_ms * 1000,
+        }
     }
 
     pub(super) fn connect(&mut self, shard: usize, shard_port: bool) -> usize {
@@ -190,6 +211,12 @@ impl Host {
 
     /// One random step: a connection's turn or a message's delivery. False: nothing to do.
     pub(super) fn step(&mut self) -> bool {
+        if self.behind_max_ms > 0 {
+            // Time passes on a shard while others wait for it.
+            let shard = self.random(self.shards.len());
+            let most = usize::try_from(self.behind_ms[shard]).unwrap_or(0);
+            self.behind_ms[shard] = self.random(most + 1) as u64;
+        }
         let ready: Vec<usize> =
             (0..self.connections.len()).filter(|&conn| self.is_ready(conn)).collect();
         let choices = ready.len() + usize::from(!self.messages.is_empty());
@@ -211,7 +238,9 @@ impl Host {
             State::Locked { generation } => {
                 self.shards[connection.shard].locks_generation() != generation
             }
-            State::Sleeping { until_us } => self.now.unix_us >= until_us,
+            State::Sleeping { until_us } => {
+                self.now_on(self.connections[conn].shard).unix_us >= until_us
+            }
             State::Durable => true,
             State::Exchange { missing, .. } => missing == 0,
             State::Job => true,
@@ -220,7 +249,7 @@ impl Host {
     }
 
     fn turn(&mut self, conn: usize) {
-        let now = self.now;
+        let now = self.now_on(self.connections[conn].shard);
         let connection = &mut self.connections[conn];
         let shard = &mut self.shards[connection.shard];
         let mut out = Output::default();
@@ -310,8 +339,9 @@ impl Host {
         let at = heads[self.random(heads.len())];
         let message = self.messages.remove(at).expect("the index is in range");
         let mut done = Vec::new();
-        let shard = &mut self.shards[usize::from(message.to)];
-        shard.serve(message.token, message.request, self.now, &mut done);
+        let to = usize::from(message.to);
+        let now = self.now_on(to);
+        self.shards[to].serve(message.token, message.request, now, &mut done);
         self.carry_lines();
         self.carry_mail();
         for (token, response) in done {
@@ -364,8 +394,9 @@ impl Host {
     /// Time passes, and waits end.
     pub(super) fn wait_ms(&mut self, ms: u64) {
         self.advance_ms(ms);
-        for shard in &mut self.shards {
-            shard.time_out(self.now);
+        for shard in 0..self.shards.len() {
+            let now = self.now_on(shard);
+            self.shards[shard].time_out(now);
         }
         self.carry();
         self.settle();
