@@ -16,6 +16,7 @@ mod load;
 #[path = "replication/pair.rs"]
 mod pair;
 
+use std::fs;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -422,6 +423,15 @@ fn a_replica_takes_over_under_load() {
 fn signal(server: &Server, name: &str) {
     let done = Command::new("kill").args([name, &server.pid().to_string()]).status();
     assert!(done.expect("kill").success(), "{name}");
+    // Its threads stop one after the other.
+    let is_stopped = |task: &fs::DirEntry| {
+        let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        stat.rsplit(") ").next().is_none_or(|rest| rest.starts_with('T'))
+    };
+    within("it does not stop", server, || {
+        let tasks = fs::read_dir(format!("/proc/{}/task", server.pid())).expect("its threads");
+        name != "-STOP" || tasks.flatten().all(|task| is_stopped(&task))
+    });
 }
 
 #[test]

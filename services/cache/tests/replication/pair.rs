@@ -76,8 +76,9 @@ pub(crate) fn wait_for_link(replica: &Server) {
 pub(crate) fn both_contents(one: &mut Client, two: &mut Client) -> (Contents, Contents) {
     let deadline = Instant::now() + EXPIRY;
     loop {
+        let is_last = Instant::now() > deadline;
         let (theirs, ours) = (contents(one), contents(two));
-        if theirs == ours || Instant::now() > deadline {
+        if theirs == ours || is_last {
             return (theirs, ours);
         }
         thread::sleep(Duration::from_millis(100));
@@ -95,8 +96,8 @@ pub(crate) fn must_be_equal(what: &str, master: &Server, replica: &Server) {
     for (key, value) in &theirs {
         assert_eq!(ours.get(key), Some(value), "{what}: {key}; {}", replica.log());
     }
-    for key in ours.keys() {
-        assert!(theirs.contains_key(key), "{what}: {key} is on the replica only");
+    for (key, value) in &ours {
+        assert!(theirs.contains_key(key), "{what}: {key} is on the replica only: {value}");
     }
     let log = replica.log();
     assert!(!log.contains("failed here"), "{what}: a command of the master failed: {log}");

@@ -38,6 +38,8 @@ async def talks(kind):
     assert await receive(here, first) == {"type": "back"}
     for layer, channel in ((here, first), (there, second)):
         await layer.group_add("room", channel)
+    # The layer of pub/sub does not wait until it is subscribed, and publishes over another connection.
+    await asyncio.sleep(0.3)
     await here.group_send("room", {"type": "all", "n": 1})
     assert [await receive(here, first), await receive(there, second)] == [{"type": "all", "n": 1}] * 2
     await there.group_discard("room", second)
