@@ -137,6 +137,12 @@ impl<Q: Send + 'static, A: Send + 'static> Calls<Q, A> {
         !waits && self.port.borrow_mut().credits(to) > 0
     }
 
+    /// Whether somebody waits for room to ask something.
+    #[must_use]
+    pub fn is_crowded(&self) -> bool {
+        self.waits_for_room.get() > 0
+    }
+
     /// Asks without a task: [`Calls::turn`] gives the answer, with `token`.
     ///
     /// # Errors

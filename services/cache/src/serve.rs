@@ -735,6 +735,9 @@ impl Service for Cache {
     }
 
     fn on_turn(&self, server: &Rc<Server<Self>>) -> bool {
+        if self.flows.is_on() {
+            server.shard().borrow_mut().flows.is_crowded = self.calls.is_crowded();
+        }
         let more = self.calls.turn(
             |asker, request| self.serve(server, Waiter::Remote(asker), request),
             |token, response| self.answered(server, token, response),

@@ -21,6 +21,7 @@ pub mod machine;
 pub mod model;
 pub mod op;
 pub mod queue;
+mod replicated;
 pub mod run;
 pub mod setup;
 pub mod shared;

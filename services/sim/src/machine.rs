@@ -61,17 +61,22 @@ impl<S: Service> Node<S> {
 }
 
 /// A shard without a service yet.
-fn context(world: &World, (index, shards): (usize, usize), driver: &DriverSetup) -> ShardCx {
+fn context(
+    world: &World,
+    first: usize,
+    (index, shards): (usize, usize),
+    driver: &DriverSetup,
+) -> ShardCx {
     let seed = Seed(world.seed());
     // Another start draws other numbers, as it would with a real source of them.
     let life = world.now().mono_ns << 8;
-    let driver = SimDriver::new(world, index, driver);
+    let driver = SimDriver::new(world, first + index, driver);
     ShardCx::new(
         index,
         shards,
         Driver::Sim(Box::new(driver)),
         LoopConfig::default(),
-        seed.stream("sim.shard", life | index as u64).next_u64(),
+        seed.stream("sim.shard", life | (first + index) as u64).next_u64(),
         Log::memory(Level::Error),
     )
 }
@@ -79,6 +84,8 @@ fn context(world: &World, (index, shards): (usize, usize), driver: &DriverSetup)
 /// All shards of a run.
 pub struct Machine<S: Service> {
     world: World,
+    /// The number of its first shard in the world.
+    first: usize,
     /// The shards.
     pub nodes: Vec<Node<S>>,
     /// A planted bug: shards sleep without looking once more.
@@ -122,9 +129,9 @@ impl<S: Service> Machine<S> {
         driver: &DriverSetup,
         mut install: impl FnMut(&ShardCx) -> (Rc<Server<S>>, Result<(), Error>),
     ) -> (Self, Result<(), Error>) {
-        let mut machine = Self { world: world.clone(), nodes: Vec::new(), blind: false };
+        let mut machine = Self { world: world.clone(), first: 0, nodes: Vec::new(), blind: false };
         for index in 0..shards {
-            let cx = context(world, (index, shards), driver);
+            let cx = context(world, 0, (index, shards), driver);
             cx.enter();
             let (server, listening) = install(&cx);
             cx.leave();
@@ -136,19 +143,20 @@ impl<S: Service> Machine<S> {
         (machine, Ok(()))
     }
 
-    /// The same with an `install` that leaves no server where it fails; what was started is taken down then.
+    /// The same with an `install` that leaves no server where it fails; what was started is taken down then. Its shards
+    /// have the numbers from `first` on in the world.
     ///
     /// # Errors
     /// What `install` said.
     pub fn try_start(
         world: &World,
-        shards: usize,
+        (first, shards): (usize, usize),
         driver: &DriverSetup,
         mut install: impl FnMut(&ShardCx) -> Result<Rc<Server<S>>, Error>,
     ) -> Result<Self, Error> {
-        let mut machine = Self { world: world.clone(), nodes: Vec::new(), blind: false };
+        let mut machine = Self { world: world.clone(), first, nodes: Vec::new(), blind: false };
         for index in 0..shards {
-            let cx = context(world, (index, shards), driver);
+            let cx = context(world, first, (index, shards), driver);
             cx.enter();
             let installed = install(&cx);
             if installed.is_err() {
@@ -184,7 +192,7 @@ impl<S: Service> Machine<S> {
                     "lost wake-up: shard {index} sleeps while messages wait for it"
                 ));
             }
-            if self.world.is_ready(index) {
+            if self.world.is_ready(self.first + index) {
                 into.push(index);
             }
         }

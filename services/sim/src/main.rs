@@ -21,6 +21,7 @@ sim [--service cache|broker] [--seed N] [--seeds COUNT] [options]
   --trace         tell what clients did and what completed last
   --calm          the short run without faults of its own
   --durable       of the cache: the run with a log or dumps, and crashes; one seed of sixteen is one
+  --replicated    of the cache: the run of two, one of which follows the other
   --fail N        with completion N failed
   --fail-call N   with plain call N failed
   --sweep         fail every completion of the calm run, one at a time
@@ -117,6 +118,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Option<Task>, String>
             "--trace" => task.options.story = true,
             "--calm" => task.options.calm = true,
             "--durable" => task.options.durable = true,
+            "--replicated" => task.options.replicated = true,
             "--sweep" => task.sweep = true,
             "--plant" => {
                 let name = value()?;

@@ -96,6 +96,8 @@ pub struct Options {
     pub bug: Option<Bug>,
     /// Of the cache: the run in which keys survive crashes, whatever the seed would be.
     pub durable: bool,
+    /// Of the cache: the run of two of which one follows the other.
+    pub replicated: bool,
     /// Keep the clients' story.
     pub story: bool,
 }
@@ -118,6 +120,9 @@ impl fmt::Display for Options {
         }
         if self.durable {
             f.write_str(" --durable")?;
+        }
+        if self.replicated {
+            f.write_str(" --replicated")?;
         }
         if let Some(n) = self.fail_completion {
             write!(f, " --fail {n}")?;
@@ -199,12 +204,12 @@ struct Run {
 /// # Panics
 /// When the simulated kernel or the engine finds a bug by itself.
 pub fn run(seed: u64, options: Options) -> Result<Report, Failure> {
+    let is_plain = options.is_plain() && !options.replicated;
     match options.service {
-        Service::Cache
-            if options.durable || options.is_plain() && crate::durable::is_drawn(seed) =>
-        {
+        Service::Cache if options.durable || is_plain && crate::durable::is_drawn(seed) => {
             crate::durable::run(seed, options)
         }
+        Service::Cache if options.replicated => crate::replicated::run(seed, options),
         Service::Cache => run_cache(seed, options),
         Service::Broker => crate::broker::run(seed, options),
     }

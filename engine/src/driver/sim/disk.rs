@@ -20,10 +20,17 @@ pub(super) const SECTOR_BYTES: usize = 512;
 
 /// A file or directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Inode(u64);
+pub(super) struct Inode {
+    disk: u8,
+    number: u64,
+}
 
-/// The root directory.
-const ROOT: Inode = Inode(0);
+impl Inode {
+    /// The disk it is on.
+    pub(super) const fn disk(self) -> usize {
+        self.disk as usize
+    }
+}
 
 type Result<T> = std::result::Result<T, i32>;
 
@@ -52,9 +59,11 @@ enum Node {
 #[derive(Debug)]
 struct Change(Vec<(Inode, String, Option<Inode>)>);
 
-/// All files.
+/// All files of a machine.
 #[derive(Debug)]
 pub(super) struct Disk {
+    /// Which disk it is.
+    disk: u8,
     nodes: BTreeMap<Inode, Node>,
     next: u64,
     journal: Vec<Change>,
@@ -65,9 +74,15 @@ pub(super) struct Disk {
 }
 
 impl Disk {
-    pub(super) fn new(capacity: u64) -> Self {
-        let nodes = BTreeMap::from([(ROOT, Node::Directory(Directory::default()))]);
-        Self { nodes, next: 1, journal: Vec::new(), open: BTreeMap::new(), used: 0, capacity }
+    pub(super) fn new(disk: u8, capacity: u64) -> Self {
+        let root = Inode { disk, number: 0 };
+        let nodes = BTreeMap::from([(root, Node::Directory(Directory::default()))]);
+        Self { disk, nodes, next: 1, journal: Vec::new(), open: BTreeMap::new(), used: 0, capacity }
+    }
+
+    /// The root directory.
+    const fn root(&self) -> Inode {
+        Inode { disk: self.disk, number: 0 }
     }
 
     /// A descriptor for the file exists from now on.
@@ -116,7 +131,7 @@ impl Disk {
     }
 
     fn find(&self, names: &[String]) -> Result<Inode> {
-        let mut at = ROOT;
+        let mut at = self.root();
         for name in names {
             at = *self.directory(at)?.now.get(name).ok_or(libc::ENOENT)?;
         }
@@ -143,7 +158,7 @@ impl Disk {
     }
 
     fn make(&mut self, directory: Inode, name: String, node: Node) -> Result<Inode> {
-        let inode = Inode(self.next);
+        let inode = Inode { disk: self.disk, number: self.next };
         self.next += 1;
         self.nodes.insert(inode, node);
         self.change(Change(vec![(directory, name, Some(inode))]))?;
@@ -170,7 +185,7 @@ impl Disk {
 
     /// Makes a directory and its parents.
     pub(super) fn make_dir(&mut self, path: &Path) -> Result<()> {
-        let mut at = ROOT;
+        let mut at = self.root();
         for name in names(path)? {
             let known = self.directory(at)?.now.get(&name).copied();
             at = match known {
@@ -353,7 +368,7 @@ impl Disk {
 
     /// Frees files that have no name now, on the disk or in the journal, and are not open.
     fn collect_garbage(&mut self) {
-        let mut named = std::collections::BTreeSet::from([ROOT]);
+        let mut named = std::collections::BTreeSet::from([self.root()]);
         for node in self.nodes.values() {
             if let Node::Directory(directory) = node {
                 named.extend(directory.now.values());
@@ -472,7 +487,7 @@ mod tests {
     use super::*;
 
     fn disk() -> (Disk, Rng) {
-        (Disk::new(1 << 20), Rng::new(1))
+        (Disk::new(0, 1 << 20), Rng::new(1))
     }
 
     fn path(path: &str) -> &Path {
@@ -481,7 +496,7 @@ mod tests {
 
     fn made(disk: &mut Disk, name: &str) -> Inode {
         let inode = disk.create(path(name)).expect("a free name");
-        disk.sync(ROOT).expect("the root");
+        disk.sync(disk.root()).expect("the root");
         inode
     }
 
@@ -513,7 +528,7 @@ mod tests {
     fn a_crash_tears_writes_at_sectors() {
         let mut torn = 0;
         for seed in 0..50 {
-            let mut disk = Disk::new(1 << 20);
+            let mut disk = Disk::new(0, 1 << 20);
             let file = made(&mut disk, "/f");
             disk.write(file, 0, &[1; 4096]).expect("room");
             disk.sync(file).expect("a file");
@@ -532,7 +547,7 @@ mod tests {
     fn names_are_durable_only_after_an_fsync_of_their_directory() {
         let (mut disk, mut rng) = disk();
         disk.make_dir(path("/d/e")).expect("a free name");
-        disk.sync(ROOT).expect("the root");
+        disk.sync(disk.root()).expect("the root");
         let d = disk.look_up(path("/d")).expect("made above");
         disk.sync(d).expect("a directory");
         let one = disk.create(path("/d/one")).expect("a free name");
@@ -557,7 +572,7 @@ mod tests {
     fn a_rename_is_all_or_nothing_after_a_crash() {
         let mut seen = std::collections::BTreeSet::new();
         for seed in 0..50 {
-            let mut disk = Disk::new(1 << 20);
+            let mut disk = Disk::new(0, 1 << 20);
             disk.make_dir(path("/a")).expect("a free name");
             disk.make_dir(path("/b")).expect("a free name");
             disk.create(path("/a/f")).expect("a free name");
@@ -614,14 +629,14 @@ mod tests {
 
     #[test]
     fn room_counts_growth_only_and_removed_files_give_it_back() {
-        let mut disk = Disk::new(1000);
+        let mut disk = Disk::new(0, 1000);
         let file = made(&mut disk, "/f");
         assert_eq!(disk.room(file, 0, 5000), Ok(1000));
         disk.write(file, 0, &[1; 600]).expect("room");
         assert_eq!(disk.room(file, 500, 5000), Ok(500));
         assert_eq!(disk.room(file, 1000, 1), Ok(0));
         disk.unlink(path("/f")).expect("it exists");
-        disk.sync(ROOT).expect("the root");
+        disk.sync(disk.root()).expect("the root");
         let other = made(&mut disk, "/g");
         assert_eq!(disk.room(other, 0, 5000), Ok(1000));
     }

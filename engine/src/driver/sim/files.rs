@@ -8,6 +8,7 @@ use crate::driver::{Errno, Fd, OpenOptions, PeerName};
 use super::disk::{Inode, SECTOR_BYTES};
 use super::flight::{FileId, Kind, OpKey, OpenFile, Target};
 use super::kernel::Kernel;
+use super::kernel::machine_of;
 use super::streams::{chance, part, up_to};
 
 /// Offsets, lengths and addresses of direct I/O are multiples of this.
@@ -82,7 +83,7 @@ impl Kernel {
         }
         let (inode, direct) = self.opened(file)?;
         let len = self.op(key).map_or(0, |op| op.memory.len());
-        let bytes = self.disk.read(inode, offset, len)?.to_vec();
+        let bytes = self.disks[inode.disk()].read(inode, offset, len)?.to_vec();
         let len = self.shorten_file(bytes.len(), self.faults.short_read, direct);
         if len > 0 {
             self.fill(key, &bytes[..len]);
@@ -96,7 +97,7 @@ impl Kernel {
             return Err(libc::EIO);
         }
         let (inode, _) = self.opened(file)?;
-        let len = self.disk.read(inode, offset, len)?.len();
+        let len = self.disks[inode.disk()].read(inode, offset, len)?.len();
         let len = self.shorten_file(len, self.faults.short_read, false);
         Ok(i32::try_from(len).unwrap_or(i32::MAX))
     }
@@ -124,9 +125,9 @@ impl Kernel {
         let room = self.admit_write(inode, offset, len, false)?;
         let len = self.shorten_file(room, self.faults.short_write, direct);
         let bytes = self.op(key).map_or_else(Vec::new, |op| op.memory.copy_out(0, len));
-        self.disk.write(inode, offset, &bytes)?;
+        self.disks[inode.disk()].write(inode, offset, &bytes)?;
         if durable {
-            self.disk.sync_range(inode, offset, len)?;
+            self.disks[inode.disk()].sync_range(inode, offset, len)?;
         }
         Ok(i32::try_from(len).unwrap_or(i32::MAX))
     }
@@ -137,18 +138,18 @@ impl Kernel {
         let Some(len) = self.op(key).map(|op| op.memory.len()) else { return };
         let len = part(&mut self.rng.crash, len);
         let bytes = self.op(key).map_or_else(Vec::new, |op| op.memory.copy_out(0, len));
-        let room = self.disk.room(inode, offset, bytes.len()).unwrap_or(0);
+        let room = self.disks[inode.disk()].room(inode, offset, bytes.len()).unwrap_or(0);
         // Refused for the same reasons as a whole write: then nothing is left.
-        let _ = self.disk.write(inode, offset, &bytes[..room]);
+        let _ = self.disks[inode.disk()].write(inode, offset, &bytes[..room]);
     }
 
     fn perform_fsync(&mut self, file: FileId) -> Result<i32, i32> {
         let (inode, _) = self.opened(file)?;
         if self.fails_now() || chance(&mut self.rng.disk, self.faults.fsync_error) {
-            self.disk.fail_sync(inode);
+            self.disks[inode.disk()].fail_sync(inode);
             return Err(libc::EIO);
         }
-        self.disk.sync(inode).map(|()| 0)
+        self.disks[inode.disk()].sync(inode).map(|()| 0)
     }
 
     // Plain calls.
@@ -172,11 +173,12 @@ impl Kernel {
         path: &Path,
         options: &OpenOptions,
     ) -> Result<Fd, i32> {
-        let inode = match self.disk.look_up(path) {
-            Err(libc::ENOENT) if options.create => self.disk.create(path)?,
+        let disk = &mut self.disks[machine_of(shard)];
+        let inode = match disk.look_up(path) {
+            Err(libc::ENOENT) if options.create => disk.create(path)?,
             found => found?,
         };
-        match self.disk.is_directory(inode) {
+        match self.disks[inode.disk()].is_directory(inode) {
             true if options.write => return Err(libc::EISDIR),
             false if options.directory => return Err(libc::ENOTDIR),
             _ => {}
@@ -184,11 +186,11 @@ impl Kernel {
         let id = FileId(self.serial());
         let (write, direct) = (options.write, options.direct);
         self.files.insert(id, OpenFile { inode, write, direct, refs: 0 });
-        self.disk.open(inode);
+        self.disks[inode.disk()].open(inode);
         let opened = self.new_fd(shard, Target::File(id));
         if opened.is_err() {
             self.files.remove(&id);
-            self.disk.close(inode);
+            self.disks[inode.disk()].close(inode);
         }
         opened
     }
@@ -200,8 +202,12 @@ impl Kernel {
         }
     }
 
+    fn len_of(&self, inode: Inode) -> Result<u64, i32> {
+        self.disks[inode.disk()].len(inode)
+    }
+
     pub(super) fn file_len(&self, fd: Fd) -> Result<u64, i32> {
-        self.disk.len(self.file(fd)?.inode)
+        self.len_of(self.file(fd)?.inode)
     }
 
     pub(super) fn truncate(&mut self, fd: Fd, len: u64) -> Result<(), i32> {
@@ -210,13 +216,13 @@ impl Kernel {
             return Err(libc::EINVAL);
         }
         let inode = open.inode;
-        self.disk.truncate(inode, len)
+        self.disks[inode.disk()].truncate(inode, len)
     }
 
-    pub(super) fn unlink(&mut self, path: &Path) -> Result<(), i32> {
+    pub(super) fn unlink(&mut self, shard: usize, path: &Path) -> Result<(), i32> {
         match self.unix.remove(path) {
             Some(_) => Ok(()),
-            None => self.disk.unlink(path),
+            None => self.disks[machine_of(shard)].unlink(path),
         }
     }
 
@@ -244,21 +250,21 @@ impl Kernel {
             return Err(Errno(libc::EINVAL));
         };
         let inode = self.file(file).map_err(Errno)?.inode;
-        let there = self.disk.read(inode, offset, len).map_err(Errno)?.len();
+        let there = self.disks[inode.disk()].read(inode, offset, len).map_err(Errno)?.len();
         if there == 0 {
             return Ok(0);
         }
         // At least one byte, so that a full socket is told from the end of the file.
         let len = there.min(self.room(to).max(1));
         let len = self.shorten_file(len, self.faults.short_send, false);
-        let bytes = self.disk.read(inode, offset, len).map_err(Errno)?.to_vec();
+        let bytes = self.disks[inode.disk()].read(inode, offset, len).map_err(Errno)?.to_vec();
         let sent = self.send_now(to, &bytes);
         self.trace(sent.map_or_else(|errno| u64::from(errno.0.unsigned_abs()), |sent| sent as u64));
         sent
     }
 
     pub(super) fn cached_bytes(&mut self, fd: Fd, offset: u64, len: u64) -> Option<u64> {
-        let end = self.disk.len(self.file(fd).ok()?.inode).ok()?;
+        let end = self.len_of(self.file(fd).ok()?.inode).ok()?;
         let there = end.saturating_sub(offset).min(len);
         if chance(&mut self.rng.disk, self.faults.cold) {
             return Some(up_to(&mut self.rng.disk, there));
@@ -273,9 +279,10 @@ impl Kernel {
         if direct || chance(&mut self.rng.disk, self.faults.cold) {
             return Err(Errno(libc::EAGAIN));
         }
-        let there = self.disk.read(inode, offset, buf.len()).map_err(Errno)?.len();
+        let there = self.disks[inode.disk()].read(inode, offset, buf.len()).map_err(Errno)?.len();
         let len = self.shorten_file(there, self.faults.short_read, false);
-        buf[..len].copy_from_slice(self.disk.read(inode, offset, len).map_err(Errno)?);
+        buf[..len]
+            .copy_from_slice(self.disks[inode.disk()].read(inode, offset, len).map_err(Errno)?);
         Ok(len)
     }
 
@@ -298,9 +305,9 @@ impl Kernel {
         if chance(&mut self.rng.disk, self.faults.read_error) {
             return Err(libc::EIO);
         }
-        let there = self.disk.read(inode, offset, buf.len())?.len();
+        let there = self.disks[inode.disk()].read(inode, offset, buf.len())?.len();
         let len = self.shorten_file(there, self.faults.short_read, false);
-        buf[..len].copy_from_slice(self.disk.read(inode, offset, len)?);
+        buf[..len].copy_from_slice(self.disks[inode.disk()].read(inode, offset, len)?);
         Ok(len)
     }
 
@@ -331,11 +338,11 @@ impl Kernel {
             Ok(room) => self.shorten_file(room, self.faults.short_write, direct),
             // What fails may have written a part.
             Err(libc::EIO) if chance(&mut self.rng.disk, 0.5) => {
-                part(&mut self.rng.disk, self.disk.room(inode, offset, bytes.len())?)
+                part(&mut self.rng.disk, self.disks[inode.disk()].room(inode, offset, bytes.len())?)
             }
             Err(errno) => return Err(errno),
         };
-        self.disk.write(inode, offset, &bytes[..len])?;
+        self.disks[inode.disk()].write(inode, offset, &bytes[..len])?;
         room.map(|_| len)
     }
 
@@ -350,28 +357,31 @@ impl Kernel {
         if fails {
             return Err(libc::EIO);
         }
-        let room = self.disk.room(inode, offset, len)?;
-        let grows = offset + len as u64 > self.disk.len(inode)?;
+        let room = self.disks[inode.disk()].room(inode, offset, len)?;
+        let grows = offset + len as u64 > self.disks[inode.disk()].len(inode)?;
         if (room == 0 && len > 0) || (grows && chance(&mut self.rng.disk, self.faults.no_space)) {
             return Err(libc::ENOSPC);
         }
         Ok(room)
     }
 
-    /// The machine stops and starts again: files go back to what is durable, open ones are gone.
-    pub(super) fn crash_disk(&mut self) {
+    /// A machine stops and starts again: files go back to what is durable, open ones are gone.
+    pub(super) fn crash_disk(&mut self, machine: usize) {
         let files: Vec<i32> = self
             .fds
             .iter()
             .filter(|(_, descriptor)| matches!(descriptor.target, Target::File(_)))
+            .filter(|(_, descriptor)| machine_of(descriptor.shard) == machine)
             .map(|(fd, _)| *fd)
             .collect();
         for fd in files {
             // Listed above, so it is open.
             let _ = self.close(Fd(fd));
         }
-        self.files.clear();
-        self.disk.crash(&mut self.rng.crash, self.faults.survives);
+        self.files.retain(|_, file| file.inode.disk() != machine);
+        if let Some(disk) = self.disks.get_mut(machine) {
+            disk.crash(&mut self.rng.crash, self.faults.survives);
+        }
         self.trace(u64::from_le_bytes(*b"crash   "));
     }
 }

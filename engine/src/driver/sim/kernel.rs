@@ -31,6 +31,14 @@ const EVENTS_PER_TIME_MAX: u32 = 5_000_000;
 /// Recent completions kept for a failure report.
 const RECENT_MAX: usize = 64;
 
+/// Shards of a machine, at most: the first machine has those from 0 on, the next one from here on.
+pub const MACHINE_SHARDS: usize = 16;
+
+/// The machine of a shard.
+pub(super) const fn machine_of(shard: usize) -> usize {
+    shard / MACHINE_SHARDS
+}
+
 type EventKey = (u64, u64, u64);
 
 /// A shard's rings.
@@ -73,7 +81,8 @@ pub(super) struct Kernel {
     pub(super) listeners: BTreeMap<SocketAddr, Vec<SockId>>,
     pub(super) unix: BTreeMap<PathBuf, Option<SockId>>,
     pub(super) next_port: u16,
-    pub(super) disk: Disk,
+    /// Of each machine.
+    pub(super) disks: Vec<Disk>,
     regions: Regions,
     trace: u64,
     recent: VecDeque<Recent>,
@@ -83,13 +92,15 @@ pub(super) struct Kernel {
     pub(super) calls_counted: u64,
     pub(super) fail_call: Option<u64>,
     pub(super) plant: Option<Plant>,
-    /// The exit code of a process that ended itself.
-    pub(super) ended: Option<i32>,
+    /// The exit codes of processes that ended themselves, by machine.
+    pub(super) ended: BTreeMap<usize, i32>,
+    /// No connection request gets from a machine to another one until then.
+    pub(super) parted_until_ns: u64,
 }
 
 impl Kernel {
     pub(super) fn new(seed: u64, faults: Faults) -> Self {
-        let disk = Disk::new(faults.limits.disk_capacity_bytes);
+        let disks = vec![Disk::new(0, faults.limits.disk_capacity_bytes)];
         Self {
             seed,
             rng: Streams::new(seed),
@@ -106,7 +117,7 @@ impl Kernel {
             listeners: BTreeMap::new(),
             unix: BTreeMap::new(),
             next_port: 32_768,
-            disk,
+            disks,
             regions: Regions::default(),
             trace: fold(0, seed),
             recent: VecDeque::new(),
@@ -116,7 +127,8 @@ impl Kernel {
             calls_counted: 0,
             fail_call: None,
             plant: None,
-            ended: None,
+            ended: BTreeMap::new(),
+            parted_until_ns: 0,
             faults,
         }
     }
@@ -190,6 +202,10 @@ impl Kernel {
     pub(super) fn attach(&mut self, shard: usize, pool: Rc<Pool>) {
         while self.shards.len() <= shard {
             self.shards.push(ShardSide::default());
+        }
+        while self.disks.len() <= machine_of(shard) {
+            let number = u8::try_from(self.disks.len()).expect("few machines");
+            self.disks.push(Disk::new(number, self.faults.limits.disk_capacity_bytes));
         }
         let side = &mut self.shards[shard];
         assert!(!side.alive, "shard {shard} has a driver already");
@@ -320,7 +336,7 @@ impl Kernel {
                 let Some(file) = self.files.get_mut(&id) else { return };
                 file.refs -= 1;
                 if file.refs == 0 {
-                    self.disk.close(file.inode);
+                    self.disks[file.inode.disk()].close(file.inode);
                     self.files.remove(&id);
                 }
             }
@@ -574,9 +590,9 @@ impl Kernel {
     }
 
     /// The process ends itself; what it had open stays until its shards are taken down.
-    pub(super) fn end_process(&mut self, code: i32) {
+    pub(super) fn end_process(&mut self, shard: usize, code: i32) {
         self.trace(u64::from_le_bytes(*b"exit    ") ^ u64::from(code.cast_unsigned()));
-        self.ended.get_or_insert(code);
+        self.ended.entry(machine_of(shard)).or_insert(code);
     }
 
     pub(super) const fn trace_hash(&self) -> u64 {

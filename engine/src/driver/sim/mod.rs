@@ -17,6 +17,7 @@ mod faults;
 mod files;
 mod flight;
 mod kernel;
+mod links;
 mod memory;
 mod net;
 mod prepare;
@@ -47,6 +48,7 @@ use crate::error::Error;
 
 pub use client::{ClientEnd, RecvState};
 pub use faults::{Faults, Limits, Plant, WorldStats};
+pub use kernel::MACHINE_SHARDS;
 pub use world::{Leak, World};
 
 use flight::{Cqe, Kind, OpKey, Request, Target};
@@ -79,7 +81,8 @@ pub struct SimDriver {
 }
 
 impl SimDriver {
-    /// Connects shard `shard` to the world; its number is free or its last driver was dropped.
+    /// Connects shard `shard` to the world; its number is free or its last driver was dropped. Several machines of a world
+    /// have a disk each, and shards from multiples of [`MACHINE_SHARDS`] on.
     ///
     /// # Panics
     /// When the shard has a driver.
@@ -99,6 +102,11 @@ impl SimDriver {
             stats: DriverStats::default(),
             rung: false,
         }
+    }
+
+    /// The machine it is of, which has a disk of its own.
+    const fn machine(&self) -> usize {
+        kernel::machine_of(self.shard)
     }
 
     /// The world this driver belongs to.
@@ -225,7 +233,9 @@ impl SimDriver {
     pub fn ring_bell(&mut self, shard: usize) {
         self.make_room();
         self.stats.bells += 1;
-        self.pending.push(Entry::Bell(shard));
+        // Shards are numbered within their machine.
+        let first = self.machine() * MACHINE_SHARDS;
+        self.pending.push(Entry::Bell(first + shard));
     }
 
     /// See [`super::Driver::take_rung`].
@@ -375,7 +385,7 @@ impl SimDriver {
     /// See [`super::Driver::end_process`]: the world knows that it ended, see [`World::ended`].
     pub fn end_process(&mut self, code: i32) {
         self.stats.calls += 1;
-        self.kernel().borrow_mut().end_process(code);
+        self.kernel().borrow_mut().end_process(self.shard, code);
     }
 
     /// See [`super::Driver::write_now`].
@@ -425,7 +435,8 @@ impl SimDriver {
     /// ENOENT, EISDIR, ENOTDIR, ENOTEMPTY.
     pub fn rename(&mut self, from: &Path, to: &Path) -> Result<(), Error> {
         let context = || format!("{} to {}", from.display(), to.display());
-        self.call(Call::Rename, context, |kernel| kernel.disk.rename(from, to))
+        let disk = self.machine();
+        self.call(Call::Rename, context, |kernel| kernel.disks[disk].rename(from, to))
     }
 
     /// See [`super::Driver::unlink`].
@@ -433,7 +444,9 @@ impl SimDriver {
     /// # Errors
     /// ENOENT, EISDIR.
     pub fn unlink(&mut self, path: &Path) -> Result<(), Error> {
-        self.call(Call::Unlink, || path.display().to_string(), |kernel| kernel.unlink(path))
+        let shard = self.shard;
+        let unlink = |kernel: &mut Kernel| kernel.unlink(shard, path);
+        self.call(Call::Unlink, || path.display().to_string(), unlink)
     }
 
     /// See [`super::Driver::make_dir`].
@@ -442,7 +455,8 @@ impl SimDriver {
     /// EEXIST, ENOTDIR.
     pub fn make_dir(&mut self, path: &Path) -> Result<(), Error> {
         let context = || path.display().to_string();
-        self.call(Call::MakeDir, context, |kernel| kernel.disk.make_dir(path))
+        let disk = self.machine();
+        self.call(Call::MakeDir, context, |kernel| kernel.disks[disk].make_dir(path))
     }
 
     /// See [`super::Driver::remove_dir`].
@@ -451,7 +465,8 @@ impl SimDriver {
     /// ENOENT, ENOTDIR, ENOTEMPTY.
     pub fn remove_dir(&mut self, path: &Path) -> Result<(), Error> {
         let context = || path.display().to_string();
-        self.call(Call::RemoveDir, context, |kernel| kernel.disk.remove_dir(path))
+        let disk = self.machine();
+        self.call(Call::RemoveDir, context, |kernel| kernel.disks[disk].remove_dir(path))
     }
 
     /// See [`super::Driver::list_dir`].
@@ -460,7 +475,8 @@ impl SimDriver {
     /// ENOENT, ENOTDIR.
     pub fn list_dir(&mut self, path: &Path) -> Result<Vec<String>, Error> {
         let context = || path.display().to_string();
-        self.call(Call::ListDir, context, |kernel| kernel.disk.list(path))
+        let disk = self.machine();
+        self.call(Call::ListDir, context, |kernel| kernel.disks[disk].list(path))
     }
 
     /// See [`super::Driver::register`]; there is nothing to register with.

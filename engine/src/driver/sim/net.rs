@@ -82,7 +82,7 @@ pub(super) struct Sock {
     pub(super) peer: Option<SockId>,
     inbound: VecDeque<(u64, Piece)>,
     inbound_len_bytes: usize,
-    last_arrival_ns: u64,
+    pub(super) last_arrival_ns: u64,
     pub(super) inbox: VecDeque<u8>,
     /// The peer sent its end.
     pub(super) ended: bool,
@@ -284,7 +284,7 @@ impl Kernel {
             self.schedule(answer_at, Event::Answer { to: from, errno });
             return;
         };
-        if self.is_full(listener) {
+        if self.is_full(listener) || self.is_parted(from, listener) {
             // The request is dropped; the client repeats it.
             let event = if tries < RETRIES_MAX {
                 Event::Arrive { from, tries: tries + 1 }

@@ -125,27 +125,49 @@ impl World {
     /// [`Faults::survives`]), and are all closed. Drop the drivers first, then close what the
     /// shards had open with [`World::close_shard`].
     pub fn crash_disk(&self) {
+        self.crash_disk_of(0);
+    }
+
+    /// The same of one of several machines: that whose shards begin with `MACHINE_SHARDS` times its number.
+    pub fn crash_disk_of(&self, machine: usize) {
         let mut kernel = self.kernel.borrow_mut();
-        kernel.ended = None;
-        kernel.crash_disk();
+        kernel.ended.remove(&machine);
+        kernel.crash_disk(machine);
     }
 
     /// The exit code of a process that has ended itself since the last crash: its shards must not go on.
     #[must_use]
     pub fn ended(&self) -> Option<i32> {
-        self.kernel.borrow().ended
+        self.ended_on(0)
+    }
+
+    /// The same of one of several machines.
+    #[must_use]
+    pub fn ended_on(&self, machine: usize) -> Option<i32> {
+        self.kernel.borrow().ended.get(&machine).copied()
+    }
+
+    /// Breaks all connections between machines, with a part of what travels; how many.
+    pub fn cut_links(&self) -> usize {
+        self.kernel.borrow_mut().cut_links()
+    }
+
+    /// Nothing gets from a machine to another one for so long: what is sent arrives then, and requests for connections
+    /// are repeated until they do.
+    pub fn part_machines(&self, for_ns: u64) {
+        self.kernel.borrow_mut().part_machines(for_ns);
     }
 
     /// Names in a directory; none when it is not there.
     #[must_use]
     pub fn list_dir(&self, path: &Path) -> Vec<String> {
-        self.kernel.borrow().disk.list(path).unwrap_or_default()
+        self.kernel.borrow().disks[0].list(path).unwrap_or_default()
     }
 
     /// What the disk holds of a file, were the machine to stop now; `None` when it is not there.
     #[must_use]
     pub fn durable_file(&self, path: &Path) -> Option<Vec<u8>> {
-        self.kernel.borrow().disk.durable(path).ok().map(<[u8]>::to_vec)
+        self.kernel.borrow().disks[0].durable(path).ok().map(<[u8]>::to_vec)
     }
 
     /// Changes a bit of what the disk holds of a file, as a bad disk does: nobody is told. Whether there is such a
@@ -153,7 +175,7 @@ impl World {
     pub fn flip_bit(&self, path: &Path, offset: u64, bit: u32) -> bool {
         let mut kernel = self.kernel.borrow_mut();
         kernel.trace(u64::from_le_bytes(*b"flip    ") ^ offset);
-        kernel.disk.flip(path, offset, bit).is_ok()
+        kernel.disks[0].flip(path, offset, bit).is_ok()
     }
 
     /// Closes every descriptor a shard opened, as the kernel does for a process that died.

@@ -23,6 +23,8 @@ use crate::{
 const SECOND_NS: u64 = 1_000_000_000;
 /// How often replicas are looked at.
 const LOOK_NS: u64 = SECOND_NS / 500;
+/// How long commands may take to come to the shards of their keys.
+const ARRIVE_NS: u64 = 10 * SECOND_NS;
 /// How long a pause without an end of its own lasts: as long as nobody would wait.
 const FOREVER_MS: u64 = 365 * 24 * 3_600_000;
 
@@ -98,9 +100,14 @@ async fn run(server: &Rc<Server<Cache>>, order: &Order) {
     let common = server.shard().borrow().repl.clone();
     let until_ms = cx.now().unix_ms() + order.timeout_ms.map_or(FOREVER_MS, |ms| ms + 60_000);
     all(server, &Ask::Pause(Some((until_ms, true)))).await;
-    // What was under way over several shards has ended then.
-    aof::rewrite::on_all(server, Op::Nothing).await;
-    let done = take_over(server, order).await;
+    let done = match all_arrive(server).await {
+        Ok(()) => {
+            // What was under way over several shards has ended then.
+            aof::rewrite::on_all(server, Op::Nothing).await;
+            take_over(server, order).await
+        }
+        Err(error) => Err(error),
+    };
     if let Ok(master) = &done {
         aof::rewrite::on_all(server, Op::Admin(Ask::Follow(Some(master.clone())))).await;
     }
@@ -127,6 +134,24 @@ async fn all(server: &Rc<Server<Cache>>, ask: &Ask) {
         (shard, crate::work::Request::Op { ticket: 0, op, unlock: false })
     };
     Cache::exchange(Rc::clone(server), (0..count).map(request).collect()).await;
+}
+
+/// Waits until what was begun before the pause has come to the shards of its keys.
+async fn all_arrive(server: &Rc<Server<Cache>>) -> Result<(), Error> {
+    let cx = server.cx().clone();
+    let end_ns = cx.now().mono_ns + ARRIVE_NS;
+    let mut looks = 0;
+    while looks < 2 {
+        // What one look finds sent, the next finds there.
+        let is_crowded = look(server).await.iter().any(|followers| followers.is_crowded);
+        looks = if is_crowded { 0 } else { looks + 1 };
+        if cx.now().mono_ns >= end_ns {
+            let context = "commands did not come to the shards of their keys";
+            return Err(Error::new("failover", Kind::TimedOut, context));
+        }
+        cx.sleep(LOOK_NS).await;
+    }
+    Ok(())
 }
 
 /// Waits for a replica and makes it a master: where it is.

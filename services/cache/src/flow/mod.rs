@@ -95,6 +95,8 @@ pub struct Behind {
 #[derive(Clone, Debug, Default)]
 pub struct Followers {
     pub(crate) end: u64,
+    /// Commands that were begun here have yet to be sent to the shards of their keys.
+    pub(crate) is_crowded: bool,
     pub(crate) flows: Vec<Behind>,
 }
 
@@ -108,6 +110,8 @@ pub(crate) struct Flows {
     cuts: Vec<(u64, u64)>,
     /// When somebody was last there.
     used_ms: u64,
+    /// Commands wait for room on their way to other shards.
+    pub(crate) is_crowded: bool,
 }
 
 /// The host's side: who waits for a journal to grow.
@@ -370,7 +374,8 @@ impl Shard {
             acked: flow.acked,
             heard_ms: flow.heard_ms,
         };
-        Followers { end: self.flow_end(), flows: self.flows.list.iter().map(behind).collect() }
+        let flows = self.flows.list.iter().map(behind).collect();
+        Followers { end: self.flow_end(), is_crowded: self.flows.is_crowded, flows }
     }
 }
 

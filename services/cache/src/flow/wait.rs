@@ -114,7 +114,8 @@ mod tests {
             heard_ms: 0,
         };
         let answer = |(end, flows): &(u64, &[(&str, u64)])| {
-            let followers = Followers { end: *end, flows: flows.iter().map(flow).collect() };
+            let flows = flows.iter().map(flow).collect();
+            let followers = Followers { end: *end, is_crowded: false, flows };
             Response::Admin(Box::new(Answer::Followers(followers)))
         };
         shards.iter().map(answer).collect()

@@ -124,10 +124,16 @@ impl Applier {
         let replies = if self.out.is_inline() { self.out.inline() } else { &[] };
         let has_error =
             replies.first() == Some(&b'-') || replies.windows(3).any(|at| at == b"\r\n-");
-        let may_be = has_error && !self.is_lenient;
-        let found = if may_be { first_error(replies) } else { None };
+        let found = if has_error { first_error(replies) } else { None };
         self.out.clear();
         let Some(text) = found else { return Ok(()) };
+        if text.contains("MISCONF") {
+            // It has not run, and must not count as applied.
+            return Err(log_failed());
+        }
+        if self.is_lenient {
+            return Ok(());
+        }
         if text.contains("DB index is out of range") {
             let context = "the master uses more databases than there are here";
             return Err(Error::new("replicate", Kind::Invalid, context)
@@ -139,6 +145,14 @@ impl Applier {
         cx.log().warn("cache", cx.now(), what, &[("error", &text), ("failed", &self.failed)]);
         Ok(())
     }
+}
+
+/// Nothing can be applied while this server's own log cannot be written.
+pub(super) fn log_failed() -> Error {
+    let context =
+        "what the master sends cannot be applied: the append-only log here cannot be written";
+    Error::new("replicate", Kind::Invalid, context)
+        .remedied("see why in the log: a full disk, or one that fails")
 }
 
 /// The first error among replies.

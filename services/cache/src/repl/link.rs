@@ -41,6 +41,8 @@ struct History {
     applier: Applier,
     /// The same for a master whose shards give flows.
     flows: Option<Known>,
+    /// A data set has come in part: what there is, is nothing that any master had.
+    is_partial: bool,
 }
 
 /// Where the flows of a master are.
@@ -65,14 +67,15 @@ struct Following<'a> {
 pub(crate) async fn run(server: Rc<Server<Cache>>) {
     let cx = server.cx().clone();
     let common: Arc<Common> = Arc::clone(&server.shard().borrow().repl);
-    let mut history = History { place: None, applier: Applier::new(), flows: None };
+    let mut history =
+        History { place: None, applier: Applier::new(), flows: None, is_partial: false };
     let (mut told, mut told_ns) = (String::new(), 0);
     loop {
         let changed = server.service().repl().changed.notified();
         let Some(master) = common.facts().master else {
             // What it was does not matter to a master, and to a replica of another one only as a whole.
             (history.place, history.applier) = (None, Applier::new());
-            history.flows = None;
+            (history.flows, history.is_partial) = (None, false);
             changed.await;
             continue;
         };
@@ -93,11 +96,17 @@ pub(crate) async fn run(server: Rc<Server<Cache>>) {
         let ended = following.follow(&master).await;
         common.stage(Link::Connect, cx.now());
         history.applier.begin_anew();
-        if common.generation() != generation {
+        let is_other = common.generation() != generation;
+        if is_other {
             history.flows = None;
+        }
+        if !is_other || (history.is_partial && common.facts().master.is_some()) {
+            // Clients are not shown a part of a data set.
+            tell(&server, false, history.is_partial, false).await;
+        }
+        if is_other {
             continue;
         }
-        tell(&server, false, false, false).await;
         if let Err(error) = ended {
             let (text, now) = (error.to_string(), cx.now());
             if text != told || now.mono_ns.saturating_sub(told_ns) > TELL_NS {
@@ -306,6 +315,8 @@ impl Following<'_> {
             }
         };
         drop(loading);
+        // What could not be loaded is not there in part.
+        self.history.is_partial = false;
         if !self.is_over() {
             tell(self.server, false, false, false).await;
         }
@@ -480,6 +491,9 @@ impl Following<'_> {
         }
         *self.server.service().repl().group.borrow_mut() = None;
         self.common.offset.store(group.offset(), Relaxed);
+        if group.is_ready() {
+            self.history.is_partial = false;
+        }
         if !group.misses() && group.is_ready() {
             self.history.flows = Some(Known {
                 replid,
@@ -511,7 +525,12 @@ impl Following<'_> {
         if is_full {
             self.common.stage(Link::Sync, self.cx.now());
             // What is logged of this has no time.
+            if self.server.shard().borrow().log_fails() {
+                // What there is stays and is shown, instead of nothing.
+                return Err(super::apply::log_failed());
+            }
             tell(self.server, false, true, false).await;
+            self.history.is_partial = true;
             self.history.applier = Applier::new();
             sync::run(self.server, &mut self.history.applier, &[b"FLUSHALL"]).await?;
             sync::run(self.server, &mut self.history.applier, &[b"FUNCTION", b"FLUSH"]).await?;

@@ -496,24 +496,29 @@ impl Shard {
         self.role.asked = true;
     }
 
+    /// Whether a client has queued commands with one of these flags.
+    pub(crate) fn queues(&self, conn: &Conn, flags: row::Bits) -> bool {
+        let has = |id: u16| self.commands.row(id).flags & flags != 0;
+        let mut queued = conn.transaction.iter().flat_map(|transaction| &transaction.queued);
+        queued.any(|queued| has(queued.id))
+    }
+
     /// Why a replica does not run a command now.
     pub(crate) fn role_refuses(&self, row: &Row, conn: &Conn) -> Option<Fault> {
         let role = self.role;
         if !role.follows || conn.applies.is_on() {
             return None;
         }
-        let queues_writes = || {
-            let is_write = |id: u16| self.commands.row(id).flags & row::WRITE != 0;
-            let queued = conn.transaction.iter().flat_map(|transaction| &transaction.queued);
-            row.name == "exec" && { queued }.any(|queued| is_write(queued.id))
-        };
+        let queues_writes = || row.name == "exec" && self.queues(conn, row::WRITE);
         if role.read_only && (row.flags & row::WRITE != 0 || queues_writes()) {
             return Some(READ_ONLY);
         }
         if role.is_stale() && row.flags & row::STALE == 0 {
             return Some(STALE);
         }
-        let loading = role.loads && row.flags & row::LOADING == 0;
+        // Whoever waits for a master that does not come must be able to leave it.
+        let leaves = matches!(row.name, "replicaof" | "slaveof");
+        let loading = role.loads && row.flags & row::LOADING == 0 && !leaves;
         loading.then_some(Fault::text("LOADING Redis is loading the dataset in memory"))
     }
 }

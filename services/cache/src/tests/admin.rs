@@ -177,6 +177,30 @@ fn a_pause_holds_commands_back() {
 }
 
 #[test]
+fn a_pause_holds_transactions_that_write_back() {
+    on_one_and_two(|mut host| {
+        let admin = host.connect(0, false);
+        let conn = host.connect(host.shards.len() - 1, false);
+        for command in ["MULTI", "GET a"] {
+            host.command(conn, &command.split(' ').collect::<Vec<_>>());
+        }
+        assert_eq!(host.command(admin, &["CLIENT", "PAUSE", "100", "WRITE"]), "+OK\r\n");
+        assert_eq!(host.command(conn, &["EXEC"]), "*1\r\n$-1\r\n", "it only reads");
+        host.advance_ms(110);
+        host.settle();
+        for command in ["MULTI", "SET a 1"] {
+            host.command(conn, &command.split(' ').collect::<Vec<_>>());
+        }
+        assert_eq!(host.command(admin, &["CLIENT", "PAUSE", "100", "WRITE"]), "+OK\r\n");
+        assert_eq!(host.command(conn, &["EXEC"]), "");
+        assert_eq!(host.command(admin, &["GET", "a"]), "$-1\r\n");
+        host.advance_ms(110);
+        host.settle();
+        assert_eq!(host.take(conn), b"*1\r\n+OK\r\n");
+    });
+}
+
+#[test]
 fn replies_can_be_left_out() {
     on_one_and_two(|mut host| {
         let conn = host.connect(0, false);

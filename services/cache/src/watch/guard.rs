@@ -233,8 +233,11 @@ pub(crate) fn is_held_back(shard: &mut Shard, conn: &Conn, id: u16, now: Instant
         shard.look_again();
         return false;
     }
-    let flags = shard.commands.row(id).flags;
-    !pause.writes || flags & (row::WRITE | row::MAY_REPLICATE) != 0
+    let row = shard.commands.row(id);
+    let may_write = row::WRITE | row::MAY_REPLICATE;
+    !pause.writes
+        || row.flags & may_write != 0
+        || row.name == "exec" && shard.queues(conn, may_write)
 }
 
 /// Runs a command here.

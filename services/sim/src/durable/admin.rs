@@ -7,7 +7,7 @@ use engine::rng::Rng;
 use wire::resp::Reply;
 
 use super::peer::Common;
-use super::setup::{Keep, Setup};
+use super::setup::{Doors, Keep, Setup};
 use super::wire::Wire;
 
 /// How much the log may lose with `everysec`: a second, and how long the disk takes at worst.
@@ -135,7 +135,7 @@ impl Admin {
         self.wake_ns = now_ns + rng.between(POLL_NS / 4, POLL_NS);
         let Some(wire) = &mut self.wire else {
             self.owed = None;
-            self.wire = Some(Wire::connect(common.world, None));
+            self.wire = Some(Wire::connect(common.world, Doors::ALONE, None));
             return Ok(());
         };
         let (replies, goes_on) = wire.pump()?;

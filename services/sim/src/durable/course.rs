@@ -11,7 +11,7 @@ use wire::resp::{Reply, decode_reply};
 use super::admin::Admin;
 use super::lane::Cuts;
 use super::peer::{Common, Peer, Sight, group_cuts, group_name, key_name};
-use super::setup::{Keep, Setup, log_dir, topology};
+use super::setup::{Doors, Keep, Setup, log_dir, topology};
 use super::value::{Kind, State, Value, read_reply, read_words};
 use crate::command::frame;
 use crate::machine::Machine;
@@ -70,7 +70,9 @@ pub(crate) fn run(seed: u64, options: Options) -> Result<Report, Failure> {
         .start(&world, shards)
         .map_err(|error| failure(error.to_string(), Vec::new(), Vec::new()))?;
     let mut run = Run {
-        peers: (0..setup.clients).map(|number| Peer::new(number, &setup)).collect(),
+        peers: (0..setup.clients)
+            .map(|number| Peer::new(number, setup.shape(), Doors::ALONE))
+            .collect(),
         admin: Admin::new(&setup),
         started_ns: world.now().mono_ns,
         world,

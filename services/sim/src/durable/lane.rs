@@ -11,45 +11,47 @@ use crate::op::Span;
 
 /// An operation that was sent.
 #[derive(Clone, Debug)]
-pub(super) struct Entry {
-    pub(super) key: usize,
-    pub(super) op: Op,
-    pub(super) sent_step: u64,
-    pub(super) sent_ms: u64,
-    pub(super) acked: Option<Ack>,
+pub(crate) struct Entry {
+    pub(crate) key: usize,
+    pub(crate) op: Op,
+    pub(crate) sent_step: u64,
+    pub(crate) sent_ms: u64,
+    pub(crate) acked: Option<Ack>,
     /// The server said that it did not run.
-    pub(super) refused: bool,
+    pub(crate) refused: bool,
     /// It surely ran before this, if it ran.
     done_ms: Option<u64>,
 }
 
 /// When a reply came.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Ack {
-    pub(super) step: u64,
-    pub(super) ns: u64,
-    pub(super) ms: u64,
+pub(crate) struct Ack {
+    pub(crate) step: u64,
+    pub(crate) ns: u64,
+    pub(crate) ms: u64,
 }
 
 /// Operations since the keys' values were known.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Lane {
+pub(crate) struct Lane {
     base: BTreeMap<usize, State>,
-    pub(super) entries: Vec<Entry>,
+    pub(crate) entries: Vec<Entry>,
     /// Somebody has seen what the first so many lead to.
-    pub(super) seen: usize,
+    pub(crate) seen: usize,
+    /// A replica has applied the first so many.
+    pub(crate) waited: usize,
 }
 
 /// The cuts that fit what was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Cuts {
-    pub(super) least: usize,
-    pub(super) most: usize,
+pub(crate) struct Cuts {
+    pub(crate) least: usize,
+    pub(crate) most: usize,
 }
 
 impl Lane {
     /// Notes an operation that is about to be sent; its place.
-    pub(super) fn send(&mut self, key: usize, op: Op, step: u64, now_ms: u64) -> usize {
+    pub(crate) fn send(&mut self, key: usize, op: Op, step: u64, now_ms: u64) -> usize {
         self.entries.push(Entry {
             key,
             op,
@@ -62,7 +64,7 @@ impl Lane {
         self.entries.len() - 1
     }
 
-    pub(super) fn acked(&mut self, at: usize, ack: Ack) {
+    pub(crate) fn acked(&mut self, at: usize, ack: Ack) {
         self.entries[at].acked = Some(ack);
     }
 
@@ -76,7 +78,7 @@ impl Lane {
     }
 
     /// What a key may hold after the first `cut` operations.
-    pub(super) fn states(&self, key: usize, cut: usize, now_ms: u64) -> Vec<State> {
+    pub(crate) fn states(&self, key: usize, cut: usize, now_ms: u64) -> Vec<State> {
         let mut states = vec![self.base_of(key)];
         for entry in self.entries[..cut].iter().filter(|entry| entry.key == key) {
             self.step(entry, &mut states, now_ms);
@@ -94,21 +96,34 @@ impl Lane {
     }
 
     /// Whether a key may hold this after the operation at `cut`, read within some time.
-    pub(super) fn shows(&self, key: usize, cut: usize, value: &Value, span: Span) -> bool {
+    pub(crate) fn shows(&self, key: usize, cut: usize, value: &Value, span: Span) -> bool {
         let states = self.states(key, cut, span.hi);
         states.iter().any(|state| state.may_be(span, |state| state.value == *value))
     }
 
     /// The fewest operations after which a key may hold this.
-    pub(super) fn first_cut(&self, key: usize, value: &Value, span: Span) -> Option<usize> {
+    pub(crate) fn first_cut(&self, key: usize, value: &Value, span: Span) -> Option<usize> {
+        self.first_cut_from(0, key, value, span)
+    }
+
+    /// The fewest operations, but no fewer than `floor`, after which a key may hold this.
+    pub(crate) fn first_cut_from(
+        &self,
+        floor: usize,
+        key: usize,
+        value: &Value,
+        span: Span,
+    ) -> Option<usize> {
         let fits = |states: &[State]| {
             states.iter().any(|state| state.may_be(span, |state| state.value == *value))
         };
-        let mut states = vec![self.base_of(key)];
+        let floor = floor.min(self.entries.len());
+        let mut states = self.states(key, floor, span.hi);
         if fits(&states) {
-            return Some(0);
+            return Some(floor);
         }
-        for (at, entry) in self.entries.iter().enumerate().filter(|(_, entry)| entry.key == key) {
+        let later = self.entries.iter().enumerate().skip(floor);
+        for (at, entry) in later.filter(|(_, entry)| entry.key == key) {
             self.step(entry, &mut states, span.hi);
             if fits(&states) {
                 return Some(at + 1);
@@ -118,7 +133,7 @@ impl Lane {
     }
 
     /// How many operations must be there when replies that came until `sure_ns` are kept.
-    pub(super) fn floor(&self, sure_ns: u64, with_seen: bool) -> usize {
+    pub(crate) fn floor(&self, sure_ns: u64, with_seen: bool) -> usize {
         let known =
             |entry: &Entry| !entry.refused && entry.acked.is_some_and(|ack| ack.ns <= sure_ns);
         let floor = self.entries.iter().rposition(known).map_or(0, |last| last + 1);
@@ -129,7 +144,7 @@ impl Lane {
     ///
     /// # Errors
     /// There is none at or after the floor.
-    pub(super) fn cuts(
+    pub(crate) fn cuts(
         &self,
         found: &BTreeMap<usize, State>,
         floor: usize,
@@ -196,14 +211,14 @@ impl Lane {
     }
 
     /// A crash is over, and these are the values from now on.
-    pub(super) fn begin(&mut self, found: &BTreeMap<usize, State>) {
+    pub(crate) fn begin(&mut self, found: &BTreeMap<usize, State>) {
         self.base.clone_from(found);
         self.entries.clear();
-        self.seen = 0;
+        (self.seen, self.waited) = (0, 0);
     }
 
     /// All of a broken connection that ran is known now: what did not run never will.
-    pub(super) fn settle(&mut self, cuts: Cuts, ack: Ack) {
+    pub(crate) fn settle(&mut self, cuts: Cuts, ack: Ack) {
         self.entries.truncate(cuts.most);
         for (at, entry) in self.entries.iter_mut().enumerate() {
             entry.done_ms.get_or_insert(ack.ms);
@@ -214,7 +229,7 @@ impl Lane {
     }
 
     /// Whether operations are kept here although others are not that ended before they were sent there.
-    pub(super) fn overtakes(&self, cuts: Cuts, other: &Self, of_other: Cuts) -> bool {
+    pub(crate) fn overtakes(&self, cuts: Cuts, other: &Self, of_other: Cuts) -> bool {
         let sent = self.entries[..cuts.least].iter().filter(|entry| !entry.refused);
         let last_sent = sent.map(|entry| entry.sent_step).max().unwrap_or(0);
         let lost = other.entries[of_other.most..].iter().filter(|entry| !entry.refused);

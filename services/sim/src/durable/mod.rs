@@ -9,11 +9,11 @@
 
 mod admin;
 mod course;
-mod lane;
-mod peer;
-mod setup;
-mod value;
-mod wire;
+pub(crate) mod lane;
+pub(crate) mod peer;
+pub(crate) mod setup;
+pub(crate) mod value;
+pub(crate) mod wire;
 
 pub(crate) use course::run;
 

@@ -10,7 +10,7 @@ use engine::rng::Rng;
 use wire::resp::Reply;
 
 use super::lane::{Ack, Lane};
-use super::setup::{Setup, topology};
+use super::setup::{Doors, topology};
 use super::value::{Kind, Op, State, Value, draw, read_reply, read_words};
 use super::wire::Wire;
 use crate::op::Span;
@@ -21,22 +21,25 @@ const POLL_NS: u64 = 2_000_000;
 /// How long it waits before it tries again what did not work.
 const RETRY_NS: u64 = 20_000_000;
 
+/// Operations after which one that may wait for long writes no more: each look at a key goes through them.
+const ENTRIES_MAX: usize = 700;
+
 /// What all clients share.
-pub(super) struct Common<'a> {
-    pub(super) world: &'a World,
+pub(crate) struct Common<'a> {
+    pub(crate) world: &'a World,
     /// Counts what clients do, over all of them.
-    pub(super) step: &'a mut u64,
-    pub(super) marks: &'a mut BTreeMap<&'static str, u64>,
-    pub(super) story: &'a mut Option<Vec<String>>,
-    pub(super) replies: &'a mut u64,
+    pub(crate) step: &'a mut u64,
+    pub(crate) marks: &'a mut BTreeMap<&'static str, u64>,
+    pub(crate) story: &'a mut Option<Vec<String>>,
+    pub(crate) replies: &'a mut u64,
 }
 
 impl Common<'_> {
-    pub(super) fn mark(&mut self, what: &'static str) {
+    pub(crate) fn mark(&mut self, what: &'static str) {
         *self.marks.entry(what).or_default() += 1;
     }
 
-    pub(super) fn tell(&mut self, what: impl FnOnce() -> String) {
+    pub(crate) fn tell(&mut self, what: impl FnOnce() -> String) {
         let now = self.world.now();
         if let Some(story) = self.story {
             story.push(format!("{} {}", now.unix_ms(), what()));
@@ -50,11 +53,11 @@ impl Common<'_> {
 }
 
 /// A client saw what another one had written.
-pub(super) struct Sight {
-    pub(super) peer: usize,
-    pub(super) key: usize,
-    pub(super) value: Value,
-    pub(super) span: Span,
+pub(crate) struct Sight {
+    pub(crate) peer: usize,
+    pub(crate) key: usize,
+    pub(crate) value: Value,
+    pub(crate) span: Span,
 }
 
 /// A reply that is owed.
@@ -83,6 +86,8 @@ enum Owed {
         key: usize,
         sent_ms: u64,
     },
+    /// Of WAIT, for this life of the replica, after so many operations of each lane.
+    Wait(u64, Vec<usize>),
     /// A key's value and its expiry, to know where things stand.
     Look(usize),
     LookExpiry(usize),
@@ -108,19 +113,30 @@ struct Looks {
     groups: BTreeMap<usize, Vec<Value>>,
 }
 
+/// What clients do.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape {
+    pub(crate) clients: usize,
+    /// Keys of each.
+    pub(crate) keys: usize,
+    /// Groups of keys that change together, and keys in each.
+    pub(crate) groups: usize,
+    pub(crate) group_len: usize,
+    pub(crate) pipeline_max: u64,
+    /// They wait for a replica now and then.
+    pub(crate) waits: bool,
+}
+
 /// A client.
-pub(super) struct Peer {
+pub(crate) struct Peer {
     number: usize,
-    peers: usize,
-    keys: usize,
-    group_len: usize,
+    shape: Shape,
+    pub(crate) doors: Doors,
     shards: usize,
-    pipeline_max: u64,
     /// A lane for each shard, then one for each group.
-    pub(super) lanes: Vec<Lane>,
+    pub(crate) lanes: Vec<Lane>,
     /// By key.
     lane_of: Vec<usize>,
-    groups: usize,
     wire: Option<Wire>,
     last: Option<engine::driver::PeerName>,
     owed: VecDeque<Owed>,
@@ -130,33 +146,32 @@ pub(super) struct Peer {
     stage: Stage,
     unique: u64,
     refused_head: bool,
+    /// Lives of the replica that is waited for.
+    waits: u64,
     /// No more operations.
-    pub(super) rests: bool,
-    pub(super) wake_ns: u64,
+    pub(crate) rests: bool,
+    pub(crate) wake_ns: u64,
 }
 
 /// A key's name.
-pub(super) fn key_name(peer: usize, key: usize) -> Vec<u8> {
+pub(crate) fn key_name(peer: usize, key: usize) -> Vec<u8> {
     format!("p{peer}k{key}").into_bytes()
 }
 
 /// The name of a key in a group.
-pub(super) fn group_name(peer: usize, group: usize, key: usize) -> Vec<u8> {
+pub(crate) fn group_name(peer: usize, group: usize, key: usize) -> Vec<u8> {
     format!("p{peer}g{group}:{key}").into_bytes()
 }
 
 impl Peer {
-    pub(super) fn new(number: usize, setup: &Setup) -> Self {
+    pub(crate) fn new(number: usize, shape: Shape, doors: Doors) -> Self {
         Self {
             number,
-            peers: setup.clients,
-            keys: setup.keys,
-            group_len: setup.group_len,
+            shape,
+            doors,
             shards: 0,
-            pipeline_max: setup.pipeline_max,
             lanes: Vec::new(),
             lane_of: Vec::new(),
-            groups: setup.groups,
             wire: None,
             last: None,
             owed: VecDeque::new(),
@@ -165,46 +180,47 @@ impl Peer {
             stage: Stage::Off,
             unique: 0,
             refused_head: false,
+            waits: 0,
             rests: false,
             wake_ns: 0,
         }
     }
 
-    pub(super) const fn keys(&self) -> usize {
-        self.keys
+    pub(crate) const fn keys(&self) -> usize {
+        self.shape.keys
     }
 
-    pub(super) const fn groups(&self) -> usize {
-        self.groups
+    pub(crate) const fn groups(&self) -> usize {
+        self.shape.groups
     }
 
-    pub(super) const fn group_len(&self) -> usize {
-        self.group_len
+    pub(crate) const fn group_len(&self) -> usize {
+        self.shape.group_len
     }
 
     /// The lane of a group.
-    pub(super) fn group_lane(&self, group: usize) -> usize {
-        self.lanes.len() - self.groups + group
+    pub(crate) fn group_lane(&self, group: usize) -> usize {
+        self.lanes.len() - self.shape.groups + group
     }
 
     /// Which keys each lane of a shard has.
-    pub(super) fn keys_of(&self, lane: usize) -> impl Iterator<Item = usize> + '_ {
-        (0..self.keys).filter(move |key| self.lane_of[*key] == lane)
+    pub(crate) fn keys_of(&self, lane: usize) -> impl Iterator<Item = usize> + '_ {
+        (0..self.shape.keys).filter(move |key| self.lane_of[*key] == lane)
     }
 
     /// Whether nothing is under way.
-    pub(super) fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         self.stage == Stage::Work && self.owed.is_empty()
     }
 
     /// The machine has stopped.
-    pub(super) fn crashed(&mut self) {
+    pub(crate) fn crashed(&mut self) {
         self.lose();
         self.stage = Stage::Off;
     }
 
     /// The machine runs with so many shards, and this is what it has.
-    pub(super) fn begin(
+    pub(crate) fn begin(
         &mut self,
         shards: usize,
         found: &BTreeMap<usize, State>,
@@ -212,9 +228,9 @@ impl Peer {
     ) {
         let topology = topology(shards);
         let owner = |key| usize::from(topology.owner_of(&key_name(self.number, key)));
-        self.lane_of = (0..self.keys).map(owner).collect();
+        self.lane_of = (0..self.shape.keys).map(owner).collect();
         self.shards = shards;
-        self.lanes = vec![Lane::default(); shards + self.groups];
+        self.lanes = vec![Lane::default(); shards + self.shape.groups];
         for lane in 0..shards {
             let own = found.iter().filter(|(key, _)| self.lane_of[**key] == lane);
             let own = own.map(|(key, state)| (*key, state.clone())).collect();
@@ -225,6 +241,12 @@ impl Peer {
         }
         self.stage = Stage::Work;
         self.last = None;
+    }
+
+    /// The replica may have lost what it had applied.
+    pub(crate) fn forget_waits(&mut self) {
+        self.waits += 1;
+        self.lanes.iter_mut().for_each(|lane| lane.waited = 0);
     }
 
     fn lose(&mut self) {
@@ -241,7 +263,7 @@ impl Peer {
     ///
     /// # Errors
     /// A reply is impossible.
-    pub(super) fn act(
+    pub(crate) fn act(
         &mut self,
         common: &mut Common<'_>,
         rng: &mut Rng,
@@ -271,7 +293,7 @@ impl Peer {
     ) -> Result<(), String> {
         let Some(wire) = &mut self.wire else {
             let shard = rng.chance(1, 2).then(|| rng.index(self.shards));
-            self.wire = Some(Wire::connect(common.world, shard));
+            self.wire = Some(Wire::connect(common.world, self.doors, shard));
             if self.stage == Stage::Look {
                 self.look(common);
             }
@@ -296,12 +318,18 @@ impl Peer {
         if self.stage == Stage::Look && self.owed.is_empty() {
             return self.settle(common);
         }
-        if self.stage == Stage::Work && !self.rests && self.owed.len() < 40 && rng.chance(1, 2) {
-            for _ in 0..rng.between(1, self.pipeline_max) {
+        let is_full = self.shape.waits && self.written() >= ENTRIES_MAX;
+        let may_write = self.stage == Stage::Work && !self.rests && !is_full;
+        if may_write && self.owed.len() < 40 && rng.chance(1, 2) {
+            for _ in 0..rng.between(1, self.shape.pipeline_max) {
                 self.produce(common, rng);
             }
         }
         Ok(())
+    }
+
+    fn written(&self) -> usize {
+        self.lanes.iter().map(|lane| lane.entries.len()).sum()
     }
 
     // What is sent.
@@ -311,9 +339,16 @@ impl Peer {
         self.unique += 1;
         let unique = (*common.step << 4) | self.number as u64;
         let now_ms = common.world.now().unix_ms();
-        match rng.below(20) {
+        let way = rng.below(20);
+        if self.shape.waits && way < 2 {
+            let timeout_ms = rng.between(1, 3_000).to_string().into_bytes();
+            let upto = self.lanes.iter().map(|lane| lane.entries.len()).collect();
+            let words = [b"WAIT".to_vec(), b"1".to_vec(), timeout_ms];
+            return self.push(common, &words, Owed::Wait(self.waits, upto));
+        }
+        match way {
             0..14 => {
-                let key = rng.index(self.keys);
+                let key = rng.index(self.shape.keys);
                 let op = draw(rng, key, unique, now_ms);
                 let name = key_name(self.number, key);
                 let words = match op {
@@ -326,14 +361,16 @@ impl Peer {
             }
             14..18 => self.write_group(common, rng, unique),
             18 => {
-                let group = rng.index(self.groups);
+                let group = rng.index(self.shape.groups);
                 let after = self.lanes[self.group_lane(group)].entries.len();
                 let mut words = vec![b"MGET".to_vec()];
-                words.extend((0..self.group_len).map(|key| group_name(self.number, group, key)));
+                words.extend(
+                    (0..self.shape.group_len).map(|key| group_name(self.number, group, key)),
+                );
                 self.push(common, &words, Owed::GroupRead { group, after });
             }
             _ => {
-                let (peer, key) = (rng.index(self.peers), rng.index(self.keys));
+                let (peer, key) = (rng.index(self.shape.clients), rng.index(self.shape.keys));
                 if peer != self.number && Kind::of(key) == Kind::Text {
                     let words = read_words(Kind::Text, &key_name(peer, key));
                     self.push(common, &words, Owed::Other { peer, key, sent_ms: now_ms });
@@ -343,10 +380,10 @@ impl Peer {
     }
 
     fn write_group(&mut self, common: &mut Common<'_>, rng: &mut Rng, unique: u64) {
-        let group = rng.index(self.groups);
+        let group = rng.index(self.shape.groups);
         let now_ms = common.world.now().unix_ms();
         let names: Vec<_> =
-            (0..self.group_len).map(|key| group_name(self.number, group, key)).collect();
+            (0..self.shape.group_len).map(|key| group_name(self.number, group, key)).collect();
         let mut text = format!("{unique}.").into_bytes();
         if rng.chance(1, 40) {
             text.resize(70_000, b'g');
@@ -395,14 +432,14 @@ impl Peer {
     /// Reads everything.
     fn look(&mut self, common: &mut Common<'_>) {
         self.look_ms = common.world.now().unix_ms();
-        for key in 0..self.keys {
+        for key in 0..self.shape.keys {
             let name = key_name(self.number, key);
             self.push(common, &read_words(Kind::of(key), &name), Owed::Look(key));
             self.push(common, &[b"PEXPIRETIME".to_vec(), name], Owed::LookExpiry(key));
         }
-        for group in 0..self.groups {
+        for group in 0..self.shape.groups {
             let mut words = vec![b"MGET".to_vec()];
-            words.extend((0..self.group_len).map(|key| group_name(self.number, group, key)));
+            words.extend((0..self.shape.group_len).map(|key| group_name(self.number, group, key)));
             self.push(common, &words, Owed::LookGroup(group));
         }
     }
@@ -421,6 +458,10 @@ impl Peer {
         };
         let number = self.number;
         common.tell(|| format!("client {number}: {owed:?} -> {}", show(reply)));
+        if let Owed::Wait(waits, upto) = owed {
+            self.heard_wait(common, reply, waits, upto);
+            return Ok(true);
+        }
         let refused = match reply {
             Reply::Error(text) if is_refusal(text) => true,
             Reply::Error(text) if text.starts_with(b"MISCONF") => {
@@ -460,6 +501,7 @@ impl Peer {
                 true
             }
             // Not now, then: it is asked again.
+            Owed::Wait(..) => return Ok(true),
             Owed::Look(_) | Owed::LookExpiry(_) | Owed::LookGroup(_) if refused => {
                 return Ok(false);
             }
@@ -480,6 +522,16 @@ impl Peer {
             Ok(true)
         } else {
             Err(format!("client {number}: not what there may be: {}", show(reply)))
+        }
+    }
+
+    /// Whoever has waited has its writes on a replica, if it was told so of its last wait.
+    fn heard_wait(&mut self, common: &mut Common<'_>, reply: &Reply, waits: u64, upto: Vec<usize>) {
+        let is_told = matches!(reply, Reply::Integer(replicas) if *replicas > 0);
+        if is_told && waits == self.waits {
+            common.mark("replicated: waited for");
+            let lanes = self.lanes.iter_mut().zip(upto);
+            lanes.for_each(|(lane, upto)| lane.waited = lane.waited.max(upto));
         }
     }
 
@@ -562,7 +614,7 @@ impl Peer {
 }
 
 /// The cuts of a group's lane that give these values, which must be equal.
-pub(super) fn group_cuts(
+pub(crate) fn group_cuts(
     lane: &Lane,
     values: &[Value],
     sure_ns: u64,
@@ -604,5 +656,8 @@ fn inner_refusals(reply: &Reply) -> Result<bool, String> {
 /// Whether a command surely did not run.
 fn is_refusal(text: &[u8]) -> bool {
     let unsure = text.windows(8).any(|word| word == b"may be l");
-    (text.starts_with(b"MISCONF") && !unsure) || text.starts_with(b"LOADING")
+    (text.starts_with(b"MISCONF") && !unsure)
+        || text.starts_with(b"LOADING")
+        || text.starts_with(b"READONLY")
+        || text.starts_with(b"EXECABORT") && text.windows(8).any(|word| word == b"READONLY")
 }

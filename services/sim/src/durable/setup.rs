@@ -15,27 +15,38 @@ use engine::error::Error;
 use engine::fs::log::LogConfig;
 use engine::rng::Seed;
 
+use super::peer::Shape;
 use crate::machine::Machine;
 
-/// The shared port; shard k alone has the port after it plus k.
-const PORT: u16 = 6379;
+/// The port all shards share.
+pub(crate) const PORT: u16 = 6379;
 /// Where nodes keep their files: the simulated disk has nothing else.
 const DIR: &str = "/";
 
-/// The shared address.
-pub(super) fn address() -> SocketAddr {
-    SocketAddr::from((Ipv4Addr::LOCALHOST, PORT))
+/// Where a node is to be found: by the port that its shards share, and the ones after it, one for each shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Doors {
+    pub(crate) port: u16,
+    /// Whether shards have ports of their own.
+    pub(crate) per_shard: bool,
 }
 
-/// A shard's own.
-pub(super) fn shard_address(shard: usize) -> SocketAddr {
-    SocketAddr::from((Ipv4Addr::LOCALHOST, PORT + 1 + shard as u16))
+impl Doors {
+    /// The only node there is.
+    pub(crate) const ALONE: Self = Self { port: PORT, per_shard: true };
+
+    /// The address of a shard, or the one they share.
+    pub(crate) fn address(self, shard: Option<usize>) -> SocketAddr {
+        let shard = shard.filter(|_| self.per_shard);
+        let port = shard.map_or(self.port, |shard| self.port + 1 + shard as u16);
+        SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+    }
 }
 
 /// Which shard owns which key.
-pub(super) fn topology(shards: usize) -> Topology {
-    let ports = (0..shards).map(|shard| shard_address(shard).port()).collect();
-    Topology::new("127.0.0.1", ports, PORT.into())
+pub(crate) fn topology(shards: usize) -> Topology {
+    let port = |shard| Doors::ALONE.address(Some(shard)).port();
+    Topology::new("127.0.0.1", (0..shards).map(port).collect(), PORT.into())
 }
 
 /// The directory of the log.
@@ -136,37 +147,88 @@ impl Setup {
     /// # Errors
     /// It cannot start; what it said.
     pub(super) fn start(&self, world: &World, shards: usize) -> Result<Machine<Cache>, Error> {
-        let table = Table::new("sim", "a simulated node", &[], &[CACHE, ENGINE]);
         let fsync = match self.keep {
             Keep::Always => "always",
             Keep::EverySecond => "everysec",
             Keep::No | Keep::Dumps => "no",
         };
-        let shards_text = shards.to_string();
-        let mut args = vec!["--shards", &shards_text, "--no-pin", "--dir", DIR];
-        args.extend(["--save", ""]);
-        args.extend(["--appendonly", if self.keep == Keep::Dumps { "no" } else { "yes" }]);
-        args.extend(["--appendfsync", fsync]);
+        let log = if self.keep == Keep::Dumps { "no" } else { "yes" };
+        let mut args = vec!["--appendonly", log, "--appendfsync", fsync];
         if self.per_shard {
             args.push("--save-per-shard");
         }
+        let node = Node {
+            first: 0,
+            shards,
+            doors: Doors::ALONE,
+            mesh_capacity: self.mesh_capacity,
+            segment_bytes: self.segment_bytes,
+            driver: &self.driver,
+        };
+        node.start(world, &args, &[])
+    }
+
+    /// What clients do.
+    pub(super) const fn shape(&self) -> Shape {
+        Shape {
+            clients: self.clients,
+            keys: self.keys,
+            groups: self.groups,
+            group_len: self.group_len,
+            pipeline_max: self.pipeline_max,
+            waits: false,
+        }
+    }
+}
+
+/// How a node is started.
+pub(crate) struct Node<'a> {
+    /// The number of its first shard in the world.
+    pub(crate) first: usize,
+    pub(crate) shards: usize,
+    pub(crate) doors: Doors,
+    pub(crate) mesh_capacity: usize,
+    pub(crate) segment_bytes: u64,
+    pub(crate) driver: &'a DriverSetup,
+}
+
+impl Node<'_> {
+    /// Starts it with these options, and with these parameters of CONFIG SET.
+    ///
+    /// # Errors
+    /// It cannot start; what it said.
+    pub(crate) fn start(
+        &self,
+        world: &World,
+        args: &[&str],
+        settings: &[(&str, String)],
+    ) -> Result<Machine<Cache>, Error> {
+        let table = Table::new("sim", "a simulated node", &[], &[CACHE, ENGINE]);
+        let shards = self.shards.to_string();
+        let mut all = vec!["--shards", &shards, "--no-pin", "--dir", DIR, "--save", ""];
+        all.extend(args);
         let no_file = |path: &std::path::Path| {
             let context = path.display().to_string();
             Err(Error::new("read", engine::error::Kind::NotFound, context))
         };
-        let values = table.parse(args.into_iter().map(Into::into), no_file)?.values;
+        let values = table.parse(all.into_iter().map(Into::into), no_file)?.values;
         let mut engine = Engine::new(&values, &CpuList::from(vec![0]))?;
         // Fewer than anybody may ask for.
         engine.mesh_capacity = self.mesh_capacity;
-        let mut config = CacheConfig::new(&values, address(), shards)?;
+        let mut config = CacheConfig::new(&values, self.doors.address(None), self.shards)?;
+        let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
+        config.settings.extend(settings);
+        config.has_shard_ports = self.doors.per_shard;
         config.log = LogConfig {
             segment_bytes: self.segment_bytes,
             segments_max: 1 << 10,
             batch_bytes: 128 << 10,
             batches: 2,
         };
-        let seed = Seed(world.seed()).stream("sim.plan", world.now().mono_ns).next_u64();
+        let life = world.now().mono_ns ^ (self.first as u64) << 56;
+        let seed = Seed(world.seed()).stream("sim.plan", life).next_u64();
         let plan = Rc::new(Plan::new(config, &engine, seed));
-        Machine::try_start(world, shards, &self.driver, |cx| plan.install(cx))
+        let shards = (self.first, self.shards);
+        Machine::try_start(world, shards, self.driver, |cx| plan.install(cx))
     }
 }

@@ -10,15 +10,15 @@ use crate::op::Span;
 
 /// What a key holds, and until when.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct State {
-    pub(super) value: Value,
+pub(crate) struct State {
+    pub(crate) value: Value,
     /// Unix milliseconds.
-    pub(super) expire_at_ms: Option<u64>,
+    pub(crate) expire_at_ms: Option<u64>,
 }
 
 /// What a key holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) enum Value {
+pub(crate) enum Value {
     /// There is no key.
     #[default]
     None,
@@ -30,7 +30,7 @@ pub(super) enum Value {
 
 /// What kind of key it is, by its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Text,
     Number,
     List,
@@ -38,7 +38,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    pub(super) const fn of(key: usize) -> Self {
+    pub(crate) const fn of(key: usize) -> Self {
         match key % 5 {
             0 | 1 => Self::Text,
             2 => Self::Number,
@@ -50,7 +50,7 @@ impl Kind {
 
 /// An operation on one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Op {
+pub(crate) enum Op {
     /// SET, with an expiry or without.
     Set(Vec<u8>, Option<u64>),
     Append(Vec<u8>),
@@ -79,7 +79,7 @@ impl State {
     }
 
     /// Whether this may be found of it within some time.
-    pub(super) fn may_be(&self, span: Span, found: impl Fn(&Self) -> bool) -> bool {
+    pub(crate) fn may_be(&self, span: Span, found: impl Fn(&Self) -> bool) -> bool {
         let (is_there, is_gone) = match self.expire_at_ms {
             Some(at_ms) if at_ms < span.lo => (false, true),
             Some(at_ms) => (true, at_ms <= span.hi),
@@ -91,7 +91,7 @@ impl State {
 
 impl Op {
     /// What a key may hold after it, run within some time.
-    pub(super) fn apply(&self, before: State, span: Span, into: &mut Vec<State>) {
+    pub(crate) fn apply(&self, before: State, span: Span, into: &mut Vec<State>) {
         let (there, is_gone) = before.into_within(span);
         for state in there.into_iter().chain(is_gone.then(State::default)) {
             match (self, &state.value) {
@@ -152,7 +152,7 @@ impl Op {
     }
 
     /// The words of its command.
-    pub(super) fn words(&self, key: &[u8]) -> Vec<Vec<u8>> {
+    pub(crate) fn words(&self, key: &[u8]) -> Vec<Vec<u8>> {
         let number = |number: u64| number.to_string().into_bytes();
         let words = |words: &[&[u8]]| words.iter().map(|word| word.to_vec()).collect::<Vec<_>>();
         match self {
@@ -200,7 +200,7 @@ fn push(into: &mut Vec<State>, state: State) {
 }
 
 /// The words that read a key.
-pub(super) fn read_words(kind: Kind, key: &[u8]) -> Vec<Vec<u8>> {
+pub(crate) fn read_words(kind: Kind, key: &[u8]) -> Vec<Vec<u8>> {
     let words = |words: &[&[u8]]| words.iter().map(|word| word.to_vec()).collect();
     match kind {
         Kind::Text | Kind::Number => words(&[b"GET", key]),
@@ -210,7 +210,7 @@ pub(super) fn read_words(kind: Kind, key: &[u8]) -> Vec<Vec<u8>> {
 }
 
 /// What such a reply says.
-pub(super) fn read_reply(kind: Kind, reply: &Reply) -> Option<Value> {
+pub(crate) fn read_reply(kind: Kind, reply: &Reply) -> Option<Value> {
     Some(match reply {
         Reply::Null => Value::None,
         Reply::Bulk(text) => Value::Text(text.clone()),
@@ -231,7 +231,7 @@ pub(super) fn read_reply(kind: Kind, reply: &Reply) -> Option<Value> {
 }
 
 /// Draws an operation on a key.
-pub(super) fn draw(rng: &mut Rng, key: usize, unique: u64, now_ms: u64) -> Op {
+pub(crate) fn draw(rng: &mut Rng, key: usize, unique: u64, now_ms: u64) -> Op {
     let text = |rng: &mut Rng| {
         let mut text = format!("{unique}.").into_bytes();
         if rng.chance(1, 40) {
@@ -259,7 +259,7 @@ pub(super) fn draw(rng: &mut Rng, key: usize, unique: u64, now_ms: u64) -> Op {
 }
 
 /// A short picture of a state.
-pub(super) fn show(state: &State) -> String {
+pub(crate) fn show(state: &State) -> String {
     let text = |bytes: &[u8]| {
         let head = bytes[..bytes.len().min(24)].escape_ascii();
         format!("{head}({})", bytes.len())

@@ -6,27 +6,27 @@ use engine::driver::PeerName;
 use engine::driver::sim::{ClientEnd, RecvState, World};
 use wire::resp::{Reply, decode_reply, skip_reply};
 
-use super::setup::{address, shard_address};
+use super::setup::Doors;
 use crate::command::frame;
 
 /// A connection.
-pub(super) struct Wire {
+pub(crate) struct Wire {
     end: ClientEnd,
     /// By which the world knows whether the server still has it.
-    pub(super) name: PeerName,
+    pub(crate) name: PeerName,
     out: Vec<u8>,
     input: Vec<u8>,
 }
 
 impl Wire {
     /// Connects to a shard, or to the address they share.
-    pub(super) fn connect(world: &World, shard: Option<usize>) -> Self {
-        let end = world.connect_client(shard.map_or_else(address, shard_address));
+    pub(crate) fn connect(world: &World, doors: Doors, shard: Option<usize>) -> Self {
+        let end = world.connect_client(doors.address(shard));
         Self { name: end.local_name(), end, out: Vec::new(), input: Vec::new() }
     }
 
     /// Puts a command behind the others.
-    pub(super) fn push(&mut self, words: &[Vec<u8>]) {
+    pub(crate) fn push(&mut self, words: &[Vec<u8>]) {
         let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
         self.out.extend_from_slice(&frame(&words));
     }
@@ -35,7 +35,7 @@ impl Wire {
     ///
     /// # Errors
     /// The bytes are no replies.
-    pub(super) fn pump(&mut self) -> Result<(Vec<Reply>, bool), String> {
+    pub(crate) fn pump(&mut self) -> Result<(Vec<Reply>, bool), String> {
         let sent = self.end.send(&self.out);
         self.out.drain(..sent);
         let goes_on = match self.end.recv(&mut self.input) {
