@@ -6,7 +6,7 @@
 //! are servers whose right figures are known. [`host`] runs our sessions on other runtimes, and [`runtimes`] compares
 //! them; [`files`] is a load of file I/O, [`fanout`] one of messages to many; [`flamegraph`] shows where a server spends
 //! its time; [`cost`] is what the load itself takes, [`connections`] what memory
-//! a connection takes, and [`evict`] simulates policies of eviction. [`fingerprint`] says what machine it was, [`steady`] whether a trial had settled, and [`gate`] whether one
+//! a connection takes, [`pauses`] what latency is while a server does something else as well, and [`evict`] simulates policies of eviction. [`fingerprint`] says what machine it was, [`steady`] whether a trial had settled, and [`gate`] whether one
 //! saved report is worse than another. Invariants: no figure without an interval; no wrong reply counted as a fast one; no `unsafe`.
 
 #![forbid(unsafe_code)]
@@ -31,6 +31,7 @@ pub mod host;
 pub mod load;
 pub mod machine;
 pub mod pathology;
+pub mod pauses;
 pub mod peers;
 pub mod process;
 pub mod report;

@@ -20,6 +20,7 @@ use bench_harness::figures::Report as Figured;
 use bench_harness::host::{self, Hosting};
 use bench_harness::load::trial::Transport;
 use bench_harness::machine::{self, Machine};
+use bench_harness::pauses;
 use bench_harness::peers::{self, Ports};
 use bench_harness::process;
 use bench_harness::report::{self, Report};
@@ -73,6 +74,8 @@ enum Commands {
     Load(cli::load::LoadArgs),
     /// A load as of `bench load`, and where the server spends its time meanwhile, as a flame graph; needs perf.
     Flamegraph(cli::flamegraph::FlamegraphArgs),
+    /// Latency while a server saves, grows, expires keys or feeds a replica: an open loop at 70 % of its own peak.
+    Pauses(cli::pauses::PausesArgs),
     /// CPU of the load itself per request, beside redis-benchmark and wrk.
     Cost(Cost),
     /// Runs a load at several rates, and finds the knee of latency over throughput.
@@ -273,6 +276,7 @@ fn run(command: Commands) -> Result<ExitCode> {
         Commands::Runtimes(args) => cli::runtimes::run(&args),
         Commands::Files(args) => cli::files::run(&args),
         Commands::Cost(args) => cost(&args),
+        Commands::Pauses(args) => cli::pauses::run(&args),
         Commands::Load(args) => cli::load::run(&args),
         Commands::Flamegraph(args) => cli::flamegraph::run(&args),
         Commands::Curve(args) => cli::search::curve(&args),
@@ -353,6 +357,10 @@ fn list() {
     for peer in peers::all() {
         let version = peer.version().unwrap_or_else(|error| format!("not present: {error:#}"));
         text.push_str(&format!("  {:<18} {} [{version}]\n", peer.name, peer.about));
+    }
+    text.push_str("events of `bench pauses`:\n");
+    for pauses::Row { name, about, .. } in pauses::EVENTS {
+        text.push_str(&format!("  {name:<18} {about}\n"));
     }
     text.push_str("rows of `bench broker`:\n");
     for (row, about) in broker::ROWS {

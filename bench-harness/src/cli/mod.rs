@@ -10,6 +10,7 @@ pub(crate) mod gate;
 pub(crate) mod load;
 pub(crate) mod out;
 pub(crate) mod pathology;
+pub(crate) mod pauses;
 pub(crate) mod peers;
 pub(crate) mod report;
 pub(crate) mod run;

@@ -9,6 +9,7 @@ use bench_harness::exit::Exit;
 use bench_harness::load::trial::Transport;
 use bench_harness::load::{Arrivals, Workload};
 use bench_harness::machine::Machine;
+use bench_harness::pauses;
 use bench_harness::peers::Ports;
 use bench_harness::report::{self, Report};
 use bench_harness::scenario::file::Scenario;
@@ -63,7 +64,7 @@ pub(crate) struct RunArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ExplainArgs {
-    /// A scenario of `bench list`, or a TOML file like those.
+    /// A scenario of `bench list`, or a TOML file like those; `pauses` for `bench pauses`.
     scenario: String,
 }
 
@@ -142,6 +143,10 @@ pub(crate) fn run_cells(
 /// # Errors
 /// It is not valid.
 pub(crate) fn explain(args: &ExplainArgs) -> Result<ExitCode> {
+    if args.scenario == "pauses" {
+        crate::print(&pauses::explain());
+        return Ok(ExitCode::SUCCESS);
+    }
     let scenario = Scenario::find(&args.scenario)?;
     let cells = scenario.cells(scenario_name(&args.scenario), 0)?;
     let total: u128 = cells.iter().map(|cell| cell.estimate().as_nanos()).sum();

@@ -446,7 +446,7 @@ impl Reading {
 }
 
 /// Time CPU `cpu` was not idle, stolen time included, from `/proc/stat` (ticks of 10 ms).
-fn core_busy_ns(cpu: usize) -> u64 {
+pub(crate) fn core_busy_ns(cpu: usize) -> u64 {
     let text = fs::read_to_string("/proc/stat").unwrap_or_default();
     let name = format!("cpu{cpu} ");
     let Some(line) = text.lines().find_map(|line| line.strip_prefix(&name)) else { return 0 };

@@ -26,6 +26,9 @@ pub use usage::Usage;
 /// Real-time priority of both sides with `--fifo`.
 const FIFO_PRIORITY: &str = "10";
 
+/// The nice value of who takes only what is left.
+const LOWEST_PRIORITY: i32 = 19;
+
 /// Binds the calling thread, and what it starts from now on, to CPU `cpu`.
 ///
 /// # Errors
@@ -58,6 +61,24 @@ pub fn make_fifo(pid: u32) -> Result<()> {
         .context("chrt (package util-linux)")?;
     if !output.status.success() {
         bail!("chrt: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
+}
+
+/// Gives all threads of `pid` the lowest priority of normal tasks; those they start inherit it.
+///
+/// # Errors
+/// It is gone.
+pub fn make_nice(pid: u32) -> Result<()> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task"))
+        .with_context(|| format!("threads of process {pid}"))?;
+    for task in tasks {
+        let name = task.context("a thread")?.file_name();
+        let task = name.to_str().and_then(|name| name.parse().ok());
+        let task = task.and_then(rustix::process::Pid::from_raw);
+        // setpriority(2) takes a thread here, whatever its name says.
+        rustix::process::setpriority_process(task, LOWEST_PRIORITY)
+            .with_context(|| format!("setpriority of a thread of process {pid}"))?;
     }
     Ok(())
 }
