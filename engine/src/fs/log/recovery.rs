@@ -222,12 +222,6 @@ impl Recovery {
         Position(self.segments.first().map_or(0, |found| found.header.base))
     }
 
-    /// The most bytes that what is read may have, by the sizes of its segments.
-    #[must_use]
-    pub fn bytes_max(&self) -> u64 {
-        self.segments.iter().map(|found| found.header.segment_bytes).sum()
-    }
-
     /// The next entry, or `None` at the end of the log.
     ///
     /// # Errors

@@ -33,8 +33,6 @@ use crate::serve::Cache;
 const LOOK_NS: u64 = 1_000_000;
 /// Records run again before others get their turn.
 const RECORDS_PER_TURN: u32 = 8;
-/// A key takes at least so much of a log.
-const KEY_MIN_BYTES: u64 = 8;
 /// How often progress is told.
 const TELL_NS: u64 = 1_000_000_000;
 
@@ -212,9 +210,7 @@ impl Loading<'_> {
         };
         let mut joiner = Joiner::default();
         let mut turn = 0;
-        // As many keys as the log begins with, if it is as long as that.
-        let most = if self.mine().len() == 1 { recovery.bytes_max() / KEY_MIN_BYTES } else { 0 };
-        self.state.begin_log(most);
+        self.state.begin_log();
         while let Some(entry) = recovery.next().await? {
             match entry {
                 Entry::Damage { from, to } => return Err(damaged(&dir, from, to)),
@@ -311,9 +307,8 @@ impl Loading<'_> {
         // What an interrupted start left is not the log of anybody.
         remove_logs(&self.cx, &dir).await;
         let log = Recovery::open(&self.cx, &dir, self.sizes, Position(0)).await?.finish().await?;
-        let sizes = self.server.shard().borrow().base_sizes();
         if let Some(journal) = &mut self.server.shard().borrow_mut().journal {
-            journal.begin_base(self.cx.now().unix_ms(), &sizes);
+            journal.begin_base(self.cx.now().unix_ms());
         }
         let mut more = true;
         while more {

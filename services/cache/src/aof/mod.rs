@@ -595,17 +595,14 @@ impl Journal {
         self.clock_ms = 0;
     }
 
-    /// A base begins here, of databases with so many keys: entries before it will not be needed.
-    pub(crate) fn begin_base(&mut self, now_ms: u64, sizes: &[(u16, u64)]) {
+    /// A base begins here: entries before it will not be needed.
+    pub(crate) fn begin_base(&mut self, now_ms: u64) {
         self.forget_reader();
         self.mark = Some(self.bytes.len());
         self.base = Some(Base::default());
         self.begin();
         self.open.is_off_flows = true;
-        let sizes = sizes.iter().flat_map(|(db, keys)| [db.to_string(), keys.to_string()]);
-        let words: Vec<String> = std::iter::once("BASE".to_owned()).chain(sizes).collect();
-        let words: Vec<&[u8]> = words.iter().map(String::as_bytes).collect();
-        self.put(self.own_ms(now_ms), 0, |out| command(out, &words));
+        self.put(self.own_ms(now_ms), 0, |out| command(out, &[b"BASE"]));
         self.finish();
     }
 

@@ -190,8 +190,6 @@ pub(crate) struct State {
     /// Commands of this log so far, and whether a base has begun that the manifest does not name.
     of_log: u64,
     in_base: bool,
-    /// No more keys are expected than this.
-    keys_max: u64,
     out: Output,
     pub(crate) commands: u64,
     /// Parts left out.
@@ -214,7 +212,6 @@ impl Default for State {
             group: Box::default(),
             of_log: 0,
             in_base: false,
-            keys_max: 0,
             out: Output::default(),
             commands: 0,
             skipped: 0,
@@ -225,10 +222,10 @@ impl Default for State {
 }
 
 impl State {
-    /// Another log begins, in which time and database are told anew, and which may have so many keys.
-    pub(crate) const fn begin_log(&mut self, keys_max: u64) {
+    /// Another log begins, in which time and database are told anew.
+    pub(crate) const fn begin_log(&mut self) {
         (self.clock_ms, self.conn.db, self.skips) = (0, 0, false);
-        (self.of_log, self.in_base, self.keys_max) = (0, false, keys_max);
+        (self.of_log, self.in_base) = (0, false);
         self.ran_ms = None;
     }
 
@@ -293,12 +290,7 @@ impl Replay<'_> {
             (b"AT", 2) => self.state.ran_ms = ms_of(args, 1, frame),
             // A base that the manifest names is what a log begins with. What one that it does not name says was said
             // before, and may be of commands over several shards whose other parts are missing.
-            (b"BASE", _) => {
-                self.state.in_base = self.state.of_log > 0;
-                if !self.state.in_base {
-                    self.presize(args, frame);
-                }
-            }
+            (b"BASE", 1) => self.state.in_base = self.state.of_log > 0,
             (b"KEPT", 1) => self.state.skips = self.state.in_base,
             (b"TX", 3 | 4) => {
                 self.state.ran_ms = ms_of(args, 3, frame);
@@ -337,16 +329,6 @@ impl Replay<'_> {
         }
         self.state.commands += 1;
         self.state.of_log += u64::from(name != b"SELECT");
-    }
-
-    /// A base of so many keys follows: tables are made for them at once.
-    fn presize(&mut self, args: &Args, frame: &[u8]) {
-        let number = |at| parse_i64(args.get(at, frame)).and_then(|at| u64::try_from(at).ok());
-        for at in (1..args.len()).step_by(2) {
-            let (Some(db), Some(keys)) = (number(at), number(at + 1)) else { return };
-            let Ok(db) = u16::try_from(db) else { return };
-            self.shard.store.presize(db, keys.min(self.state.keys_max));
-        }
     }
 
     fn set(&mut self, item: &Item, args: &Args, frame: &[u8], expire: Expire) {

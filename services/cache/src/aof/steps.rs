@@ -21,9 +21,6 @@ use crate::{
 const KEPT_BYTES: usize = 16 << 10;
 /// Keys of a base per step.
 const BASE_KEYS: usize = 64;
-/// A database is large from so many keys on, and no more are told of.
-const LARGE_KEYS: u64 = 10_000;
-const LARGE_MAX: usize = 16;
 
 /// All functions as a command of the log.
 pub(super) fn functions(libraries: &[Arc<script::library::Functions>], number: u64) -> Vec<u8> {
@@ -192,17 +189,10 @@ impl Shard {
         self.log_begin_base(now);
     }
 
-    /// Databases with so many keys that a reader does well to make room for them.
-    pub(crate) fn base_sizes(&self) -> Vec<(u16, u64)> {
-        let sizes = (0..=self.store.items_db()).map(|db| (db, self.store.len(db)));
-        sizes.filter(|(_, keys)| *keys >= LARGE_KEYS).take(LARGE_MAX).collect()
-    }
-
     /// A base begins here.
     pub(crate) fn log_begin_base(&mut self, now: Instant) {
-        let sizes = self.base_sizes();
         if let Some(journal) = &mut self.journal {
-            journal.begin_base(now.unix_ms(), &sizes);
+            journal.begin_base(now.unix_ms());
         }
         self.log_functions(now);
     }

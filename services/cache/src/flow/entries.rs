@@ -287,7 +287,7 @@ impl Cutter {
             }
             (b"EXEC", 1) => return Ok(self.exec(line, len)),
             // Of memcached's protocol, or of a log on the master's disk.
-            (b"ITEM", 6) | (b"BASE", _) => return Ok(self.end(len)),
+            (b"ITEM", 6) | (b"BASE", 1) => return Ok(self.end(len)),
             _ if self.db >= self.databases => return Ok(self.end(len)),
             (b"FUNCTIONS", 3) => {
                 let number = parse_i64(arg(1)).and_then(|number| u64::try_from(number).ok());

@@ -314,7 +314,7 @@ fn start(shards: u16, seed: u64, fsync: Fsync) -> Host {
 fn begin_base(host: &mut Host) {
     let now_ms = host.now.unix_ms();
     for shard in &mut host.shards {
-        shard.journal.as_mut().expect("a log").begin_base(now_ms, &[]);
+        shard.journal.as_mut().expect("a log").begin_base(now_ms);
     }
 }
 
@@ -574,37 +574,10 @@ fn each_log_is_run_again_at_its_own_time() {
     let later = [b"#TS:2000\r\n".to_vec(), encode(&[b"SET", b"other", b"v"])].concat();
     let own = [&b"#TS:1000\r\n"[..], &set, b"#TS:1200\r\n", &persist].concat();
     for log in [later, own] {
-        state.begin_log(0);
+        state.begin_log();
         let mut replay =
             replay::Replay { shard: &mut shard, state: &mut state, is_whole: &|_, _| true };
         replay.run(&log).expect("commands");
     }
     assert_eq!(digest(&mut [shard], 3000).len(), 2);
-}
-
-#[test]
-fn tables_are_made_for_the_base_that_follows_but_for_no_more_than_the_log_can_hold() {
-    let bytes = |most: u64, log: &[u8]| {
-        let mut shard = Host::new(1).shards.remove(0);
-        let before = shard.store.used_bytes();
-        let mut state = replay::State::default();
-        state.begin_log(most);
-        let mut replay =
-            replay::Replay { shard: &mut shard, state: &mut state, is_whole: &|_, _| true };
-        replay.run(log).expect("commands");
-        assert_eq!(state.failed, 0);
-        shard.store.used_bytes() - before
-    };
-    let base = encode(&[b"BASE", b"0", b"1000000", b"3", b"100000"]);
-    let made = bytes(u64::MAX, &base);
-    assert!((4 << 20..32 << 20).contains(&made), "{made}");
-    assert!(bytes(100_000, &base) < made / 4);
-    let nothing: [&[&[u8]]; 4] =
-        [&[b"BASE"], &[b"BASE", b"0"], &[b"BASE", b"x", b"y"], &[b"BASE", b"9999", b"9"]];
-    for nothing in nothing {
-        assert_eq!(bytes(u64::MAX, &encode(nothing)), 0);
-    }
-    // One that begins later counts for nothing.
-    let later = [encode(&[b"SET", b"k", b"v"]), base].concat();
-    assert!(bytes(u64::MAX, &later) < 64 << 10);
 }

@@ -19,14 +19,6 @@ impl Store {
         self.tables.get(usize::from(db)).map_or(0, |table| table.len)
     }
 
-    /// Makes room for so many keys in a database that has none, so that its table need not grow on the way there. Costs
-    /// the memory that those keys would have the table take.
-    pub fn presize(&mut self, db: u16, keys: u64) {
-        if let Some(table) = self.tables.get_mut(usize::from(db)) {
-            table.presize(keys);
-        }
-    }
-
     /// Whether a database has no keys.
     #[must_use]
     pub fn is_empty(&self, db: u16) -> bool {

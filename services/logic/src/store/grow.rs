@@ -17,8 +17,6 @@ use super::{
 const MAX_DEPTH: u32 = 26;
 /// A merge leaves at most this many keys in a segment of 768 places.
 const MERGE_MAX: u32 = 256;
-/// Keys per segment in a table that is made for a number of keys: few segments are split on the way there.
-const EXPECTED: u64 = 640;
 
 /// A reference with what decides its place.
 struct Moving {
@@ -40,22 +38,6 @@ impl Table {
         *self = Self::new();
         self.directory.push(0);
         self.push_segment(0, 0);
-        self.bytes = self.count_bytes();
-    }
-
-    /// Makes an empty table as it would become with so many keys, so that nothing is split on the way.
-    pub(super) fn presize(&mut self, keys: u64) {
-        if self.len > 0 || keys <= EXPECTED {
-            return;
-        }
-        let depth = keys.div_ceil(EXPECTED).next_power_of_two().ilog2().min(MAX_DEPTH);
-        *self = Self { unsaved: self.unsaved.take(), ..Self::new() };
-        self.shift = 63 - depth;
-        for segment in 0..1_u32 << depth {
-            self.directory.push(segment);
-            // A depth is at most 26.
-            self.push_segment(segment << (32 - depth), depth.to_le_bytes()[0]);
-        }
         self.bytes = self.count_bytes();
     }
 

@@ -251,30 +251,3 @@ fn clearing_is_immediate_and_purging_is_bounded() {
     assert!(store.used_bytes() < 100_000);
     store.check();
 }
-
-#[test]
-fn a_table_made_for_its_keys_is_as_large_as_one_that_grew() {
-    for count in [1_u64, 640, 641, 5_000, 200_000] {
-        let (mut grown, mut made) = (store(Policy::NoEviction, 0), store(Policy::NoEviction, 0));
-        made.presize(0, count);
-        for n in 0..count {
-            let key = format!("key:{n}").into_bytes();
-            grown.put(&key, b"v", Expire::Clear, NOW);
-            made.put(&key, b"v", Expire::Clear, NOW);
-        }
-        made.check();
-        assert_eq!(made.len(0), count);
-        let (one, two) = (grown.used_bytes() as f64, made.used_bytes() as f64);
-        assert!((0.9..1.35).contains(&(two / one)), "{count}: {one} {two}");
-        // Not where there are keys.
-        made.presize(0, count * 100);
-        assert_eq!(made.used_bytes() as f64, two);
-        for n in 0..count {
-            let key = format!("key:{n}").into_bytes();
-            assert!(made.text_at(&key, NOW).is_some());
-            let hash = made.hash(&key);
-            made.remove(0, hash, &key, NOW);
-        }
-        made.check();
-    }
-}
